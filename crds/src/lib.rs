@@ -1,0 +1,1 @@
+//! The API of pgrail: the types of every kind, their validation rules, condition and reason constants.

@@ -1,0 +1,1 @@
+//! The backup engine: dump, verify, restore, prune, and the catalog of the store.

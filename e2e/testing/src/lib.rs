@@ -1,0 +1,1 @@
+//! Throwaway databases on the test servers.

@@ -1,0 +1,1 @@
+//! The guardrail engine: catalog, closure, plan, SQL, verification.

@@ -1,0 +1,1 @@
+//! How pgrail reaches a PostgreSQL server: URIs, TLS, connecting, and why that failed.
