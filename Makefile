@@ -1,0 +1,17 @@
+# Every target says what it does; `make help` lists them.
+.PHONY: help
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# A throwaway Kubernetes (e2e/cluster). CLUSTER=name for a second one, NODE=1 for real pods (root).
+CLUSTER ?= default
+.PHONY: cluster-up cluster-down image
+cluster-up: ## start a throwaway Kubernetes and say how to use it (NODE=1: with real pods, root)
+	@e2e/cluster/up.sh --name $(CLUSTER) $(if $(NODE),--node)
+	@echo '# To use it in this shell:  eval "$$(e2e/cluster/env.sh --name $(CLUSTER))"; kubectl get all -A' >&2
+
+cluster-down: ## end it, with everything it made
+	@e2e/cluster/down.sh --name $(CLUSTER)
+
+image: ## build the container image, and load it into the node that runs (with or without Docker)
+	@e2e/cluster/image.sh --name $(CLUSTER)

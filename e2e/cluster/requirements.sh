@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# requirements.sh control-plane|node|image: makes sure that this machine has what that needs, installing Debian
+# packages as root. What it cannot mend it names, and ends with 77.
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+
+[[ $(uname -s) == Linux ]] || missing "Linux"
+case $1 in
+  control-plane|node|image) ;;
+  *) die "usage: requirements.sh control-plane|node|image" ;;
+esac
+
+# One "command package" a line.
+needs='openssl openssl
+setpriv util-linux
+flock util-linux'
+if [[ $1 == node ]]; then
+  [[ $(id -u) == 0 ]] || missing "root (a node with real pods needs it; the control plane alone does not)"
+  needs+='
+containerd containerd
+runc runc
+/usr/lib/cni/ptp containernetworking-plugins
+iptables iptables
+nft nftables
+ip iproute2
+busybox busybox-static'
+fi
+if [[ $1 == image ]]; then
+  [[ $(id -u) == 0 ]] || missing "root (building the image without Docker needs it)"
+  needs+='
+mmdebstrap mmdebstrap
+buildah buildah
+/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring'
+fi
+
+lacking=()
+while read -r file package; do
+  # Debian keeps administrators' commands out of other users' PATH.
+  PATH=$PATH:/usr/sbin:/sbin command -v "$file" >/dev/null || [[ -e $file ]] || lacking+=("$package")
+done <<<"$needs"
+if (( ${#lacking[@]} )); then
+  command -v apt-get >/dev/null || missing "${lacking[*]} (and no apt-get to install them)"
+  [[ $(id -u) == 0 ]] || missing "${lacking[*]} (install them as root: apt-get install ${lacking[*]})"
+  say "installing ${lacking[*]}"
+  # Debian's containerd package starts a service where there is a systemd; nothing here uses it.
+  log=$(mktemp)
+  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+  { apt-get update -q && apt-get install -q -y --no-install-recommends "${lacking[@]}"; } >"$log" 2>&1 || { tail -n 20 "$log" >&2; rm "$log"; missing "${lacking[*]} (apt-get could not install them)"; }
+  rm "$log"
+fi
+
+[[ $1 == node ]] || exit 0
+grep -qw overlay /proc/filesystems || modprobe overlay 2>/dev/null || missing "the kernel's overlay file system"
+unshare --mount --pid --net --fork --mount-proc true 2>/dev/null || missing "the right to make mount, pid and network namespaces"
+unshare --net sh -c 'ip link add a type veth peer name b && nft add table ip probe && iptables -t nat -L -n' >/dev/null 2>&1 ||
+  missing "veth links, nftables or iptables in the kernel"

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# up.sh [--node] [--name NAME] [--owner PID]: starts a throwaway Kubernetes and prints its env file (see env.sh).
+#   --node    with containerd, kubelet, kube-proxy, CoreDNS and real pods (root); without it etcd, apiserver and
+#             controller manager only (any user)
+#   --name    several can run side by side; up with the name of one that runs prints it again. Default: default
+#   --owner   ends by itself when that process is gone
+# With PGRAIL_KUBECONFIG set it starts nothing and names that cluster instead. Exit code 77: not possible here.
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+
+mode=control-plane name=default owner=
+while (( $# )); do
+  case $1 in
+    --node) mode=node ;;
+    --name) name=$2; shift ;;
+    --owner) owner=$2; shift ;;
+    *) die "unknown argument $1; usage: up.sh [--node] [--name NAME] [--owner PID]" ;;
+  esac
+  shift
+done
+valid_name "$name"
+
+if [[ -n ${PGRAIL_KUBECONFIG:-} ]]; then
+  say "PGRAIL_KUBECONFIG is set: using that cluster, starting none"
+  exec "$cluster_dir/env.sh"
+fi
+
+"$cluster_dir/requirements.sh" "$mode"
+kube=$("$cluster_dir/tools.sh" kube)/kube
+helm= coredns=
+
+run=$(run_dir "$name")
+slot_taken() { # by a run of ours, or by anything else that has the ports or addresses
+  grep -qsx "slot=$1" "$registry"/*/settings && return 0
+  if [[ $mode == node ]]; then
+    ip -o addr show | grep -q "inet 10\.$((200 + $1))\." || ip route show | grep -q "^10\.$((200 + $1))\."
+  else
+    local port
+    for port in 0 1 2 3; do
+      (exec 3<>"/dev/tcp/127.0.0.1/$((21000 + 10 * $1 + port))") 2>/dev/null && return 0
+    done
+    return 1
+  fi
+}
+
+start() { # from slot $1 on; leaves the slot used in $slot
+  lock_registry
+  sweep
+  if [[ -d $run ]]; then
+    unlock_registry
+    grep -qx "mode=$mode" "$run/settings" || die "$name runs already, but not as $mode; end it first, or give another --name"
+    return 0
+  fi
+  slot=$1
+  while slot_taken "$slot"; do
+    slot=$((slot + 1))
+    (( slot <= last_slot )) || die "no free slot: $last_slot clusters run, or their ports and addresses are taken"
+  done
+  mkdir -p "$run/log"
+  printf '%s\n' "mode=$mode" "slot=$slot" "owner=$owner" "kube=${kube@Q}" "helm=${helm@Q}" "coredns=${coredns@Q}" >"$run/settings"
+  if [[ $mode == node ]]; then
+    # One /16 per node: pods, Services, and the link to the host.
+    printf '%s\n' "subnet=10.$((200 + slot))" "address=10.$((200 + slot)).255.2" "host_address=10.$((200 + slot)).255.1" \
+      "service_cidr=10.$((200 + slot)).64.0/18" "pod_cidr=10.$((200 + slot)).0.0/18" "port=6443 bind_address=0.0.0.0" \
+      "etcd_address=127.0.0.1 etcd_port=2379 controller_manager_port=10257" "apiserver_flags=()" >>"$run/settings"
+  else
+    # A loopback address cannot be advertised, hence no endpoints for the kubernetes Service.
+    printf '%s\n' "address=127.0.0.1 bind_address=127.0.0.1 port=$((21000 + 10 * slot))" \
+      "etcd_address=127.0.0.1 etcd_port=$((21001 + 10 * slot)) controller_manager_port=0" \
+      "service_cidr=10.$((200 + slot)).64.0/18" "apiserver_flags=(--endpoint-reconciler-type none)" >>"$run/settings"
+  fi
+  setsid "$cluster_dir/supervise.sh" "$run" >>"$run/log/supervisor.log" 2>&1 </dev/null 9>&- &
+  until_ok 5 test -s "$run/supervisor.pid" || die "the supervisor does not start: $(cat "$run/log/supervisor.log")"
+  unlock_registry
+}
+
+kubectl() { "$kube" kubectl --kubeconfig "$run/kubeconfig.d/admin" --request-timeout 5s "$@"; }
+ready() {
+  [[ -s $run/kubeconfig.d/admin ]] && kubectl get --raw /readyz && kubectl -n default get serviceaccount default &&
+    { [[ $mode != node ]] || [[ -e $run/node-ready ]]; }
+}
+came_up() { # 0 ready, 1 failed, 2 timed out
+  local end=$((SECONDS + ${PGRAIL_CLUSTER_TIMEOUT:-120}))
+  until ready >/dev/null 2>&1; do
+    compgen -G "$run/failed-*" >/dev/null && return 1
+    alive "$run/supervisor.pid" || return 1
+    (( SECONDS < end )) || return 2
+    sleep 0.2
+  done
+}
+
+began=$SECONDS
+slot=$first_slot
+for try in 1 2 3; do
+  start "$slot"
+  if came_up; then
+    say "$name is ready after $((SECONDS - began)) s: Kubernetes $kubernetes_version, ${mode/node/full node}, state in $run"
+    exec "$cluster_dir/env.sh" --name "$name"
+  fi
+  # Somebody may have taken a port between our look and our use of it.
+  if (( try < 3 )) && grep -qs 'address already in use' "$run"/log/*.log; then
+    say "a port of slot $slot was taken meanwhile: trying the next"
+    end_run "$run"
+    slot=$((slot + 1))
+    continue
+  fi
+  tail_logs "$run"
+  mkdir -p "$registry.failed"
+  rm -rf "$registry.failed/$name" && cp -r "$run/log" "$registry.failed/$name"
+  end_run "$run"
+  die "$name did not come up; its logs are in $registry.failed/$name"
+done
