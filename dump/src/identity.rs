@@ -1,0 +1,138 @@
+//! Whose dump it is, and the one place in the store that follows from it.
+
+use jiff::{Timestamp, tz::TimeZone};
+use serde::{Deserialize, Serialize};
+
+/// Longest name of one part of a location, in bytes: an object store's key holds 1,024 in all.
+const LONGEST_PART: usize = 200;
+
+/// Whose dump this is: written into its manifest, and the source of its location.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupIdentity {
+    /// The managing cluster: the UID of its `kube-system` namespace, or `local` for the command line.
+    pub cluster_id: String,
+    /// The schedule's namespace.
+    pub namespace: String,
+    /// The schedule's name, or the name of the backup that was made by hand.
+    pub schedule: String,
+    /// The schedule's UID (the `DatabaseBackup`'s own for one made by hand): a deleted and recreated schedule is another.
+    pub schedule_uid: String,
+    /// The `ProtectedDatabase`, as `namespace/name`.
+    pub database: String,
+    /// The `ProtectedDatabase`'s UID.
+    pub database_uid: String,
+    /// The `DatabaseBackup`'s name.
+    pub backup_name: String,
+    /// When this run was started, to the second.
+    pub timestamp: Timestamp,
+    /// Tells two runs of the same second apart: a few letters or digits that nobody else draws.
+    pub run_id: String,
+}
+
+/// A part of an identity that cannot stand in a location.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {value:?} cannot be part of a location: {problem}")]
+pub struct IdentityError {
+    /// Which part.
+    pub field: &'static str,
+    /// What it was.
+    pub value: String,
+    /// What is wrong with it.
+    pub problem: &'static str,
+}
+
+/// Which schedule's dumps: everything that may be listed or pruned together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduleIdentity {
+    /// See [`BackupIdentity::cluster_id`].
+    pub cluster_id: String,
+    /// See [`BackupIdentity::namespace`].
+    pub namespace: String,
+    /// See [`BackupIdentity::schedule`].
+    pub schedule: String,
+    /// See [`BackupIdentity::schedule_uid`].
+    pub schedule_uid: String,
+}
+
+impl ScheduleIdentity {
+    /// The folder of this schedule below the store's prefix, without a slash at its ends.
+    pub fn folder(&self) -> Result<String, IdentityError> {
+        part("cluster id", &self.cluster_id)?;
+        part("namespace", &self.namespace)?;
+        part("schedule", &self.schedule)?;
+        Ok(format!("{}/{}/{}", self.cluster_id, self.namespace, self.schedule))
+    }
+}
+
+impl BackupIdentity {
+    /// Whose schedule this dump belongs to.
+    pub fn schedule_identity(&self) -> ScheduleIdentity {
+        ScheduleIdentity {
+            cluster_id: self.cluster_id.clone(),
+            namespace: self.namespace.clone(),
+            schedule: self.schedule.clone(),
+            schedule_uid: self.schedule_uid.clone(),
+        }
+    }
+
+    /// The folder of this dump below the store's prefix:
+    /// `<cluster id>/<namespace>/<schedule>/<timestamp>-<run id>`, without a slash at its ends.
+    pub fn location(&self) -> Result<String, IdentityError> {
+        part("run id", &self.run_id)?;
+        let time = self.timestamp.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%M%SZ").to_string();
+        Ok(format!("{}/{time}-{}", self.schedule_identity().folder()?, self.run_id))
+    }
+}
+
+/// Names in locations are plain: what Kubernetes allows in names and UIDs, and nothing that a store or a file system
+/// reads in its own way.
+fn part(field: &'static str, value: &str) -> Result<(), IdentityError> {
+    let problem = if value.is_empty() {
+        "it is empty"
+    } else if value.len() > LONGEST_PART {
+        "it is longer than 200 bytes"
+    } else if value.starts_with('.') {
+        "it starts with a dot"
+    } else if !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        "only letters, digits, `-`, `_` and `.` are allowed"
+    } else {
+        return Ok(());
+    };
+    Err(IdentityError { field, value: value.to_owned(), problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> BackupIdentity {
+        BackupIdentity {
+            cluster_id: "6c1f".into(),
+            namespace: "shop".into(),
+            schedule: "nightly".into(),
+            schedule_uid: "uid-1".into(),
+            database: "shop/shop".into(),
+            database_uid: "uid-2".into(),
+            backup_name: "nightly-20261123-021500".into(),
+            timestamp: "2026-11-23T02:15:00.987Z".parse().unwrap(),
+            run_id: "a1b2c3".into(),
+        }
+    }
+
+    #[test]
+    fn the_location_follows_from_the_identity() {
+        assert_eq!(identity().location().unwrap(), "6c1f/shop/nightly/20261123T021500Z-a1b2c3");
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        for bad in ["", "..", ".hidden", "a/b", "a b", "ü", "a\\b", "a#1"] {
+            let mut identity = identity();
+            identity.schedule = bad.into();
+            assert_eq!(identity.location().unwrap_err().field, "schedule", "{bad:?}");
+            assert!(identity.schedule_identity().folder().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Why a step of the engine failed, as one word.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a dump, a verification or a prune failed.
+///
+/// At once the reason of a condition, of an Event and a metric's label, so the set is bounded. A reason a newer
+/// agent invents reads as [`Reason::Unknown`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Reason {
+    /// The request itself cannot be carried out: an impossible name, an unknown recipient, an unsupported option.
+    InvalidRequest,
+    /// `pg_dump` or `pg_restore` is not where it was looked for, or does not start.
+    ClientMissing,
+    /// The client programs are older than the server.
+    VersionMismatch,
+    /// The client cannot compress with the method that was asked for.
+    CompressionUnsupported,
+    /// The database cannot be reached, or the connection broke.
+    ConnectionFailed,
+    /// The server refused the role or its password.
+    AuthenticationFailed,
+    /// The connection goes through a pooler that hands out a server session per transaction.
+    PoolerDetected,
+    /// The role cannot read everything that it was asked to dump.
+    PermissionDenied,
+    /// Row security would hide rows from the role.
+    RowSecurity,
+    /// A table stayed locked by someone else for too long.
+    LockTimeout,
+    /// `pg_dump` failed for a reason of its own; its last lines are in the message.
+    DumpFailed,
+    /// The archive does not decode.
+    ArchiveInvalid,
+    /// The archive decodes but does not hold the rows that the snapshot had.
+    RowCountMismatch,
+    /// What the store gives back is not what was written.
+    ChecksumMismatch,
+    /// An object of the dump is not in the store.
+    ObjectMissing,
+    /// The place already holds another manifest: manifests are written once.
+    AlreadyPublished,
+    /// What was to be pruned belongs to someone else.
+    NotOurs,
+    /// The store's URL, endpoint or credentials cannot be understood.
+    StoreInvalid,
+    /// The bucket, container or folder does not exist.
+    BucketMissing,
+    /// The store refused the credentials or the operation.
+    AccessDenied,
+    /// The store has no space left.
+    StoreFull,
+    /// The store's quota is used up.
+    QuotaExceeded,
+    /// The store cannot be reached or answers with errors of its own.
+    StoreUnavailable,
+    /// The agent was told to stop.
+    Interrupted,
+    /// Something on the agent's own machine failed: a pipe, a file, memory.
+    Internal,
+    /// A reason that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Reason {
+    /// The word itself, as in conditions and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "InvalidRequest",
+            Self::ClientMissing => "ClientMissing",
+            Self::VersionMismatch => "VersionMismatch",
+            Self::CompressionUnsupported => "CompressionUnsupported",
+            Self::ConnectionFailed => "ConnectionFailed",
+            Self::AuthenticationFailed => "AuthenticationFailed",
+            Self::PoolerDetected => "PoolerDetected",
+            Self::PermissionDenied => "PermissionDenied",
+            Self::RowSecurity => "RowSecurity",
+            Self::LockTimeout => "LockTimeout",
+            Self::DumpFailed => "DumpFailed",
+            Self::ArchiveInvalid => "ArchiveInvalid",
+            Self::RowCountMismatch => "RowCountMismatch",
+            Self::ChecksumMismatch => "ChecksumMismatch",
+            Self::ObjectMissing => "ObjectMissing",
+            Self::AlreadyPublished => "AlreadyPublished",
+            Self::NotOurs => "NotOurs",
+            Self::StoreInvalid => "StoreInvalid",
+            Self::BucketMissing => "BucketMissing",
+            Self::AccessDenied => "AccessDenied",
+            Self::StoreFull => "StoreFull",
+            Self::QuotaExceeded => "QuotaExceeded",
+            Self::StoreUnavailable => "StoreUnavailable",
+            Self::Interrupted => "Interrupted",
+            Self::Internal => "Internal",
+            Self::Unknown => "Unknown",
+        }
+    }
+
+    /// Whether trying again without changing anything can help. Configuration errors are not worth a retry.
+    pub const fn retryable(self) -> bool {
+        match self {
+            Self::ConnectionFailed
+            | Self::LockTimeout
+            | Self::DumpFailed
+            | Self::ArchiveInvalid
+            | Self::RowCountMismatch
+            | Self::ChecksumMismatch
+            | Self::ObjectMissing
+            | Self::StoreUnavailable
+            | Self::Interrupted
+            | Self::Internal
+            | Self::Unknown => true,
+            Self::InvalidRequest
+            | Self::ClientMissing
+            | Self::VersionMismatch
+            | Self::CompressionUnsupported
+            | Self::AuthenticationFailed
+            | Self::PoolerDetected
+            | Self::PermissionDenied
+            | Self::RowSecurity
+            | Self::AlreadyPublished
+            | Self::NotOurs
+            | Self::StoreInvalid
+            | Self::BucketMissing
+            | Self::AccessDenied
+            | Self::StoreFull
+            | Self::QuotaExceeded => false,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}

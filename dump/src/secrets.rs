@@ -1,0 +1,60 @@
+//! Taking secrets out of text that other programs wrote.
+
+use std::fmt;
+
+/// What stands in a text where a secret was.
+const MASK: &str = "***";
+
+/// Secrets shorter than this are not looked for: masking every `a` would destroy the message and give the secret away.
+const SHORTEST: usize = 4;
+
+/// The secrets of one run, to be removed from everything that leaves the agent.
+#[derive(Clone, Default)]
+pub struct Redactor {
+    secrets: Vec<String>,
+}
+
+impl Redactor {
+    /// Collects the secrets, each also in its percent-encoded form, the longest first.
+    pub fn new<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Self {
+        let mut all = Vec::new();
+        for secret in secrets {
+            let secret = secret.as_ref();
+            if secret.len() < SHORTEST {
+                continue;
+            }
+            let encoded: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+            all.push(encoded.replace('+', "%20"));
+            all.push(encoded);
+            all.push(secret.to_owned());
+        }
+        all.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        all.dedup();
+        Self { secrets: all }
+    }
+
+    /// The text with every secret replaced by `***`.
+    pub fn clean(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), MASK))
+    }
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Redactor({} secrets)", self.secrets.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_go_in_every_spelling() {
+        let redactor = Redactor::new(["p@ss word", "p@ss word and more", "abc"]);
+        assert_eq!(redactor.clean("x p@ss word y p%40ss%20word z p%40ss+word"), "x *** y *** z ***");
+        assert_eq!(redactor.clean("p@ss word and more"), "***", "the longer secret is taken first");
+        assert_eq!(redactor.clean("abc"), "abc", "too short to hide without giving it away");
+        assert!(!format!("{redactor:?}").contains("p@ss"));
+    }
+}

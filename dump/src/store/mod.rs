@@ -1,0 +1,229 @@
+//! Object stores and folders, as far as dumps need them.
+
+mod error;
+mod settings;
+mod upload;
+mod url;
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+
+pub(crate) use error::chain;
+pub use error::StoreError;
+pub use settings::{StoreCredentials, StoreSettings};
+pub use upload::{Segment, UploadLimits};
+pub(crate) use upload::Upload;
+pub use url::{Scheme, StoreUrl, StoreUrlError};
+
+use crate::{Reason, secrets::Redactor};
+
+/// How much of an object is asked for at once when it is read back.
+const READ_BYTES: u64 = 4 * 1024 * 1024;
+
+/// How many such requests are under way at once.
+const READS_IN_FLIGHT: usize = 2;
+
+/// A store that was opened: everything in it lies below the URL's prefix.
+#[derive(Debug, Clone)]
+pub struct Store {
+    settings: StoreSettings,
+    objects: Arc<dyn ObjectStore>,
+    secrets: Redactor,
+}
+
+/// One object as the store lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key below the URL's prefix.
+    pub key: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was written, by the store's clock.
+    pub modified: Timestamp,
+    /// The store's own mark of its content.
+    pub e_tag: Option<String>,
+}
+
+impl Store {
+    /// Makes the client. Nothing is asked of the store yet, except that a folder must exist.
+    pub fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        let settings::Client { objects, secrets } = settings::client(settings)?;
+        Ok(Self { settings: settings.clone(), objects, secrets })
+    }
+
+    /// The URL that was opened.
+    pub fn url(&self) -> &StoreUrl {
+        &self.settings.url
+    }
+
+    pub(crate) fn settings(&self) -> &StoreSettings {
+        &self.settings
+    }
+
+    pub(crate) fn secrets(&self) -> &Redactor {
+        &self.secrets
+    }
+
+    /// The key in the bucket or folder of something below the prefix.
+    pub(crate) fn full_path(&self, key: &str) -> Result<Path, StoreError> {
+        let prefix = self.settings.url.prefix();
+        let full = match (prefix.is_empty(), key.is_empty()) {
+            (true, _) => key.to_owned(),
+            (false, true) => prefix.to_owned(),
+            (false, false) => format!("{prefix}/{key}"),
+        };
+        // `parse` takes the key as it is; `from` would encode and so hide a bad one.
+        Path::parse(&full).map_err(|error| StoreError::Settings(format!("{full:?} is not a key: {error}")))
+    }
+
+    fn key_of(&self, path: &Path) -> Option<String> {
+        let prefix = self.settings.url.prefix();
+        let path = path.as_ref();
+        if prefix.is_empty() {
+            return Some(path.to_owned());
+        }
+        path.strip_prefix(prefix)?.strip_prefix('/').map(str::to_owned)
+    }
+
+    fn sort(&self, action: String, error: &object_store::Error) -> StoreError {
+        StoreError::sort(action, error, &self.secrets)
+    }
+
+    /// Writes a small object that must not exist yet.
+    ///
+    /// Stores that know no conditional writes are asked first whether it exists; two writers at the same moment are
+    /// then told apart only by the run id in their location.
+    pub(crate) async fn put_once(&self, key: &str, content: Bytes) -> Result<(), StoreError> {
+        let path = self.full_path(key)?;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let error = match self.objects.put_opts(&path, PutPayload::from(content.clone()), options).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        let unconditional = matches!(
+            error,
+            object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }
+        ) || chain(&error).contains("501 Not Implemented");
+        if !unconditional {
+            return Err(self.sort(format!("write {key}"), &error));
+        }
+        if self.size(key).await?.is_some() {
+            return Err(StoreError::Exists { path: key.to_owned() });
+        }
+        self.objects
+            .put(&path, PutPayload::from(content))
+            .await
+            .map_err(|error| self.sort(format!("write {key}"), &error))?;
+        Ok(())
+    }
+
+    /// The size of an object in bytes and its mark, or none when it does not exist.
+    pub(crate) async fn head(&self, key: &str) -> Result<Option<Listed>, StoreError> {
+        match self.objects.head(&self.full_path(key)?).await {
+            Ok(meta) => Ok(Some(listed(key.to_owned(), &meta))),
+            Err(error) => match self.sort(format!("look at {key}"), &error) {
+                StoreError::Failed { reason: Reason::ObjectMissing, .. } => Ok(None),
+                other => Err(other),
+            },
+        }
+    }
+
+    async fn size(&self, key: &str) -> Result<Option<u64>, StoreError> {
+        Ok(self.head(key).await?.map(|found| found.size))
+    }
+
+    /// A small object as a whole; refused above `limit` bytes, since what lies in a store need not be ours.
+    pub(crate) async fn get_small(&self, key: &str, limit: u64) -> Result<Bytes, StoreError> {
+        let action = || format!("read {key}");
+        let found = self.objects.get(&self.full_path(key)?).await.map_err(|error| self.sort(action(), &error))?;
+        if found.meta.size > limit {
+            return Err(StoreError::Failed {
+                action: action(),
+                reason: Reason::ArchiveInvalid,
+                detail: format!("{} bytes are more than the {limit} that are read", found.meta.size),
+            });
+        }
+        found.bytes().await.map_err(|error| self.sort(action(), &error))
+    }
+
+    /// The bytes of an object in order, by ranged requests, so that a broken connection costs one range only.
+    pub(crate) fn read(&self, key: &str, size: u64) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
+        let ranges: Vec<Range<u64>> = (0..size.div_ceil(READ_BYTES))
+            .map(|index| index * READ_BYTES..size.min((index + 1) * READ_BYTES))
+            .collect();
+        let (store, key) = (self.clone(), key.to_owned());
+        futures::stream::iter(ranges)
+            .map(move |range| {
+                let (store, key) = (store.clone(), key.clone());
+                async move {
+                    let path = store.full_path(&key)?;
+                    let wanted = range.end - range.start;
+                    let bytes = store
+                        .objects
+                        .get_range(&path, range)
+                        .await
+                        .map_err(|error| store.sort(format!("read {key}"), &error))?;
+                    if bytes.len() as u64 == wanted {
+                        return Ok(bytes);
+                    }
+                    Err(StoreError::Failed {
+                        action: format!("read {key}"),
+                        reason: Reason::ChecksumMismatch,
+                        detail: format!("{} bytes came back where {wanted} were asked for", bytes.len()),
+                    })
+                }
+            })
+            .buffered(READS_IN_FLIGHT)
+    }
+
+    /// Everything below a folder: exactly that folder, never one whose name merely starts alike.
+    pub(crate) fn list(&self, folder: &str) -> Result<impl Stream<Item = Result<Listed, StoreError>> + use<'_>, StoreError> {
+        let path = self.full_path(folder)?;
+        let prefix = (!path.as_ref().is_empty()).then_some(path);
+        let action = format!("list {}", if folder.is_empty() { "the store" } else { folder });
+        Ok(self
+            .objects
+            .list(prefix.as_ref())
+            .map_err(move |error| self.sort(action.clone(), &error))
+            .try_filter_map(move |meta| async move { Ok(self.key_of(&meta.location).map(|key| listed(key, &meta))) }))
+    }
+
+    /// Removes an object; one that is gone already is no error.
+    pub(crate) async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        match self.objects.delete(&self.full_path(key)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.sort(format!("delete {key}"), &error)),
+        }
+    }
+
+    /// Begins an object in parts, see [`Upload`].
+    async fn begin(&self, key: &str) -> Result<Box<dyn object_store::MultipartUpload>, StoreError> {
+        self.objects
+            .put_multipart(&self.full_path(key)?)
+            .await
+            .map_err(|error| self.missing_is_bucket(format!("begin {key}"), &error))
+    }
+
+    /// Writing never misses an object, so "not found" can only mean the bucket.
+    fn missing_is_bucket(&self, action: String, error: &object_store::Error) -> StoreError {
+        match self.sort(action, error) {
+            StoreError::Failed { action, reason: Reason::ObjectMissing, detail } => {
+                StoreError::Failed { action, reason: Reason::BucketMissing, detail }
+            }
+            other => other,
+        }
+    }
+}
+
+fn listed(key: String, meta: &object_store::ObjectMeta) -> Listed {
+    Listed {
+        key,
+        size: meta.size,
+        modified: Timestamp::from_second(meta.last_modified.timestamp()).unwrap_or(Timestamp::UNIX_EPOCH),
+        e_tag: meta.e_tag.clone(),
+    }
+}

@@ -1,0 +1,349 @@
+//! How a store is reached: endpoint, region and credentials, in the spellings that Secrets use.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use object_store::{
+    ClientOptions, ObjectStore, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    azure::{AzureConfigKey, MicrosoftAzureBuilder},
+    gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
+    local::LocalFileSystem,
+};
+
+use super::{Scheme, StoreError, StoreUrl, error::chain};
+use crate::secrets::Redactor;
+
+/// How long one request may take: a part of 16 MiB at 140 KB/s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How a store is reached.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// Where dumps are kept.
+    pub url: StoreUrl,
+    /// Another server that speaks the S3 protocol, as `https://host:port`. Only with `s3://`.
+    pub endpoint: Option<String>,
+    /// The region. Only with `s3://`; `us-east-1` where nothing else says.
+    pub region: Option<String>,
+    /// The credentials, or none for the machine's own identity.
+    pub credentials: StoreCredentials,
+    /// Whether `http://` endpoints are allowed: only inside a cluster, the dump passes in clear.
+    pub allow_http: bool,
+    /// The folder that `file:///path` is relative to: where the volume is mounted. It must exist.
+    pub root: Option<PathBuf>,
+    /// How often a request that failed on the store's side is tried again (with growing pauses, for 3 minutes at most).
+    pub retries: usize,
+}
+
+impl StoreSettings {
+    /// Settings with nothing but the URL: the machine's own identity, no plain http, 10 retries.
+    pub fn new(url: StoreUrl) -> Self {
+        Self {
+            url,
+            endpoint: None,
+            region: None,
+            credentials: StoreCredentials::Ambient,
+            allow_http: false,
+            root: None,
+            retries: 10,
+        }
+    }
+}
+
+/// Who the agent is for the store.
+#[derive(Clone, Default)]
+pub enum StoreCredentials {
+    /// Whatever the machine provides: workload identity, an instance's role, or the usual environment variables.
+    #[default]
+    Ambient,
+    /// The keys of a Secret, see [`StoreCredentials::from_keys`].
+    Keys(BTreeMap<String, String>),
+}
+
+impl StoreCredentials {
+    /// Takes a Secret's keys in the provider's usual spellings, and ignores what it does not know:
+    ///
+    /// - S3: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`; also `accessKeyId`,
+    ///   `secretAccessKey`, `sessionToken`, `ACCESS_KEY_ID`, `ACCESS_SECRET_KEY`, `SECRET_ACCESS_KEY`, `accesskey`, `secretkey`;
+    /// - Google: `GOOGLE_SERVICE_ACCOUNT_KEY`, `GOOGLE_SERVICE_ACCOUNT_JSON_KEY`, `serviceAccountKey`, `gcsCredentials`,
+    ///   `credentials.json`: the key's JSON itself;
+    /// - Azure: `AZURE_STORAGE_ACCOUNT_NAME` (or `AZURE_STORAGE_ACCOUNT`, `AZURE_ACCOUNT_NAME`, `accountName`) with
+    ///   `AZURE_STORAGE_ACCOUNT_KEY` (or `AZURE_STORAGE_KEY`, `AZURE_ACCOUNT_KEY`, `accountKey`), or
+    ///   `AZURE_STORAGE_SAS_TOKEN`, or `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET` and `AZURE_TENANT_ID`.
+    pub fn from_keys(keys: impl IntoIterator<Item = (String, String)>) -> Self {
+        let keys: BTreeMap<_, _> =
+            keys.into_iter().map(|(key, value)| (key, value.trim_end_matches(['\r', '\n']).to_owned())).collect();
+        if keys.is_empty() { Self::Ambient } else { Self::Keys(keys) }
+    }
+
+    fn find(&self, names: &[&str]) -> Option<&str> {
+        let Self::Keys(keys) = self else { return None };
+        let plain = |name: &str| name.replace(['_', '-', '.'], "").to_ascii_lowercase();
+        names.iter().find_map(|name| {
+            keys.iter().find(|(key, value)| plain(key) == plain(name) && !value.is_empty()).map(|(_, value)| value.as_str())
+        })
+    }
+
+    /// Everything in here that must never be shown.
+    pub(crate) fn secrets(&self) -> Vec<&str> {
+        match self {
+            Self::Ambient => Vec::new(),
+            // Names of accounts and regions in error messages help; they are not secret.
+            Self::Keys(keys) => keys
+                .iter()
+                .filter(|(key, _)| {
+                    let key = key.to_ascii_lowercase();
+                    !(key.contains("region") || key.contains("endpoint") || key.contains("account") && key.contains("name"))
+                })
+                .map(|(_, value)| value.as_str())
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Debug for StoreCredentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ambient => formatter.write_str("Ambient"),
+            Self::Keys(keys) => write!(formatter, "Keys({:?})", keys.keys().collect::<Vec<_>>()),
+        }
+    }
+}
+
+/// What the settings lead to.
+pub(super) struct Client {
+    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) secrets: Redactor,
+}
+
+/// Makes the client. Nothing is asked of the store yet, except that a folder must exist.
+pub(super) fn client(settings: &StoreSettings) -> Result<Client, StoreError> {
+    // TLS with the process's own provider; if there is one already, it stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let secrets = Redactor::new(settings.credentials.secrets());
+    if settings.url.scheme() != Scheme::S3 && settings.endpoint.is_some() {
+        return Err(StoreError::Settings("an endpoint is only used with s3://".to_owned()));
+    }
+    let built = match settings.url.scheme() {
+        Scheme::S3 => s3(settings)?,
+        Scheme::Gcs => gcs(settings),
+        Scheme::Azure => azure(settings)?,
+        Scheme::File => return Ok(Client { objects: folder(settings)?, secrets }),
+    };
+    match built {
+        Ok(objects) => Ok(Client { objects, secrets }),
+        Err(error) => Err(StoreError::Settings(secrets.clean(&chain(&error)))),
+    }
+}
+
+type Built = Result<Arc<dyn ObjectStore>, object_store::Error>;
+
+fn options(settings: &StoreSettings) -> ClientOptions {
+    ClientOptions::new()
+        .with_timeout(REQUEST_TIMEOUT)
+        .with_connect_timeout(Duration::from_secs(10))
+        .with_allow_http(settings.allow_http)
+        .with_pool_max_idle_per_host(4)
+}
+
+fn retry(settings: &StoreSettings) -> RetryConfig {
+    RetryConfig { max_retries: settings.retries, ..RetryConfig::default() }
+}
+
+/// The builder for S3: the machine's own environment only where the Secret does not say who we are.
+pub(super) fn s3_builder(settings: &StoreSettings) -> Result<AmazonS3Builder, StoreError> {
+    let credentials = &settings.credentials;
+    let key = credentials.find(&["AWS_ACCESS_KEY_ID", "ACCESS_KEY_ID", "ACCESS_KEY"]);
+    let secret = credentials.find(&["AWS_SECRET_ACCESS_KEY", "SECRET_ACCESS_KEY", "ACCESS_SECRET_KEY", "SECRET_KEY"]);
+    let mut builder = match (key, secret) {
+        (Some(key), Some(secret)) => {
+            let builder = AmazonS3Builder::new().with_access_key_id(key).with_secret_access_key(secret);
+            match credentials.find(&["AWS_SESSION_TOKEN", "SESSION_TOKEN"]) {
+                Some(token) => builder.with_token(token),
+                None => builder,
+            }
+        }
+        (None, None) if matches!(credentials, StoreCredentials::Ambient) => AmazonS3Builder::from_env(),
+        (key, _) => {
+            let missing = if key.is_none() { "AWS_ACCESS_KEY_ID" } else { "AWS_SECRET_ACCESS_KEY" };
+            return Err(StoreError::Settings(format!("the Secret has no {missing}")));
+        }
+    };
+    let region = settings.region.as_deref().or_else(|| credentials.find(&["AWS_REGION", "AWS_DEFAULT_REGION", "REGION"]));
+    if let Some(region) = region {
+        builder = builder.with_region(region);
+    } else if builder.get_config_value(&AmazonS3ConfigKey::Region).is_none() {
+        builder = builder.with_region("us-east-1");
+    }
+    if let Some(endpoint) = &settings.endpoint {
+        check_endpoint(endpoint, settings.allow_http)?;
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/')).with_virtual_hosted_style_request(false);
+    }
+    Ok(builder
+        .with_bucket_name(settings.url.bucket())
+        .with_client_options(options(settings))
+        .with_allow_http(settings.allow_http)
+        .with_retry(retry(settings)))
+}
+
+fn s3(settings: &StoreSettings) -> Result<Built, StoreError> {
+    Ok(s3_builder(settings)?.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
+}
+
+fn check_endpoint(endpoint: &str, allow_http: bool) -> Result<(), StoreError> {
+    let bad = |problem: &str| Err(StoreError::Settings(format!("the endpoint {problem}")));
+    let Ok(url) = url::Url::parse(endpoint) else { return bad("is not a URL: write https://host:port") };
+    if !url.username().is_empty() || url.password().is_some() {
+        return bad("holds credentials: they belong into the Secret");
+    }
+    match url.scheme() {
+        "https" => {}
+        "http" if allow_http => {}
+        "http" => return bad("is plain http, which is only allowed inside the cluster"),
+        _ => return bad("is neither https:// nor http://"),
+    }
+    if url.path() != "/" || url.query().is_some() {
+        return bad("must be a host and a port only");
+    }
+    Ok(())
+}
+
+fn gcs(settings: &StoreSettings) -> Built {
+    let key = settings.credentials.find(&[
+        "GOOGLE_SERVICE_ACCOUNT_KEY",
+        "GOOGLE_SERVICE_ACCOUNT_JSON_KEY",
+        "SERVICE_ACCOUNT_KEY",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "GCS_CREDENTIALS",
+        "CREDENTIALS_JSON",
+    ]);
+    let mut builder = match key {
+        Some(key) => GoogleCloudStorageBuilder::new().with_config(GoogleConfigKey::ServiceAccountKey, key),
+        None => GoogleCloudStorageBuilder::from_env(),
+    };
+    builder = builder
+        .with_bucket_name(settings.url.bucket())
+        .with_client_options(options(settings))
+        .with_retry(retry(settings));
+    builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
+}
+
+fn azure(settings: &StoreSettings) -> Result<Built, StoreError> {
+    let credentials = &settings.credentials;
+    let mut builder = match credentials {
+        StoreCredentials::Ambient => MicrosoftAzureBuilder::from_env(),
+        StoreCredentials::Keys(_) => {
+            let account = credentials.find(&[
+                "AZURE_STORAGE_ACCOUNT_NAME",
+                "AZURE_STORAGE_ACCOUNT",
+                "AZURE_ACCOUNT_NAME",
+                "ACCOUNT_NAME",
+            ]);
+            let Some(account) = account else {
+                return Err(StoreError::Settings("the Secret has no AZURE_STORAGE_ACCOUNT_NAME".to_owned()));
+            };
+            MicrosoftAzureBuilder::new().with_account(account)
+        }
+    };
+    for (key, names) in [
+        (
+            AzureConfigKey::AccessKey,
+            &["AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY", "AZURE_ACCOUNT_KEY", "ACCOUNT_KEY"][..],
+        ),
+        (AzureConfigKey::SasKey, &["AZURE_STORAGE_SAS_TOKEN", "SAS_TOKEN"]),
+        (AzureConfigKey::ClientId, &["AZURE_CLIENT_ID"]),
+        (AzureConfigKey::ClientSecret, &["AZURE_CLIENT_SECRET"]),
+        (AzureConfigKey::AuthorityId, &["AZURE_TENANT_ID"]),
+    ] {
+        if let Some(value) = credentials.find(names) {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder = builder
+        .with_container_name(settings.url.bucket())
+        .with_client_options(options(settings))
+        .with_retry(retry(settings));
+    Ok(builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
+}
+
+fn folder(settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    let Some(root) = &settings.root else {
+        return Err(StoreError::Settings("file:// needs the folder where the volume is mounted".to_owned()));
+    };
+    // A folder that is not there means a volume that is not mounted: creating it would fill the wrong disk.
+    let store = LocalFileSystem::new_with_prefix(root)
+        .map_err(|error| StoreError::sort(format!("open the folder {}", root.display()), &error, &Redactor::default()))
+        .map_err(|error| match error {
+            StoreError::Failed { action, reason: crate::Reason::ObjectMissing | crate::Reason::StoreUnavailable, detail } => {
+                StoreError::Failed { action, reason: crate::Reason::BucketMissing, detail }
+            }
+            other => other,
+        })?;
+    Ok(Arc::new(store.with_fsync(true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(pairs: &[(&str, &str)]) -> StoreCredentials {
+        StoreCredentials::from_keys(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())))
+    }
+
+    #[test]
+    fn secrets_in_every_usual_spelling() {
+        for pairs in [
+            [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret\n")],
+            [("accessKeyId", "id"), ("secretAccessKey", "secret")],
+            [("ACCESS_KEY_ID", "id"), ("ACCESS_SECRET_KEY", "secret")],
+            [("accesskey", "id"), ("secretkey", "secret")],
+        ] {
+            let mut settings = StoreSettings::new(StoreUrl::parse("s3://backups/shop").unwrap());
+            settings.credentials = keys(&pairs);
+            let builder = s3_builder(&settings).unwrap();
+            assert_eq!(builder.get_config_value(&AmazonS3ConfigKey::AccessKeyId).as_deref(), Some("id"));
+            assert_eq!(builder.get_config_value(&AmazonS3ConfigKey::SecretAccessKey).as_deref(), Some("secret"));
+            assert!(!format!("{settings:?}").contains("secret\""), "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused_before_any_request() {
+        let mut settings = StoreSettings::new(StoreUrl::parse("s3://backups/shop").unwrap());
+        settings.credentials = keys(&[("AWS_ACCESS_KEY_ID", "id")]);
+        let says = |settings: &StoreSettings| client(settings).err().unwrap().to_string();
+        assert!(says(&settings).contains("no AWS_SECRET_ACCESS_KEY"));
+        settings.credentials = keys(&[("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")]);
+        for (endpoint, text) in [
+            ("http://s3.infra.svc:9000", "only allowed inside"),
+            ("s3.infra.svc", "not a URL"),
+            ("https://me:hush@s3.infra.svc", "belong into the Secret"),
+            ("https://s3.infra.svc/bucket", "host and a port only"),
+            ("ftp://s3.infra.svc", "neither"),
+        ] {
+            settings.endpoint = Some(endpoint.to_owned());
+            let error = says(&settings);
+            assert!(error.contains(text) && !error.contains("hush"), "{endpoint}: {error}");
+        }
+        let mut settings = StoreSettings::new(StoreUrl::parse("file:///dumps").unwrap());
+        assert!(says(&settings).contains("mounted"));
+        settings.root = Some("/does/not/exist".into());
+        assert_eq!(client(&settings).err().unwrap().reason(), crate::Reason::BucketMissing);
+        let mut settings = StoreSettings::new(StoreUrl::parse("az://dumps/x").unwrap());
+        settings.credentials = keys(&[("AZURE_STORAGE_ACCOUNT_KEY", "aGk=")]);
+        assert!(says(&settings).contains("AZURE_STORAGE_ACCOUNT_NAME"));
+    }
+
+    #[test]
+    fn every_provider_can_be_opened() {
+        for (url, pairs) in [
+            ("s3://backups/shop", &[][..]),
+            ("gs://backups/shop", &[]),
+            ("az://backups/shop", &[("accountName", "shop"), ("accountKey", "aGk=")]),
+        ] {
+            let mut settings = StoreSettings::new(StoreUrl::parse(url).unwrap());
+            settings.credentials = keys(pairs);
+            assert!(client(&settings).is_ok(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! A stream of unknown length into the store: equal parts, few in flight, segments, nothing visible before the end.
+
+use bytes::Bytes;
+use object_store::{MultipartUpload, PutPayload};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{Store, StoreError};
+
+/// How an upload is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UploadLimits {
+    /// Bytes of a part. Stores want at least 5 MiB, and all parts but the last of one size.
+    pub part_bytes: usize,
+    /// Parts in memory at once, the one being filled included: memory is this times [`UploadLimits::part_bytes`].
+    pub parts_in_flight: usize,
+    /// Parts of a segment; stores take at most 10,000 parts in one object.
+    pub parts_per_segment: usize,
+}
+
+impl Default for UploadLimits {
+    /// Parts of 16 MiB, 3 in memory, segments of 100 GiB.
+    fn default() -> Self {
+        Self { part_bytes: 16 * 1024 * 1024, parts_in_flight: 3, parts_per_segment: 6400 }
+    }
+}
+
+/// One object of a dump: the stream is cut into segments when it is larger than what stores take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Segment {
+    /// Its name within the dump's folder: `dump.pgc.000`, …
+    pub name: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+    /// The store's own mark of the object that was completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub e_tag: Option<String>,
+}
+
+/// What an upload that was completed left in the store.
+pub(crate) struct Uploaded {
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) size_bytes: u64,
+    pub(crate) sha256: String,
+}
+
+/// A buffer that goes back to its pool when the last part of the client lets go of it.
+///
+/// The memory of a dump is these few buffers, allocated once: 16 MiB blocks from the allocator would not be given
+/// back in time.
+struct Buffer {
+    content: Vec<u8>,
+    home: mpsc::UnboundedSender<Vec<u8>>,
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.content
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // The pool may be gone with the upload; then the memory is simply freed.
+        let _ = self.home.send(std::mem::take(&mut self.content));
+    }
+}
+
+struct OpenSegment {
+    name: String,
+    upload: Box<dyn MultipartUpload>,
+    size: u64,
+    parts: usize,
+    digest: Sha256,
+}
+
+/// A dump on its way into the store. Nothing is visible there before [`Upload::finish`].
+pub(crate) struct Upload {
+    store: Store,
+    folder: String,
+    limits: UploadLimits,
+    segments: Vec<OpenSegment>,
+    parts: JoinSet<Result<(), object_store::Error>>,
+    part: Vec<u8>,
+    allocated: usize,
+    idle: mpsc::UnboundedReceiver<Vec<u8>>,
+    home: mpsc::UnboundedSender<Vec<u8>>,
+    digest: Sha256,
+    size: u64,
+}
+
+impl Upload {
+    /// Begins the first segment, so that wrong credentials or a missing bucket show before anything is dumped.
+    pub(crate) async fn begin(store: &Store, folder: &str, limits: UploadLimits) -> Result<Self, StoreError> {
+        let (home, idle) = mpsc::unbounded_channel();
+        let mut upload = Self {
+            store: store.clone(),
+            folder: folder.to_owned(),
+            limits,
+            segments: Vec::new(),
+            parts: JoinSet::new(),
+            part: Vec::with_capacity(limits.part_bytes),
+            allocated: 1,
+            idle,
+            home,
+            digest: Sha256::new(),
+            size: 0,
+        };
+        upload.open_segment().await?;
+        Ok(upload)
+    }
+
+    /// How many bytes were written so far.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    async fn open_segment(&mut self) -> Result<(), StoreError> {
+        let name = format!("dump.pgc.{:03}", self.segments.len());
+        let upload = self.store.begin(&format!("{}/{name}", self.folder)).await?;
+        self.segments.push(OpenSegment { name, upload, size: 0, parts: 0, digest: Sha256::new() });
+        Ok(())
+    }
+
+    /// Takes some bytes; waits while all buffers are under way.
+    pub(crate) async fn write(&mut self, mut data: &[u8]) -> Result<(), StoreError> {
+        while !data.is_empty() {
+            if self.part.len() == self.limits.part_bytes {
+                self.send_part().await?;
+                self.part = self.next_buffer().await?;
+            }
+            let room = self.limits.part_bytes - self.part.len();
+            let (now, later) = data.split_at(room.min(data.len()));
+            self.part.extend_from_slice(now);
+            data = later;
+        }
+        Ok(())
+    }
+
+    async fn send_part(&mut self) -> Result<(), StoreError> {
+        if self.segments.last().is_none_or(|segment| segment.parts == self.limits.parts_per_segment) {
+            self.open_segment().await?;
+        }
+        let content = std::mem::take(&mut self.part);
+        self.size += content.len() as u64;
+        self.digest.update(&content);
+        let only = self.segments.len() == 1;
+        let Some(segment) = self.segments.last_mut() else { return Ok(()) };
+        if only {
+            // The only segment of most dumps has the digest of the whole: no second pass over the bytes.
+            segment.digest = self.digest.clone();
+        } else {
+            segment.digest.update(&content);
+        }
+        segment.size += content.len() as u64;
+        segment.parts += 1;
+        let payload = PutPayload::from(Bytes::from_owner(Buffer { content, home: self.home.clone() }));
+        self.parts.spawn(segment.upload.put_part(payload));
+        Ok(())
+    }
+
+    async fn next_buffer(&mut self) -> Result<Vec<u8>, StoreError> {
+        loop {
+            while let Some(done) = self.parts.try_join_next() {
+                self.check_part(done)?;
+            }
+            if let Ok(mut buffer) = self.idle.try_recv() {
+                buffer.clear();
+                return Ok(buffer);
+            }
+            if self.allocated < self.limits.parts_in_flight {
+                self.allocated += 1;
+                return Ok(Vec::with_capacity(self.limits.part_bytes));
+            }
+            tokio::select! {
+                Some(done) = self.parts.join_next() => self.check_part(done)?,
+                Some(mut buffer) = self.idle.recv() => {
+                    buffer.clear();
+                    return Ok(buffer);
+                }
+            }
+        }
+    }
+
+    fn check_part(&self, done: Result<Result<(), object_store::Error>, tokio::task::JoinError>) -> Result<(), StoreError> {
+        let error = match done {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(source) => object_store::Error::JoinError { source },
+        };
+        Err(self.store.missing_is_bucket(format!("write a part of {}", self.folder), &error))
+    }
+
+    /// Sends what is left and completes every segment: only now do the objects exist.
+    ///
+    /// On an error everything that this upload made is taken back, as far as the store allows.
+    pub(crate) async fn finish(mut self) -> Result<Uploaded, StoreError> {
+        match self.complete().await {
+            Ok(segments) => {
+                Ok(Uploaded { segments, size_bytes: self.size, sha256: hex(&self.digest.finalize()) })
+            }
+            Err(error) => {
+                self.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn complete(&mut self) -> Result<Vec<Segment>, StoreError> {
+        if !self.part.is_empty() || self.size == 0 {
+            self.send_part().await?;
+        }
+        while let Some(done) = self.parts.join_next().await {
+            self.check_part(done)?;
+        }
+        let mut segments = Vec::with_capacity(self.segments.len());
+        for segment in &mut self.segments {
+            let done = segment.upload.complete().await;
+            let done = done.map_err(|error| {
+                self.store.missing_is_bucket(format!("complete {}/{}", self.folder, segment.name), &error)
+            })?;
+            segments.push(Segment {
+                name: segment.name.clone(),
+                size_bytes: segment.size,
+                sha256: hex(&segment.digest.clone().finalize()),
+                e_tag: done.e_tag,
+            });
+        }
+        Ok(segments)
+    }
+
+    /// Takes back everything: parts under way, parts that arrived, segments that were completed.
+    pub(crate) async fn abort(mut self) {
+        self.parts.shutdown().await;
+        for segment in &mut self.segments {
+            let key = format!("{}/{}", self.folder, segment.name);
+            if let Err(error) = segment.upload.abort().await {
+                tracing::debug!(%key, error = %self.store.secrets().clean(&error.to_string()), "could not abort an upload");
+            }
+            // A segment may have been completed before a later one failed.
+            if let Err(error) = self.store.delete(&key).await {
+                tracing::warn!(%key, %error, "could not remove what a failed dump left; it is swept later");
+            }
+        }
+    }
+}
+
+/// Bytes as lowercase hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
