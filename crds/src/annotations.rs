@@ -1,0 +1,24 @@
+//! Annotations and labels that pgrail reads or writes.
+
+/// Finalizer of every kind that has something to clean up.
+pub const FINALIZER: &str = "pgrail.dev/cleanup";
+/// `"true"`: let the finalizer go without cleaning up in the database.
+pub const FORCE_DELETE: &str = "pgrail.dev/force-delete";
+/// `"true"`: take guards over that another cluster's operator, or the command line, installed.
+pub const TAKE_OVER: &str = "pgrail.dev/take-over";
+/// `"true"`: allow a `DatabaseRestore` of mode `InPlace`.
+pub const ALLOW_IN_PLACE: &str = "pgrail.dev/allow-in-place";
+/// `"true"`: these deletions are meant, although many guards go at once.
+pub const ALLOW_MASS_DELETION: &str = "pgrail.dev/allow-mass-deletion";
+/// Names the `BackupSchedule` that an object belongs to.
+pub const SCHEDULE_LABEL: &str = "pgrail.dev/schedule";
+/// Names the `ProtectedDatabase` that an object belongs to.
+pub const DATABASE_LABEL: &str = "pgrail.dev/database";
+/// Names the `DatabaseBackup` that a Job makes.
+pub const BACKUP_LABEL: &str = "pgrail.dev/backup";
+/// Names the policy that an object was created from.
+pub const POLICY_LABEL: &str = "pgrail.dev/policy";
+/// What a Job of ours does: `dump` or `prune`.
+pub const TASK_LABEL: &str = "pgrail.dev/task";
+/// Value of `app.kubernetes.io/managed-by` on everything that the operator creates.
+pub const MANAGED_BY: &str = "pgrail";
