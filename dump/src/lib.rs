@@ -1,16 +1,37 @@
-//! The backup engine: dump, verify, prune, and the catalog of the store.
+//! The backup engine.
 
 mod archive;
+mod clients;
+mod connection;
+mod dump;
 mod filter;
 mod identity;
+mod manifest;
+mod outcome;
+mod preflight;
+mod prune;
 mod reason;
+mod request;
 pub mod retention;
 mod secrets;
+mod snapshot;
 mod store;
+mod tables;
+mod verify;
 
-pub use archive::Contents;
+pub use archive::{Contents, DecodeError};
+pub use clients::{ClientTools, ToolError};
+pub use dump::{DumpError, GLOBALS, dump, dump_until};
 pub use filter::{Filter, PatternError};
 pub use identity::{BackupIdentity, IdentityError, ScheduleIdentity};
+pub use manifest::{MANIFEST, MANIFEST_VERSION, Manifest, ManifestError, Verification};
+pub use outcome::{DumpDetails, DumpResult, Failure, MESSAGE_BYTES, Message, Phase, VerificationLevel, VerifyResult};
+pub use preflight::PreflightError;
+pub use prune::PruneReport;
 pub use reason::Reason;
+pub use request::{Compression, CompressionError, CompressionMethod, DumpRequest, Progress, RowCounts};
 pub use secrets::Redactor;
+pub use snapshot::SnapshotError;
 pub use store::{Listed, Scheme, Segment, Store, StoreCredentials, StoreError, StoreSettings, StoreUrl, StoreUrlError, UploadLimits};
+pub use tables::{Rows, TableRows, TablesDiffer};
+pub use verify::{VerifyError, VerifyRequest, verify, verify_until};

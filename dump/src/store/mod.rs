@@ -16,7 +16,7 @@ pub(crate) use error::chain;
 pub use error::StoreError;
 pub use settings::{StoreCredentials, StoreSettings};
 pub use upload::{Segment, UploadLimits};
-pub(crate) use upload::Upload;
+pub(crate) use upload::{Upload, Uploaded, hex};
 pub use url::{Scheme, StoreUrl, StoreUrlError};
 
 use crate::{Reason, secrets::Redactor};

@@ -1,0 +1,149 @@
+//! An archive fed to pg_restore while it passes by: its table of contents, and its rows decoded to nowhere or counted.
+
+use std::io;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::{ChildStdin, ChildStdout},
+    task::JoinHandle,
+};
+
+use super::{ArchiveRows, Contents, ContentsReader, RowReader};
+use crate::{
+    Reason,
+    clients::{ClientTools, Running, ToolError},
+};
+
+/// An archive that pg_restore, or we, cannot read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// pg_restore failed.
+    #[error("the archive does not decode")]
+    Tool(#[from] ToolError),
+    /// pg_restore succeeded, but what it wrote is not a script of rows.
+    #[error("the rows of the archive cannot be counted: {0}")]
+    Script(String),
+}
+
+impl DecodeError {
+    /// The reason as one word.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Tool(error) => error.reason(Reason::ArchiveInvalid),
+            Self::Script(_) => Reason::ArchiveInvalid,
+        }
+    }
+}
+
+/// What decoding found.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    pub(crate) contents: Contents,
+    /// The rows, if they were counted.
+    pub(crate) rows: Option<ArchiveRows>,
+}
+
+/// Two pg_restore that read the same bytes: one lists the table of contents and is done after the archive's head, the
+/// other decodes everything.
+pub(crate) struct Decoder {
+    list: Running,
+    list_input: Option<ChildStdin>,
+    contents: JoinHandle<io::Result<Contents>>,
+    data: Running,
+    data_input: Option<ChildStdin>,
+    rows: Option<JoinHandle<Result<ArchiveRows, String>>>,
+}
+
+impl Decoder {
+    /// Starts both. With `count` the rows of every table are counted, else everything is decoded to nowhere.
+    pub(crate) fn start(tools: &ClientTools, count: bool) -> Result<Self, ToolError> {
+        let mut list = tools.start("pg_restore", ["--format=custom", "--list"], &[], true, true)?;
+        let data_arguments: &[&str] = if count {
+            &["--format=custom", "--data-only", "--file=-"]
+        } else {
+            &["--format=custom", "--file=/dev/null"]
+        };
+        let mut data = tools.start("pg_restore", data_arguments, &[], true, count)?;
+        let contents = tokio::spawn(read_contents(list.output.take()));
+        let rows = count.then(|| tokio::spawn(read_rows(data.output.take())));
+        let (list_input, data_input) = (list.input.take(), data.input.take());
+        Ok(Self { list, list_input, contents, data, data_input, rows })
+    }
+
+    /// Feeds both; waits while they are busy. An error means that the archive does not decode.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        if let Some(input) = &mut self.list_input {
+            // It reads the head only, and says so by closing its input.
+            if input.write_all(bytes).await.is_err() {
+                self.list_input = None;
+            }
+        }
+        let Some(input) = &mut self.data_input else { return Ok(()) };
+        let Err(error) = input.write_all(bytes).await else { return Ok(()) };
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            return Err(self.data.pipe_error(error).into());
+        }
+        self.data_input = None;
+        self.data.wait().await?;
+        Err(self.data.unread().into())
+    }
+
+    /// Ends the archive and waits for both.
+    pub(crate) async fn finish(mut self) -> Result<Decoded, DecodeError> {
+        drop((self.list_input.take(), self.data_input.take()));
+        let contents = self.contents.await;
+        let rows = match self.rows.take() {
+            Some(rows) => Some(rows.await),
+            None => None,
+        };
+        // Exit statuses first: what a program that failed wrote says nothing.
+        self.list.wait().await?;
+        self.data.wait().await?;
+        let contents = match contents {
+            Ok(Ok(contents)) => contents,
+            Ok(Err(error)) => return Err(self.list.pipe_error(error).into()),
+            Err(error) => return Err(self.list.pipe_error(io::Error::other(error)).into()),
+        };
+        let rows = match rows {
+            None => None,
+            Some(Ok(Ok(rows))) => Some(rows),
+            Some(Ok(Err(problem))) => return Err(DecodeError::Script(problem)),
+            Some(Err(error)) => return Err(self.data.pipe_error(io::Error::other(error)).into()),
+        };
+        Ok(Decoded { contents, rows })
+    }
+}
+
+async fn read_contents(output: Option<ChildStdout>) -> io::Result<Contents> {
+    let mut reader = ContentsReader::default();
+    if let Some(mut output) = output {
+        let mut piece = vec![0; 16 * 1024];
+        loop {
+            match output.read(&mut piece).await? {
+                0 => break,
+                size => reader.read(&piece[..size]),
+            }
+        }
+    }
+    Ok(reader.finish())
+}
+
+async fn read_rows(output: Option<ChildStdout>) -> Result<ArchiveRows, String> {
+    let mut reader = RowReader::default();
+    let mut problem = None;
+    if let Some(mut output) = output {
+        let mut piece = vec![0; 64 * 1024];
+        loop {
+            match output.read(&mut piece).await.map_err(|error| error.to_string())? {
+                0 => break,
+                // Read on after a problem: pg_restore's own word for what is wrong is the better one.
+                size if problem.is_none() => problem = reader.read(&piece[..size]).err(),
+                _ => {}
+            }
+        }
+    }
+    match problem {
+        Some(problem) => Err(problem.to_string()),
+        None => reader.finish().map_err(|error| error.to_string()),
+    }
+}

@@ -1,0 +1,278 @@
+//! PostgreSQL's own programs: where they are, which version, and running them.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsStr,
+    io,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    task::JoinHandle,
+};
+
+use crate::Reason;
+
+/// How many of a program's last lines are kept for the message.
+const LAST_LINES: usize = 20;
+
+/// How long a kept line may be, in bytes.
+const LINE_BYTES: usize = 400;
+
+/// Where `pg_dump` and `pg_restore` are, and their version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientTools {
+    folder: Option<PathBuf>,
+    version: String,
+    major: u32,
+}
+
+/// A client program that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// It is not there, or does not start.
+    #[error("{program} cannot be started")]
+    Start {
+        /// The program, with its folder if one was given.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It does not say its version in the usual way.
+    #[error("{program} --version says {output:?}")]
+    Version {
+        /// The program.
+        program: String,
+        /// What it said.
+        output: String,
+    },
+    /// Its pipes broke.
+    #[error("the pipe to {program} broke")]
+    Pipe {
+        /// The program.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ended with an error.
+    #[error("{program} failed ({status}): {last_lines}")]
+    Failed {
+        /// The program.
+        program: String,
+        /// How it ended.
+        status: String,
+        /// Its last lines on standard error.
+        last_lines: String,
+    },
+    /// It ended well, but without reading its input to the end.
+    #[error("{program} stopped reading before the end of the archive")]
+    Unread {
+        /// The program.
+        program: String,
+    },
+}
+
+impl ToolError {
+    /// The reason as one word; `otherwise` when the program's own words fit none.
+    pub fn reason(&self, otherwise: Reason) -> Reason {
+        match self {
+            Self::Start { .. } | Self::Version { .. } => Reason::ClientMissing,
+            Self::Pipe { .. } => Reason::Internal,
+            Self::Unread { .. } => Reason::ArchiveInvalid,
+            Self::Failed { last_lines, .. } => reason_in(last_lines).unwrap_or(otherwise),
+        }
+    }
+}
+
+/// What pg_dump's words mean. They are English: programs run with `LC_ALL=C`, and what a server says in another
+/// language falls into the general case.
+fn reason_in(text: &str) -> Option<Reason> {
+    const WORDS: &[(&str, Reason)] = &[
+        ("server version mismatch", Reason::VersionMismatch),
+        ("does not support compression", Reason::CompressionUnsupported),
+        ("not built with", Reason::CompressionUnsupported),
+        ("affected by row-level security", Reason::RowSecurity),
+        ("permission denied", Reason::PermissionDenied),
+        ("must be owner", Reason::PermissionDenied),
+        ("due to lock timeout", Reason::LockTimeout),
+        ("password authentication failed", Reason::AuthenticationFailed),
+        ("no pg_hba.conf entry", Reason::AuthenticationFailed),
+        ("role \"", Reason::AuthenticationFailed),
+        ("server closed the connection", Reason::ConnectionFailed),
+        ("terminating connection", Reason::ConnectionFailed),
+        ("connection to server", Reason::ConnectionFailed),
+        ("could not translate host name", Reason::ConnectionFailed),
+        ("lost synchronization with server", Reason::ConnectionFailed),
+        ("SSL SYSCALL error", Reason::ConnectionFailed),
+        ("could not receive data from server", Reason::ConnectionFailed),
+    ];
+    WORDS.iter().find(|(words, _)| text.contains(words)).map(|(_, reason)| *reason)
+}
+
+impl ClientTools {
+    /// Looks for the programs in a folder, or in `PATH` without one, and asks for their version.
+    pub async fn find(folder: Option<&Path>) -> Result<Self, ToolError> {
+        let mut tools = Self { folder: folder.map(Path::to_owned), version: String::new(), major: 0 };
+        for name in ["pg_restore", "pg_dump"] {
+            let program = tools.program(name);
+            let shown = program.display().to_string();
+            let mut command = Command::new(&program);
+            command.arg("--version");
+            let output = plain(&mut command, &[])
+                .stdin(Stdio::null())
+                .output()
+                .await
+                .map_err(|source| ToolError::Start { program: shown.clone(), source })?;
+            let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            // `pg_dump (PostgreSQL) 18.6 (Debian 18.6-3)`, `… 19beta1`
+            let version = text.split(") ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default().to_owned();
+            let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+            tools.major = digits.parse().map_err(|_| ToolError::Version { program: shown, output: text.clone() })?;
+            tools.version = version;
+        }
+        Ok(tools)
+    }
+
+    /// The version, as `18.6`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The major version.
+    pub fn major(&self) -> u32 {
+        self.major
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        self.folder.as_ref().map_or_else(|| PathBuf::from(name), |folder| folder.join(name))
+    }
+
+    /// Starts a program with its output as a pipe, or to nowhere.
+    pub(crate) fn start<S: AsRef<OsStr>>(
+        &self,
+        name: &'static str,
+        arguments: impl IntoIterator<Item = S>,
+        environment: &[(String, String)],
+        input: bool,
+        output: bool,
+    ) -> Result<Running, ToolError> {
+        let program = self.program(name);
+        let mut command = Command::new(&program);
+        command.args(arguments);
+        let piped = |wanted| if wanted { Stdio::piped() } else { Stdio::null() };
+        let mut child = plain(&mut command, environment)
+            .stdin(piped(input))
+            .stdout(piped(output))
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|source| ToolError::Start { program: program.display().to_string(), source })?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let errors = child.stderr.take().map(|stderr| tokio::spawn(last_lines(stderr)));
+        Ok(Running { program: name, child, errors, input, output })
+    }
+}
+
+/// An environment of its own: nothing of the agent's (its store's credentials, stray `PG…` variables) reaches the program.
+fn plain<'a>(command: &'a mut Command, environment: &[(String, String)]) -> &'a mut Command {
+    command.env_clear().env("LC_ALL", "C").env("HOME", "/nonexistent").envs(environment.iter().map(|(key, value)| (key, value)));
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command
+}
+
+/// A program that was started.
+pub(crate) struct Running {
+    program: &'static str,
+    child: Child,
+    errors: Option<JoinHandle<String>>,
+    pub(crate) input: Option<ChildStdin>,
+    pub(crate) output: Option<ChildStdout>,
+}
+
+impl Running {
+    pub(crate) fn pipe_error(&self, source: io::Error) -> ToolError {
+        ToolError::Pipe { program: self.program.to_owned(), source }
+    }
+
+    pub(crate) fn unread(&self) -> ToolError {
+        ToolError::Unread { program: self.program.to_owned() }
+    }
+
+    /// Waits for its end; anything but exit status 0 is an error with its last lines. Its output must be read elsewhere.
+    pub(crate) async fn wait(&mut self) -> Result<(), ToolError> {
+        drop(self.input.take());
+        let status = self.child.wait().await.map_err(|source| self.pipe_error(source))?;
+        let last_lines = match self.errors.take() {
+            Some(errors) => errors.await.unwrap_or_default(),
+            None => String::new(),
+        };
+        if status.success() {
+            if !last_lines.is_empty() {
+                tracing::info!(program = self.program, "{last_lines}");
+            }
+            return Ok(());
+        }
+        Err(ToolError::Failed { program: self.program.to_owned(), status: shown(status), last_lines })
+    }
+
+    /// Ends it at once.
+    pub(crate) async fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill().await;
+    }
+}
+
+fn shown(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// Reads to the end and keeps the last lines, joined by ` | `, each cut to a bearable length.
+async fn last_lines(mut stderr: impl AsyncRead + Unpin) -> String {
+    let mut lines: VecDeque<Vec<u8>> = VecDeque::from([Vec::new()]);
+    let mut piece = [0; 4096];
+    while let Ok(size @ 1..) = stderr.read(&mut piece).await {
+        for &byte in &piece[..size] {
+            if byte == b'\n' {
+                if lines.len() > LAST_LINES {
+                    lines.pop_front();
+                }
+                lines.push_back(Vec::new());
+            } else if let Some(line) = lines.back_mut().filter(|line| line.len() < LINE_BYTES) {
+                line.push(byte);
+            }
+        }
+    }
+    let lines: Vec<_> = lines.iter().filter(|line| !line.is_empty()).map(|line| String::from_utf8_lossy(line)).collect();
+    lines.join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn last_lines_are_kept_and_cut() {
+        let mut text: String = (0..100).map(|number| format!("line {number}\n")).collect();
+        text.push_str(&"x".repeat(1000));
+        let kept = last_lines(text.as_bytes()).await;
+        assert!(kept.contains("line 99 | xxx") && !kept.contains("line 79"), "{kept}");
+        assert!(kept.len() < 1000);
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_said_so() {
+        let error = ClientTools::find(Some(Path::new("/does/not/exist"))).await.unwrap_err();
+        assert_eq!(error.reason(Reason::DumpFailed), Reason::ClientMissing);
+        assert!(error.to_string().contains("/does/not/exist/pg_"));
+    }
+}

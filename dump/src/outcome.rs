@@ -1,0 +1,257 @@
+//! What a dump, a verification and a prune leave behind: results, failures, and the message of a container.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    BackupIdentity, Compression, Contents, Filter, PruneReport, Reason, RowCounts, Segment, TableRows, secrets::Redactor,
+};
+
+/// What Kubernetes keeps of a container's termination message, in bytes.
+pub const MESSAGE_BYTES: usize = 4096;
+
+/// How much of a failure's message is kept, in bytes: the rest of the JSON must fit too, and escapes grow.
+const FAILURE_BYTES: usize = 1800;
+
+/// A dump that is complete in the store but not yet published: without its manifest it does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DumpResult {
+    /// Its folder below the store's prefix.
+    pub location: String,
+    /// The `DatabaseBackup` it is for.
+    pub backup_name: String,
+    /// When the run was started.
+    pub start_time: Timestamp,
+    /// The moment that it shows the database at, by the server's clock.
+    pub snapshot_time: Timestamp,
+    /// When the last byte was in the store.
+    pub completion_time: Timestamp,
+    /// Its size in the store, in bytes, without `globals.sql`.
+    pub size_bytes: u64,
+    /// Size of the database on the server's disk, in bytes.
+    pub database_bytes: u64,
+    /// Tables whose rows it holds.
+    pub tables: u64,
+    /// Their rows together.
+    pub rows: u64,
+    /// Large objects.
+    pub large_objects: u64,
+    /// The server's version, as it calls itself.
+    pub server_version: String,
+    /// pg_dump's version.
+    pub client_version: String,
+    /// SHA-256 of the archive as it lies in the store (encrypted if it is), in hexadecimal.
+    pub sha256: String,
+    /// Whether it was encrypted.
+    pub encrypted: bool,
+    /// Whether it holds less than the whole database.
+    pub partial: bool,
+    /// What verification and manifest need; not part of a container's message, which has no room for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Box<DumpDetails>>,
+}
+
+/// Everything about a dump that has no room in a container's message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DumpDetails {
+    /// Whose dump it is.
+    pub identity: BackupIdentity,
+    /// The database's own name on its server.
+    pub database_name: String,
+    /// Its encoding.
+    pub encoding: String,
+    /// How it was compressed.
+    pub compression: Compression,
+    /// What was left out.
+    pub filter: Filter,
+    /// Where the row counts are from.
+    pub row_counts: RowCounts,
+    /// The recipients that it was encrypted for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub age_recipients: Vec<String>,
+    /// The objects that it consists of.
+    pub segments: Vec<Segment>,
+    /// Roles and memberships.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub globals: Option<Segment>,
+    /// Its table of contents in short.
+    pub contents: Contents,
+    /// The rows of every table.
+    pub table_rows: Vec<TableRows>,
+}
+
+/// How a dump was verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum VerificationLevel {
+    /// The store holds objects of the right sizes with the marks that it gave them when they were written.
+    Checksum,
+    /// Every byte was read from the store again, and the archive decoded once more.
+    ReadBack,
+}
+
+/// A verified and published dump: its manifest is in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyResult {
+    /// The dump, without its details.
+    pub backup: DumpResult,
+    /// How it was verified.
+    pub level: VerificationLevel,
+    /// Whether its archive was decoded again: not by `Checksum`, and not when it is encrypted.
+    pub decoded: bool,
+    /// When that was done.
+    pub time: Timestamp,
+    /// How long it took, in seconds.
+    pub seconds: u64,
+    /// The manifest's key below the store's prefix.
+    pub manifest: String,
+}
+
+/// Which step of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// Taking the dump.
+    Dump,
+    /// Reading it back and publishing it.
+    Verify,
+    /// Removing old ones.
+    Prune,
+}
+
+/// A step that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// Which step.
+    pub phase: Phase,
+    /// Why, as one word.
+    pub reason: Reason,
+    /// Why, in the words of whoever knows, without secrets.
+    pub message: String,
+    /// Whether trying again without changing anything can help.
+    pub retryable: bool,
+}
+
+impl Failure {
+    /// Puts an error with its causes into a failure; secrets are taken out, the end is kept when it is long.
+    pub(crate) fn new(phase: Phase, reason: Reason, error: &dyn std::error::Error, secrets: &[&Redactor]) -> Self {
+        let mut message = error.to_string();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            next = cause.source();
+        }
+        let message = secrets.iter().fold(message, |message, secrets| secrets.clean(&message));
+        Self { phase, reason, message: shortened(&message), retryable: reason.retryable() }
+    }
+}
+
+/// Keeps the beginning, which says what failed, and the end, which says why.
+fn shortened(message: &str) -> String {
+    if message.len() <= FAILURE_BYTES {
+        return message.to_owned();
+    }
+    let (mut head, mut tail) = (FAILURE_BYTES / 3, message.len() - FAILURE_BYTES * 2 / 3);
+    while !message.is_char_boundary(head) {
+        head -= 1;
+    }
+    while !message.is_char_boundary(tail) {
+        tail += 1;
+    }
+    format!("{} […] {}", &message[..head], &message[tail..])
+}
+
+/// What a container of a dump pod leaves behind as its termination message: compact JSON of at most 4,096 bytes.
+///
+/// ```json
+/// {"kind":"dump","location":"…","sizeBytes":1234,…}
+/// {"kind":"verify","backup":{…},"level":"ReadBack",…}
+/// {"kind":"prune",…}
+/// {"kind":"failed","phase":"dump","reason":"StoreFull","message":"…","retryable":false}
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum Message {
+    /// The dump is complete in the store, and not yet published.
+    Dump(DumpResult),
+    /// The dump is verified and published.
+    Verify(VerifyResult),
+    /// Old dumps were removed.
+    Prune(PruneReport),
+    /// The step failed.
+    Failed(Failure),
+}
+
+impl Message {
+    /// The message as it is written: never more than [`MESSAGE_BYTES`].
+    pub fn to_json(&self) -> String {
+        let mut message = self.clone();
+        match &mut message {
+            Self::Dump(result) => result.details = None,
+            Self::Verify(result) => result.backup.details = None,
+            Self::Prune(_) | Self::Failed(_) => {}
+        }
+        let text = json(&message);
+        if text.len() <= MESSAGE_BYTES {
+            return text;
+        }
+        match &mut message {
+            Self::Prune(report) => report.shorten(),
+            // Control characters grow sixfold in JSON.
+            Self::Failed(failure) => failure.message = failure.message.chars().filter(|c| !c.is_control()).take(500).collect(),
+            // Every text in these is bounded, a server's version excepted.
+            Self::Dump(result) | Self::Verify(VerifyResult { backup: result, .. }) => {
+                result.server_version = result.server_version.chars().take(40).collect();
+            }
+        }
+        json(&message)
+    }
+
+    /// Reads what [`Message::to_json`] wrote; fields that a newer agent adds are ignored.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+}
+
+fn json(message: &Message) -> String {
+    // Strings, numbers and lists only: there is nothing that could fail.
+    serde_json::to_string(message).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_fit_whatever_the_tool_said() {
+        for text in ["x".repeat(100_000), "\u{1}".repeat(100_000), "ü\"\\".repeat(50_000)] {
+            let error = std::io::Error::other(format!("start {text} end"));
+            let failure = Failure::new(Phase::Dump, Reason::DumpFailed, &error, &[]);
+            assert!(failure.message.starts_with("start") && failure.message.ends_with("end"));
+            let message = Message::Failed(failure).to_json();
+            assert!(message.len() <= MESSAGE_BYTES, "{}", message.len());
+            assert!(matches!(Message::parse(&message).unwrap(), Message::Failed(failure) if failure.retryable));
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_leave() {
+        let secrets = Redactor::new(["hunter22"]);
+        let error = std::io::Error::other("connection to postgres://me:hunter22@db failed");
+        let failure = Failure::new(Phase::Verify, Reason::ConnectionFailed, &error, &[&secrets]);
+        assert!(!failure.message.contains("hunter22") && failure.message.contains("***"));
+    }
+
+    #[test]
+    fn unknown_reasons_are_read() {
+        let text = r#"{"kind":"failed","phase":"dump","reason":"FromTheFuture","message":"","retryable":true,"more":1}"#;
+        assert!(matches!(Message::parse(text).unwrap(), Message::Failed(failure) if failure.reason == Reason::Unknown));
+    }
+}

@@ -1,0 +1,240 @@
+//! The transaction that a dump and its row counts share.
+
+use jiff::Timestamp;
+use pgrail_postgres::{ConnectError, ConnectionSettings, Reached};
+use tokio_postgres::Row;
+
+use crate::{Filter, Reason, Rows, TableRows, archive::TableName, connection::Session};
+
+/// pgrail's own schema: dumped like any other, but its counters move by themselves and are not compared.
+const OWN_SCHEMA: &str = "pgrail";
+
+/// Asking the server went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// No session.
+    #[error("no session on the database")]
+    Connect(#[from] ConnectError),
+    /// A statement failed.
+    #[error("the server failed to {action}")]
+    Query {
+        /// What was asked.
+        action: &'static str,
+        /// What the server said.
+        source: tokio_postgres::Error,
+    },
+    /// The server's version cannot be read.
+    #[error("the server calls itself version {0}")]
+    Version(i32),
+}
+
+impl SnapshotError {
+    /// The reason as one word.
+    pub fn reason(&self) -> Reason {
+        use tokio_postgres::error::SqlState;
+        match self {
+            Self::Connect(error) => crate::connection::reason(error),
+            Self::Version(_) => Reason::Internal,
+            Self::Query { source, .. } => match source.code() {
+                Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Reason::PermissionDenied,
+                Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => Reason::LockTimeout,
+                Some(code) if !code.code().starts_with("57") && !code.code().starts_with("08") => Reason::DumpFailed,
+                // The server was stopped, or the connection broke.
+                _ => Reason::ConnectionFailed,
+            },
+        }
+    }
+}
+
+fn failed(action: &'static str) -> impl FnOnce(tokio_postgres::Error) -> SnapshotError {
+    move |source| SnapshotError::Query { action, source }
+}
+
+/// What the server says of itself under the snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    pub(crate) version: String,
+    pub(crate) major: u32,
+    pub(crate) standby: bool,
+    pub(crate) database: String,
+    pub(crate) database_bytes: u64,
+    pub(crate) encoding: String,
+    pub(crate) time: Timestamp,
+    /// The name under which `pg_dump --snapshot` joins.
+    pub(crate) snapshot: String,
+}
+
+/// A table, partitioned table or sequence that a dump may hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Relation {
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    archive_name: TableName,
+    quoted: String,
+    has_rows: bool,
+    unlogged: bool,
+    pub(crate) readable: bool,
+    pub(crate) row_security: bool,
+    extension_member: bool,
+    extension_configuration: bool,
+}
+
+impl Relation {
+    /// Whether pg_dump looks at it at all, and so must be able to read it.
+    pub(crate) fn is_dumped(&self, filter: &Filter) -> bool {
+        filter.has_table(&self.schema, &self.name) && (!self.extension_member || self.extension_configuration)
+    }
+
+    /// Whether the archive has an entry for its rows. A standby cannot read unlogged tables.
+    pub(crate) fn has_rows(&self, filter: &Filter, standby: bool) -> bool {
+        self.has_rows && self.is_dumped(filter) && filter.has_rows(&self.schema, &self.name) && !(self.unlogged && standby)
+    }
+
+    /// Whether its rows must be in the archive to the last: only a part of a configuration table is dumped.
+    fn is_counted(&self) -> bool {
+        !self.extension_configuration && self.schema != OWN_SCHEMA
+    }
+
+    fn rows(&self, rows: Rows) -> TableRows {
+        TableRows::new(&self.schema, &self.name, &self.archive_name, rows)
+    }
+}
+
+/// The session that holds the snapshot until the dump is done.
+pub(crate) struct Snapshot {
+    client: Session,
+    pub(crate) server: Server,
+    pub(crate) relations: Vec<Relation>,
+    pub(crate) large_objects: u64,
+    pub(crate) unreadable_large_objects: u64,
+}
+
+/// Whether a transaction-mode pooler stands between us and the server: two sessions that share one server process, or
+/// one session whose server process changes when another takes it.
+pub(crate) async fn is_pooled(settings: &ConnectionSettings) -> Result<bool, SnapshotError> {
+    const BACKEND: &str = "SELECT pg_catalog.pg_backend_pid()";
+    let ask = failed("say which process serves the session");
+    let first = Session::open(settings).await?;
+    let second = Session::open(settings).await?;
+    let backends = async {
+        let before: i32 = first.query_one(BACKEND, &[]).await?.get(0);
+        second.batch_execute("BEGIN").await?;
+        let other: i32 = second.query_one(BACKEND, &[]).await?.get(0);
+        let after: i32 = first.query_one(BACKEND, &[]).await?.get(0);
+        second.batch_execute("ROLLBACK").await?;
+        Ok(before == other || before != after)
+    };
+    backends.await.map_err(ask)
+}
+
+impl Snapshot {
+    /// Opens the transaction, exports its snapshot and reads what there is to dump.
+    pub(crate) async fn take(settings: &ConnectionSettings) -> Result<Self, SnapshotError> {
+        let client = Session::open(settings).await?;
+        client.query(include_str!("sql/session.sql"), &[]).await.map_err(failed("set up the session"))?;
+        client
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await
+            .map_err(failed("begin a transaction"))?;
+        let row = client
+            .query_one(include_str!("sql/server.sql"), &[])
+            .await
+            .map_err(failed("export a snapshot"))?;
+        let server = server(&row)?;
+        let relations = client
+            .query(include_str!("sql/relations.sql"), &[])
+            .await
+            .map_err(failed("list the tables"))?
+            .iter()
+            .map(relation)
+            .collect();
+        let row = client
+            .query_one(include_str!("sql/large_objects.sql"), &[])
+            .await
+            .map_err(failed("count the large objects"))?;
+        let number = |column: &str| u64::try_from(row.get::<_, i64>(column)).unwrap_or_default();
+        let (large_objects, unreadable_large_objects) = (number("total"), number("unreadable"));
+        Ok(Self { client, server, relations, large_objects, unreadable_large_objects })
+    }
+
+    /// Every table whose rows the archive must have an entry for, with exact counts under the snapshot or without.
+    pub(crate) async fn count(
+        &self,
+        filter: &Filter,
+        exact: bool,
+        counted: impl Fn(usize, usize),
+    ) -> Result<Vec<TableRows>, SnapshotError> {
+        let wanted: Vec<_> =
+            self.relations.iter().filter(|relation| relation.has_rows(filter, self.server.standby)).collect();
+        let mut tables = Vec::with_capacity(wanted.len());
+        for relation in &wanted {
+            let rows = if exact && relation.is_counted() {
+                let statement = format!("SELECT pg_catalog.count(*) FROM ONLY {}", relation.quoted);
+                let row = self.client.query_one(&statement, &[]).await.map_err(failed("count the rows of a table"))?;
+                Rows::Counted(u64::try_from(row.get::<_, i64>(0)).unwrap_or_default())
+            } else if relation.is_counted() {
+                Rows::FromArchive
+            } else {
+                Rows::NotCompared
+            };
+            tables.push(relation.rows(rows));
+            counted(tables.len(), wanted.len());
+        }
+        Ok(tables)
+    }
+
+    /// Roles and memberships as SQL, see `sql/globals.sql`.
+    pub(crate) async fn globals(&self) -> Result<String, SnapshotError> {
+        let rows = self
+            .client
+            .query(include_str!("sql/globals.sql"), &[])
+            .await
+            .map_err(failed("read the roles"))?;
+        let mut text = String::from("-- Roles and memberships, without passwords and settings. Creates only what is missing.\n");
+        for row in rows {
+            text.push_str(row.get(0));
+            text.push('\n');
+        }
+        Ok(text)
+    }
+
+    /// How the session got through: pg_dump goes to the same address.
+    pub(crate) fn reached(&self) -> Reached {
+        self.client.reached()
+    }
+
+    /// Ends the transaction.
+    pub(crate) async fn end(self) {
+        // The session is dropped in any case, and it only read.
+        let _ = self.client.batch_execute("COMMIT").await;
+    }
+}
+
+fn server(row: &Row) -> Result<Server, SnapshotError> {
+    let number: i32 = row.get("version_number");
+    Ok(Server {
+        version: row.get("version"),
+        major: u32::try_from(number / 10_000).map_err(|_| SnapshotError::Version(number))?,
+        standby: row.get("standby"),
+        database: row.get("database"),
+        database_bytes: u64::try_from(row.get::<_, i64>("bytes")).unwrap_or_default(),
+        encoding: row.get("encoding"),
+        time: row.get("time"),
+        snapshot: row.get("snapshot"),
+    })
+}
+
+fn relation(row: &Row) -> Relation {
+    Relation {
+        schema: row.get("schema"),
+        name: row.get("name"),
+        archive_name: TableName { schema: row.get("schema_bytes"), name: row.get("name_bytes") },
+        quoted: row.get("quoted"),
+        has_rows: row.get("has_rows"),
+        unlogged: row.get("unlogged"),
+        readable: row.get("readable"),
+        row_security: row.get("row_security"),
+        extension_member: row.get("extension_member"),
+        extension_configuration: row.get("extension_configuration"),
+    }
+}

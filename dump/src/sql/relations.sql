@@ -1,0 +1,24 @@
+-- Every table, partitioned table and sequence that pg_dump may look at, and whether this role can read it whole.
+-- Not: system schemas, temporary relations. Members of extensions are recreated by their extension; the rows of its
+-- configuration tables are dumped. Names are given twice: as text, and as the bytes that an archive holds.
+SELECT n.nspname::text AS schema,
+    c.relname::text AS name,
+    pg_catalog.convert_to(n.nspname::text, pg_catalog.getdatabaseencoding()) AS schema_bytes,
+    pg_catalog.convert_to(c.relname::text, pg_catalog.getdatabaseencoding()) AS name_bytes,
+    pg_catalog.format('%I.%I', n.nspname, c.relname) AS quoted,
+    c.relkind = 'r' AS has_rows,
+    c.relpersistence = 'u' AS unlogged,
+    pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS readable,
+    c.relkind = 'r' AND pg_catalog.row_security_active(c.oid) AS row_security,
+    member.objid IS NOT NULL AS extension_member,
+    COALESCE(c.oid = ANY (e.extconfig), false) AS extension_configuration
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_depend member ON member.classid = 'pg_catalog.pg_class'::regclass AND member.objid = c.oid
+    AND member.objsubid = 0 AND member.deptype = 'e' AND member.refclassid = 'pg_catalog.pg_extension'::regclass
+LEFT JOIN pg_catalog.pg_extension e ON e.oid = member.refobjid
+WHERE c.relkind IN ('r', 'p', 'S')
+    AND c.relpersistence <> 't'
+    AND n.nspname <> 'information_schema'
+    AND n.nspname !~ '^pg_'
+ORDER BY 1, 2

@@ -1,0 +1,152 @@
+//! The rows of every table that a dump must hold, and comparing them with an archive.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    archive::{ArchiveRows, TableName},
+    store::hex,
+};
+
+/// How many rows of a table the archive must hold, and where the number is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Rows {
+    /// Counted by the server under the dump's snapshot.
+    Counted(u64),
+    /// Counted in the archive while it was written.
+    Archived(u64),
+    /// To be counted in the archive.
+    FromArchive,
+    /// In the archive, but the number is of no meaning: pgrail's own tables, and configuration of extensions, of which
+    /// only a part is dumped.
+    NotCompared,
+}
+
+impl Rows {
+    /// The number, where there is one.
+    pub fn number(self) -> Option<u64> {
+        match self {
+            Self::Counted(rows) | Self::Archived(rows) => Some(rows),
+            Self::FromArchive | Self::NotCompared => None,
+        }
+    }
+}
+
+/// The rows of one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TableRows {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// Its rows.
+    pub rows: Rows,
+    /// Schema and name as the bytes in the archive, in hexadecimal, where the database's encoding makes them others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    archive_name: Option<(String, String)>,
+}
+
+/// An archive that does not hold what it must.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the archive does not hold what the snapshot had: {}", .0.join("; "))]
+pub struct TablesDiffer(pub Vec<String>);
+
+/// How many differences are named.
+const NAMED: usize = 5;
+
+impl TableRows {
+    pub(crate) fn new(schema: &str, name: &str, archived: &TableName, rows: Rows) -> Self {
+        let differs = archived.schema != schema.as_bytes() || archived.name != name.as_bytes();
+        let archive_name = differs.then(|| (hex(&archived.schema), hex(&archived.name)));
+        Self { schema: schema.to_owned(), name: name.to_owned(), rows, archive_name }
+    }
+
+    fn key(&self) -> (String, String) {
+        self.archive_name
+            .clone()
+            .unwrap_or_else(|| (hex(self.schema.as_bytes()), hex(self.name.as_bytes())))
+    }
+}
+
+/// Compares what must be in the archive with what is, table by table, and fills in the numbers that were to come from
+/// the archive.
+pub(crate) fn compare(
+    tables: &mut [TableRows],
+    large_objects: u64,
+    archive: &ArchiveRows,
+) -> Result<(), TablesDiffer> {
+    let mut found: BTreeMap<(String, String), (&TableName, u64)> =
+        archive.tables.iter().map(|(name, rows)| ((hex(&name.schema), hex(&name.name)), (name, *rows))).collect();
+    let mut differences = Vec::new();
+    for table in tables.iter_mut() {
+        let shown = format!("{}.{}", table.schema, table.name);
+        match (found.remove(&table.key()), table.rows) {
+            (None, _) => differences.push(format!("{shown} is missing")),
+            (Some((_, rows)), Rows::FromArchive) => table.rows = Rows::Archived(rows),
+            (Some((_, rows)), Rows::Counted(expected) | Rows::Archived(expected)) if rows != expected => {
+                differences.push(format!("{shown} has {rows} rows instead of {expected}"));
+            }
+            (Some(_), _) => {}
+        }
+    }
+    for (name, _) in found.values() {
+        differences.push(format!(
+            "{}.{} is not in the snapshot",
+            String::from_utf8_lossy(&name.schema),
+            String::from_utf8_lossy(&name.name)
+        ));
+    }
+    if archive.large_objects != large_objects {
+        differences.push(format!("{} large objects instead of {large_objects}", archive.large_objects));
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let more = differences.len().saturating_sub(NAMED);
+    differences.truncate(NAMED);
+    if more > 0 {
+        differences.push(format!("and {more} more"));
+    }
+    Err(TablesDiffer(differences))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(tables: &[(&str, u64)]) -> ArchiveRows {
+        let name = |name: &str| TableName { schema: b"public".to_vec(), name: name.as_bytes().to_vec() };
+        ArchiveRows { tables: tables.iter().map(|(table, rows)| (name(table), *rows)).collect(), large_objects: 0 }
+    }
+
+    fn table(name: &str, rows: Rows) -> TableRows {
+        let archived = TableName { schema: b"public".to_vec(), name: name.as_bytes().to_vec() };
+        TableRows::new("public", name, &archived, rows)
+    }
+
+    #[test]
+    fn every_difference_is_found_and_a_few_are_named() {
+        let mut tables = [table("a", Rows::Counted(3)), table("b", Rows::FromArchive), table("c", Rows::NotCompared)];
+        compare(&mut tables, 0, &archive(&[("a", 3), ("b", 7), ("c", 1)])).unwrap();
+        assert_eq!(tables[1].rows, Rows::Archived(7));
+        let error = compare(&mut tables, 2, &archive(&[("a", 2), ("b", 8), ("d", 0)])).unwrap_err().to_string();
+        for says in ["a has 2 rows instead of 3", "b has 8 rows", "c is missing", "d is not in", "0 large objects instead of 2"] {
+            assert!(error.contains(says), "{error}");
+        }
+        let mut many: Vec<_> = (0..20).map(|number| table(&format!("t{number}"), Rows::Counted(1))).collect();
+        assert!(compare(&mut many, 0, &archive(&[])).unwrap_err().to_string().ends_with("and 15 more"));
+    }
+
+    #[test]
+    fn names_in_another_encoding_are_compared_by_their_bytes() {
+        let archived = TableName { schema: b"public".to_vec(), name: vec![0xfc] };
+        let mut tables = [TableRows::new("public", "ü", &archived, Rows::Counted(1))];
+        let text = serde_json::to_string(&tables).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<TableRows>>(&text).unwrap(), tables);
+        let found = ArchiveRows { tables: [(archived, 1)].into(), large_objects: 0 };
+        compare(&mut tables, 0, &found).unwrap();
+    }
+}

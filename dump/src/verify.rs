@@ -1,0 +1,255 @@
+//! Reading a dump back from the store, and publishing it: what was not read again is not a backup.
+
+use std::{
+    future::{Future, pending},
+    path::PathBuf,
+};
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    DumpDetails, DumpResult, Failure, Manifest, ManifestError, Phase, Progress, Reason, Segment, Store, StoreError,
+    Verification, VerificationLevel, VerifyResult,
+    archive::{DecodeError, Decoder},
+    clients::{ClientTools, ToolError},
+    store::hex,
+    tables::{TablesDiffer, compare},
+};
+
+/// What is to be verified, and how.
+#[derive(Debug, Clone)]
+pub struct VerifyRequest {
+    /// What [`crate::dump`] returned, with its details.
+    pub dump: DumpResult,
+    /// How it is verified.
+    pub level: VerificationLevel,
+    /// The folder of `pg_restore`; none means `PATH`.
+    pub client_folder: Option<PathBuf>,
+    /// The clock.
+    pub clock: fn() -> Timestamp,
+}
+
+impl VerifyRequest {
+    /// Every byte is read back.
+    pub fn new(dump: DumpResult) -> Self {
+        Self { dump, level: VerificationLevel::ReadBack, client_folder: None, clock: Timestamp::now }
+    }
+}
+
+/// Why a dump is not a backup. No manifest was written.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The dump's details are missing: it was read from a container's message.
+    #[error("the dump's details are missing: the result must be handed over whole")]
+    NoDetails,
+    /// An object is gone.
+    #[error("{0} is not in the store")]
+    Missing(String),
+    /// An object has another size.
+    #[error("{key} has {found} bytes instead of {expected}")]
+    Size {
+        /// The object.
+        key: String,
+        /// What it was when it was written.
+        expected: u64,
+        /// What it is.
+        found: u64,
+    },
+    /// An object has other bytes.
+    #[error("{key} has the SHA-256 {found} instead of {expected}")]
+    Content {
+        /// The object.
+        key: String,
+        /// What it was when it was written.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The store has another object than it acknowledged.
+    #[error("{0} is not the object that was written: the store's mark of it changed")]
+    Replaced(String),
+    /// `pg_restore` cannot be used.
+    #[error("the client programs cannot be used")]
+    Client(#[from] ToolError),
+    /// The archive does not decode.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Its table of contents is another one.
+    #[error("the table of contents has {found} entries instead of {expected}, or other ones")]
+    Contents {
+        /// Entries when it was written.
+        expected: u64,
+        /// Entries now.
+        found: u64,
+    },
+    /// It does not hold what the snapshot had.
+    #[error(transparent)]
+    Differs(#[from] TablesDiffer),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The manifest could not be written.
+    #[error("the manifest could not be published")]
+    Publish(#[from] ManifestError),
+    /// The agent was told to stop.
+    #[error("the verification was told to stop")]
+    Interrupted,
+}
+
+impl VerifyError {
+    /// The reason as one word.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NoDetails => Reason::InvalidRequest,
+            Self::Missing(_) => Reason::ObjectMissing,
+            Self::Size { .. } | Self::Content { .. } | Self::Replaced(_) => Reason::ChecksumMismatch,
+            Self::Client(error) => error.reason(Reason::ClientMissing),
+            Self::Decode(error) => error.reason(),
+            Self::Contents { .. } => Reason::ArchiveInvalid,
+            Self::Differs(_) => Reason::RowCountMismatch,
+            Self::Store(error) => error.reason(),
+            Self::Publish(error) => error.reason(),
+            Self::Interrupted => Reason::Interrupted,
+        }
+    }
+
+    /// The failure as it is reported, without the store's secrets.
+    pub fn failure(&self, store: &Store) -> Failure {
+        Failure::new(Phase::Verify, self.reason(), self, &[store.secrets()])
+    }
+}
+
+/// Verifies a dump and publishes it: the manifest is written last, once, and only here.
+///
+/// # Errors
+/// See [`VerifyError`]. The dump stays unpublished, so it does not exist for anyone, and is swept later.
+pub async fn verify(
+    request: &VerifyRequest,
+    store: &Store,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<VerifyResult, VerifyError> {
+    verify_until(request, store, progress, pending()).await
+}
+
+/// The same, given up when `stop` is ready.
+pub async fn verify_until(
+    request: &VerifyRequest,
+    store: &Store,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+    stop: impl Future<Output = ()>,
+) -> Result<VerifyResult, VerifyError> {
+    tokio::select! {
+        result = run(request, store, progress) => result,
+        () = stop => Err(VerifyError::Interrupted),
+    }
+}
+
+async fn run(
+    request: &VerifyRequest,
+    store: &Store,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<VerifyResult, VerifyError> {
+    let started = (request.clock)();
+    let mut backup = request.dump.clone();
+    let mut details = backup.details.take().ok_or(VerifyError::NoDetails)?;
+    check_sizes(&backup.location, &details, store).await?;
+    let decoded = match request.level {
+        VerificationLevel::Checksum => false,
+        VerificationLevel::ReadBack => read_back(request, &backup, &mut details, store, progress).await?,
+    };
+    let time = (request.clock)();
+    let seconds = u64::try_from(time.duration_since(started).as_secs()).unwrap_or_default();
+    let verification = Verification { level: request.level, decoded, time, seconds };
+    let manifest = Manifest::new(&backup, &details, verification).publish(store).await?;
+    Ok(VerifyResult { backup, level: request.level, decoded, time, seconds, manifest })
+}
+
+/// Every object is there with its size and, where the store gave one, its mark.
+async fn check_sizes(location: &str, details: &DumpDetails, store: &Store) -> Result<(), VerifyError> {
+    for segment in details.segments.iter().chain(&details.globals) {
+        let key = format!("{location}/{}", segment.name);
+        let Some(found) = store.head(&key).await? else { return Err(VerifyError::Missing(key)) };
+        if found.size != segment.size_bytes {
+            return Err(VerifyError::Size { key, expected: segment.size_bytes, found: found.size });
+        }
+        if let (Some(written), Some(there)) = (&segment.e_tag, &found.e_tag) {
+            if written != there {
+                return Err(VerifyError::Replaced(key));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads every byte again; returns whether the archive was decoded, which needs it to be plain.
+async fn read_back(
+    request: &VerifyRequest,
+    backup: &DumpResult,
+    details: &mut DumpDetails,
+    store: &Store,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<bool, VerifyError> {
+    if let Some(globals) = &details.globals {
+        read_segment(store, &backup.location, globals, async |_| Ok(())).await?;
+    }
+    let mut decoder = if backup.encrypted {
+        None
+    } else {
+        Some(Decoder::start(&ClientTools::find(request.client_folder.as_deref()).await?, true)?)
+    };
+    let mut whole = Sha256::new();
+    let mut bytes = 0;
+    // Decoding breaks off at the first bad byte, but that a byte is bad is the better word: it is kept for later.
+    let mut undecodable = None;
+    for segment in &details.segments {
+        let each = async |piece: &[u8]| {
+            whole.update(piece);
+            bytes += piece.len() as u64;
+            progress(Progress::ReadBack { bytes, of: backup.size_bytes });
+            if let (Some(decoder), None) = (&mut decoder, &undecodable) {
+                undecodable = decoder.write(piece).await.err();
+            }
+            Ok(())
+        };
+        read_segment(store, &backup.location, segment, each).await?;
+    }
+    let found = hex(&whole.finalize());
+    if found != backup.sha256 {
+        return Err(VerifyError::Content { key: backup.location.clone(), expected: backup.sha256.clone(), found });
+    }
+    if let Some(error) = undecodable {
+        return Err(error.into());
+    }
+    let Some(decoder) = decoder else { return Ok(false) };
+    let decoded = decoder.finish().await?;
+    if decoded.contents != details.contents {
+        return Err(VerifyError::Contents { expected: details.contents.entries, found: decoded.contents.entries });
+    }
+    if let Some(rows) = &decoded.rows {
+        compare(&mut details.table_rows, backup.large_objects, rows)?;
+    }
+    Ok(true)
+}
+
+async fn read_segment(
+    store: &Store,
+    location: &str,
+    segment: &Segment,
+    mut each: impl AsyncFnMut(&[u8]) -> Result<(), VerifyError>,
+) -> Result<(), VerifyError> {
+    let key = format!("{location}/{}", segment.name);
+    let mut digest = Sha256::new();
+    let mut pieces = std::pin::pin!(store.read(&key, segment.size_bytes));
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
+        digest.update(&piece);
+        each(&piece).await?;
+    }
+    let found = hex(&digest.finalize());
+    if found == segment.sha256 {
+        return Ok(());
+    }
+    Err(VerifyError::Content { key, expected: segment.sha256.clone(), found })
+}
