@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# image.sh [--binary FILE] [--tag NAME:TAG] [--name CLUSTER | --no-load] [--postgresql MAJOR]: builds the image from
+# deploy/Dockerfile around a pgrail program and loads it into a running node. Prints the image's name.
+#   --binary      default: target/release/pgrail, built when it is not there
+#   --tag         default: pgrail.dev/pgrail:dev
+#   --postgresql  builds the server image alone, without pgrail: pgrail.dev/postgresql:MAJOR (15 or 18)
+# Docker is used where its daemon answers. Without it (root): mmdebstrap makes Debian's base, buildah runs the same
+# Dockerfile. Base and PostgreSQL are cached; only a changed program is packed anew.
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+repository=$(cd "$cluster_dir/../.." && pwd)
+
+binary= tag= name=default load=yes postgresql=
+while (( $# )); do
+  case $1 in
+    --binary) binary=$2; shift ;;
+    --tag) tag=$2; shift ;;
+    --name) name=$2; shift ;;
+    --no-load) load= ;;
+    --postgresql) postgresql=$2; shift ;;
+    *) die "unknown argument $1; usage: image.sh [--binary FILE] [--tag NAME:TAG] [--name CLUSTER | --no-load] [--postgresql MAJOR]" ;;
+  esac
+  shift
+done
+
+arguments=()
+case $postgresql in
+  '') target=runtime suite=forky tag=${tag:-pgrail.dev/pgrail:dev} ;;
+  18) target=postgresql suite=forky ;;
+  15) target=postgresql suite=bookworm ;;
+  *) die "no Debian suite is known here for PostgreSQL $postgresql" ;;
+esac
+[[ -z $postgresql ]] || arguments=(--build-arg "POSTGRESQL_MAJOR=$postgresql")
+tag=${tag:-pgrail.dev/postgresql:$postgresql}
+arguments+=(--build-arg "DEBIAN_SUITE=$suite" --target "$target" --file "$repository/deploy/Dockerfile" --tag "$tag")
+
+# The build context holds the program and nothing else.
+context=$(mktemp -d)
+trap 'rm -rf "$context"' EXIT
+if [[ $target == runtime ]]; then
+  if [[ -z $binary ]]; then
+    binary=${CARGO_TARGET_DIR:-$repository/target}/release/pgrail
+    say "building pgrail"
+    (cd "$repository" && cargo build --release --locked --package pgrail) >&2
+  fi
+  [[ -x $binary ]] || die "no program at $binary"
+  install -m 755 "$binary" "$context/pgrail"
+  strip "$context/pgrail" 2>/dev/null || true
+  # Same program, same layer: buildah and docker compare times too.
+  touch --date=@0 "$context/pgrail"
+fi
+
+archive() { # FILE: the image as docker-archive
+  if command -v docker >/dev/null && docker info >/dev/null 2>&1; then
+    docker build --quiet "${arguments[@]}" "$context" >&2
+    docker save --output "$1" "$tag"
+  else
+    "$cluster_dir/requirements.sh" image
+    # Two builds at once would make the same base twice.
+    mkdir -p "$cache/images"
+    exec 8>"$cache/images/.lock"
+    flock 8
+    make_base
+    buildah bud --quiet --layers --pull=never --network=host "${arguments[@]}" "$context" >&2 8>&-
+    buildah push --quiet "$tag" "docker-archive:$1:$tag" >&2 8>&-
+    exec 8>&-
+  fi
+}
+
+# A store and a runtime folder of our own: nothing of the user's images is touched.
+buildah() {
+  local conf=$cache/images/containers
+  mkdir -p "$conf"
+  [[ -e $conf/policy.json ]] || echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$conf/policy.json"
+  [[ -e $conf/registries.conf ]] || echo 'unqualified-search-registries = []' >"$conf/registries.conf"
+  local command=$1; shift
+  local options=()
+  [[ $command == bud || $command == push ]] && options=(--signature-policy "$conf/policy.json")
+  CONTAINERS_REGISTRIES_CONF=$conf/registries.conf STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot command buildah \
+    --root "$cache/images/storage" --runroot "$cache/images/run" --storage-driver vfs "$command" "${options[@]}" "$@"
+}
+
+make_base() {
+  local base=docker.io/library/debian:$suite-slim tar=$cache/images/debian-$suite.tar container
+  buildah inspect --type image "$base" >/dev/null 2>&1 && return 0
+  if [[ ! -e $tar ]]; then
+    say "making Debian $suite, half a minute and more the first time"
+    # A mirror that lags behind is signed all the same, and better than none. Documentation stays out, as in every slim image.
+    mmdebstrap --quiet --variant=apt --include=ca-certificates --aptopt='Acquire::Check-Valid-Until "false"' \
+      --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
+      --dpkgopt='path-include=/usr/share/doc/*/copyright' --dpkgopt='path-exclude=/usr/share/locale/*' \
+      "$suite" "$tar.new" >"$tar.log" 2>&1 8>&- || { tail -n 20 "$tar.log" >&2; die "making Debian $suite failed"; }
+    mv "$tar.new" "$tar"
+  fi
+  container=$(buildah from scratch 8>&-)
+  buildah add --quiet "$container" "$tar" >/dev/null 8>&-
+  buildah config --cmd /bin/bash "$container" 8>&-
+  buildah commit --quiet --rm "$container" "$base" >/dev/null 8>&-
+}
+
+began=$SECONDS
+archive "$context/image.tar"
+say "$tag is built after $((SECONDS - began)) s"
+[[ -z $load ]] || "$cluster_dir/load.sh" --name "$name" "$context/image.tar"
+printf '%s\n' "$tag"
