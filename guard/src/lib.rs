@@ -1,7 +1,29 @@
-//! The guardrail engine: catalog, closure, plan, SQL, verification.
+//! The guardrail engine: catalog, closure, plan, SQL, verification. PostgreSQL only; knows nothing of Kubernetes.
+//!
+//! ```text
+//! let observed = observe(&client).await?;             // three queries in one snapshot
+//! let plan = plan(&spec, &observed)?;                  // pure
+//! if !plan.is_empty() {
+//!     let applied = apply(&mut client, &plan).await?;  // one transaction per step
+//!     // what is enforced now is told by observing and planning again: plan.tables()
+//! }
+//! ```
+pub mod apply;
 pub mod blast_radius;
 pub mod catalog;
 pub mod closure;
+pub mod configuration;
+pub mod counters;
+mod desired;
+pub mod gate;
+pub mod observe;
+pub mod plan;
 pub mod spec;
+
+pub use apply::{Applied, ApplyError, Outcome, apply};
+pub use blast_radius::BlastRadius;
 pub use catalog::{Catalog, CatalogError, Oid};
+pub use counters::{Counter, counters};
+pub use observe::{ObserveError, Observed, observe};
+pub use plan::{Drift, Plan, PlanError, Refused, Step, StepKind, TableState, TableStatus, plan, plan_removal};
 pub use spec::*;

@@ -1,0 +1,176 @@
+//! Runs the steps of a plan.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Json;
+use tokio_postgres::{Client, Transaction};
+
+use crate::catalog::Oid;
+use crate::plan::{Plan, Statement, Step};
+
+/// The advisory lock that fences every change of ours in a database: `pgrail` in ASCII.
+const FENCE: i64 = 0x7067_7261_696c;
+
+/// Why a plan could not be run at all.
+#[derive(Debug, Error)]
+pub enum ApplyError {
+    /// Another session is changing guards here.
+    #[error("another session is changing the guards of this database")]
+    Busy,
+    /// The connection broke, or a statement around the steps failed.
+    #[error("cannot change the guards: {0}")]
+    Query(#[from] tokio_postgres::Error),
+}
+
+/// How one step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Committed.
+    Done,
+    /// Somebody holds a lock that it needs; nothing was changed by it, try again.
+    Pending {
+        /// What was waited for.
+        message: String,
+    },
+    /// It failed and nothing was changed by it.
+    Failed {
+        /// The server's message.
+        message: String,
+        /// What mends it; empty where that is not known.
+        remedy: String,
+    },
+    /// Not tried, since a step that it needs did not succeed.
+    Skipped,
+}
+
+/// What became of a plan's steps, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Each step's table, if it is about one, and how it ended.
+    pub steps: Vec<(Option<(Oid, String)>, Outcome)>,
+}
+
+impl Applied {
+    /// Whether every step was committed.
+    pub fn is_complete(&self) -> bool {
+        self.steps.iter().all(|(_, outcome)| *outcome == Outcome::Done)
+    }
+
+    /// What did not succeed, by table; `None` for what is not about one.
+    pub fn unfinished(&self) -> BTreeMap<Option<&str>, &Outcome> {
+        let unfinished = self.steps.iter().filter(|(_, outcome)| *outcome != Outcome::Done);
+        unfinished.map(|(table, outcome)| (table.as_ref().map(|(_, label)| label.as_str()), outcome)).collect()
+    }
+}
+
+/// Runs a plan: each step in a transaction of its own that waits at most 500 ms for a lock, so that writers are not held
+/// up longer. An empty plan runs nothing at all. A step that fails does not stop those of other tables; a general step
+/// that fails does. To know what is enforced afterwards, observe and plan again.
+pub async fn apply(client: &mut Client, plan: &Plan) -> Result<Applied, ApplyError> {
+    let mut applied = Applied::default();
+    if plan.is_empty() {
+        return Ok(applied);
+    }
+    let row = client.query_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[&FENCE]).await?;
+    if !row.try_get::<_, bool>(0)? {
+        return Err(ApplyError::Busy);
+    }
+    let result = run_all(client, plan, &mut applied).await;
+    if !client.is_closed() {
+        client.query_one("SELECT pg_catalog.pg_advisory_unlock($1)", &[&FENCE]).await?;
+    }
+    result.map(|()| applied)
+}
+
+async fn run_all(client: &mut Client, plan: &Plan, applied: &mut Applied) -> Result<(), ApplyError> {
+    let mut halted = false;
+    for step in &plan.steps {
+        // What is dropped for good must not go while a trigger that still calls it is there.
+        let incomplete = applied.steps.iter().any(|(_, outcome)| *outcome != Outcome::Done);
+        let outcome = if halted || (step.kind == crate::plan::StepKind::Cleanup && incomplete) {
+            Outcome::Skipped
+        } else {
+            run(client, step).await?
+        };
+        halted |= step.table.is_none() && outcome != Outcome::Done;
+        if outcome != Outcome::Done {
+            tracing::debug!(kind = ?step.kind, table = ?step.table, ?outcome, "step not done");
+        }
+        applied.steps.push((step.table.clone(), outcome));
+    }
+    Ok(())
+}
+
+async fn run(client: &mut Client, step: &Step) -> Result<Outcome, ApplyError> {
+    let transaction = client.transaction().await?;
+    match run_in(&transaction, step).await {
+        Ok(()) => match transaction.commit().await {
+            Ok(()) => Ok(Outcome::Done),
+            Err(error) => judged(StepError::Query(error)),
+        },
+        Err(error) => {
+            let outcome = judged(error)?;
+            transaction.rollback().await?;
+            Ok(outcome)
+        }
+    }
+}
+
+#[derive(Debug, Error)]
+enum StepError {
+    #[error(transparent)]
+    Query(#[from] tokio_postgres::Error),
+    #[error("the table is not the one that was there a moment ago")]
+    Changed,
+}
+
+async fn run_in(transaction: &Transaction<'_>, step: &Step) -> Result<(), StepError> {
+    transaction
+        .batch_execute(
+            "SET LOCAL lock_timeout = '500ms'; SET LOCAL search_path = pg_catalog, pg_temp; \
+             SET LOCAL standard_conforming_strings = on; SET LOCAL check_function_bodies = on; SET LOCAL client_min_messages = warning",
+        )
+        .await?;
+    for statement in &step.statements {
+        match statement {
+            Statement::Batch(sql) => transaction.batch_execute(sql).await?,
+            Statement::Json(sql, value) => {
+                transaction.execute(sql, &[&Json(value)]).await?;
+            }
+            Statement::Exactly(rows, sql, value) => {
+                if transaction.execute(sql, &[&Json(value)]).await? != *rows {
+                    return Err(StepError::Changed);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn judged(error: StepError) -> Result<Outcome, ApplyError> {
+    let error = match error {
+        StepError::Changed => return Ok(Outcome::Pending { message: error.to_string() }),
+        StepError::Query(error) => error,
+    };
+    let Some(server) = error.as_db_error() else { return Err(error.into()) };
+    let code = server.code();
+    let message = server.message().to_owned();
+    if [
+        &SqlState::LOCK_NOT_AVAILABLE,
+        &SqlState::T_R_DEADLOCK_DETECTED,
+        &SqlState::UNDEFINED_TABLE,
+        &SqlState::QUERY_CANCELED,
+    ]
+    .contains(&code)
+    {
+        return Ok(Outcome::Pending { message });
+    }
+    let remedy = if *code == SqlState::INSUFFICIENT_PRIVILEGE {
+        "run the SQL of `pgrail grants` for pgrail's role".to_owned()
+    } else {
+        server.hint().unwrap_or_default().to_owned()
+    };
+    Ok(Outcome::Failed { message, remedy })
+}

@@ -1,0 +1,298 @@
+//! What has to be in a database for a configuration to hold: pure, from the catalog and the assignments of all guards.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::catalog::{Catalog, Oid, TableKind};
+use crate::closure::{self, Closure, Effect};
+use crate::configuration::{Assignment, Configuration, MemberEffect, MemberRow, RelationRow};
+use crate::gate::{self, Gate, RootChecks};
+
+/// One root with everything that follows from it.
+#[derive(Debug, Clone)]
+pub(crate) struct Root {
+    pub(crate) oid: Oid,
+    pub(crate) closure: Closure,
+    pub(crate) checks: RootChecks,
+    pub(crate) assignments: Vec<Assignment>,
+}
+
+/// The state of a database in which a configuration holds.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Desired {
+    pub(crate) configuration: Configuration,
+    pub(crate) roots: BTreeMap<i32, Root>,
+    /// `CREATE OR REPLACE FUNCTION …` by name.
+    pub(crate) routines: BTreeMap<String, String>,
+    /// What follows the name in `CREATE TRIGGER`, with the table's name in place.
+    pub(crate) triggers: BTreeMap<(Oid, String), String>,
+    /// Counters, one per assignment.
+    pub(crate) sequences: BTreeSet<String>,
+    /// How far a table is from the nearest root, by foreign keys: the farthest are installed first.
+    pub(crate) distance: BTreeMap<Oid, usize>,
+}
+
+/// Hands out numbers that nothing in the database has, not even what an earlier, broken off change left behind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numbers {
+    pub(crate) guard: i32,
+    pub(crate) relation: i32,
+    pub(crate) assignment: i32,
+}
+
+impl Numbers {
+    pub(crate) fn next(number: &mut i32) -> i32 {
+        *number += 1;
+        *number
+    }
+}
+
+/// Completes a configuration whose guards and assignments are set: relations, closures, functions and triggers.
+/// Assignments of tables that are gone are left out.
+pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numbers: &mut Numbers) -> Desired {
+    let exists: BTreeSet<i32> =
+        configuration.relations.iter().filter(|row| catalog.table(row.rel).is_some()).map(|row| row.id).collect();
+    configuration.assignments.retain(|held| exists.contains(&held.root));
+    let root_ids: BTreeSet<i32> = configuration.assignments.iter().map(|held| held.root).collect();
+    let mut ids: BTreeMap<Oid, i32> =
+        configuration.relations.iter().filter(|row| exists.contains(&row.id)).map(|row| (row.rel, row.id)).collect();
+
+    let mut roots: BTreeMap<i32, Root> = ids
+        .iter()
+        .filter(|(_, id)| root_ids.contains(id))
+        .map(|(oid, id)| (*id, root(catalog, *id, *oid, &configuration.assignments)))
+        .collect();
+    set_above(catalog, &mut roots);
+
+    let carriers = carriers(catalog, &roots);
+    for carrier in &carriers {
+        ids.entry(*carrier).or_insert_with(|| Numbers::next(&mut numbers.relation));
+    }
+    let mut desired = Desired { roots, ..Desired::default() };
+    add_gates(catalog, &mut desired, &carriers, &ids);
+    add_statement_triggers(catalog, &mut desired);
+    desired.sequences = configuration.assignments.iter().map(|held| format!("blocked_{}", held.id)).collect();
+    desired.distance = distances(catalog, &desired.roots);
+
+    configuration.relations = ids
+        .iter()
+        .filter(|(oid, id)| desired.roots.contains_key(id) || carriers.contains(oid))
+        .map(|(oid, id)| RelationRow {
+            id: *id,
+            rel: *oid,
+            label: catalog.label(*oid),
+            above: above_ids(&desired.roots, *id),
+        })
+        .collect();
+    configuration.relations.sort_by_key(|row| row.id);
+    configuration.members = desired.roots.values().flat_map(|root| members(catalog, root)).collect();
+    configuration.members.sort_by_key(|row| (row.root, row.rel, row.effect));
+    configuration.assignments.sort_by_key(|held| held.id);
+    configuration.guards.sort_by_key(|guard| guard.id);
+    desired.configuration = configuration;
+    desired
+}
+
+fn root(catalog: &Catalog, id: i32, oid: Oid, assignments: &[Assignment]) -> Root {
+    let closure = closure::of(catalog, oid);
+    let assignments: Vec<Assignment> = assignments.iter().filter(|held| held.root == id).cloned().collect();
+    let limits = |per_statement: bool| {
+        let held = assignments
+            .iter()
+            .filter(|held| held.protect_delete && held.max_transaction_rows.is_some() == per_statement);
+        held.map(|held| (held.max_rows, held.max_cascade_rows)).reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)))
+    };
+    let checks = RootChecks {
+        id,
+        leaves: closure.root_leaves(catalog),
+        deleted: closure.member_leaves(catalog, Effect::Deleted),
+        updated: closure.member_leaves(catalog, Effect::Nulled),
+        above: BTreeSet::new(),
+        partitioned: closure
+            .tree
+            .iter()
+            .any(|at| catalog.table(*at).is_some_and(|table| table.kind == TableKind::Partitioned)),
+        per_transaction: limits(false),
+        per_statement: limits(true),
+        total: assignments.iter().filter(|held| held.protect_delete).filter_map(|held| held.max_transaction_rows).min(),
+        updates: assignments.iter().filter_map(|held| held.max_updated_rows).min(),
+    };
+    Root { oid, closure, checks, assignments }
+}
+
+/// `a` is above `b` where deletes on `a` delete rows of `b`, but not the other way round: in a cycle each may be the one
+/// that is deleted from, so both keep counting.
+fn set_above(catalog: &Catalog, roots: &mut BTreeMap<i32, Root>) {
+    let reaches = |a: &Root, b: &Root| {
+        let deleted = a.closure.member_leaves(catalog, Effect::Deleted);
+        b.checks.leaves.iter().any(|leaf| deleted.contains(leaf))
+    };
+    let above: BTreeMap<i32, BTreeSet<i32>> = roots
+        .iter()
+        .map(|(id, below)| {
+            let above = roots.iter().filter(|(_, other)| {
+                other.oid != below.oid
+                    && other.checks.limits_deletes()
+                    && reaches(other, below)
+                    && !reaches(below, other)
+            });
+            (*id, above.map(|(other, _)| *other).collect())
+        })
+        .collect();
+    for (id, above) in above {
+        let leaves =
+            above.iter().filter_map(|other| roots.get(other)).flat_map(|other| other.checks.leaves.clone()).collect();
+        if let Some(root) = roots.get_mut(&id) {
+            root.checks.above = leaves;
+        }
+    }
+}
+
+fn above_ids(roots: &BTreeMap<i32, Root>, id: i32) -> BTreeSet<i32> {
+    let Some(root) = roots.get(&id) else { return BTreeSet::new() };
+    let holds = |other: &&Root| {
+        other.oid != root.oid && !other.checks.leaves.is_empty() && other.checks.leaves.is_subset(&root.checks.above)
+    };
+    roots.values().filter(holds).map(|other| other.checks.id).collect()
+}
+
+/// The tables that get row triggers: a partition leaves that to the topmost of its ancestors that gets them.
+fn carriers(catalog: &Catalog, roots: &BTreeMap<i32, Root>) -> BTreeSet<Oid> {
+    let wanted: BTreeSet<Oid> = roots
+        .values()
+        .filter(|root| root.checks.limits_deletes() || root.checks.updates.is_some())
+        .flat_map(|root| {
+            let members =
+                root.closure.members.iter().map(|member| member.table).filter(|_| root.checks.limits_deletes());
+            root.closure.tree.iter().copied().chain(members)
+        })
+        .collect();
+    wanted
+        .iter()
+        .map(|oid| {
+            catalog.partition_ancestors(*oid).into_iter().rev().find(|above| wanted.contains(above)).unwrap_or(*oid)
+        })
+        .collect()
+}
+
+fn add_gates(catalog: &Catalog, desired: &mut Desired, carriers: &BTreeSet<Oid>, ids: &BTreeMap<Oid, i32>) {
+    for carrier in carriers {
+        let (Some(id), Some(table)) = (ids.get(carrier), catalog.table(*carrier)) else { continue };
+        let known = catalog.leaves(*carrier);
+        let with = |tables: &dyn Fn(&RootChecks) -> &BTreeSet<Oid>| {
+            let checks = desired.roots.values().map(|root| &root.checks);
+            checks.filter(|checks| tables(checks).intersection(&known).next().is_some()).collect::<Vec<_>>()
+        };
+        // A partitioned table without partitions is its root's all the same.
+        let mut own = with(&|root| &root.leaves);
+        own.extend(
+            desired
+                .roots
+                .values()
+                .filter(|root| known.is_empty() && root.closure.tree.contains(carrier))
+                .map(|root| &root.checks),
+        );
+        let reached_empty = |effect: Effect| {
+            let holds = move |root: &&Root| {
+                root.closure.members.iter().any(|member| member.table == *carrier && member.effect == effect)
+            };
+            desired.roots.values().filter(|_| known.is_empty()).filter(holds).map(|root| &root.checks)
+        };
+        let mut deleted_for = with(&|root| &root.deleted);
+        deleted_for.extend(reached_empty(Effect::Deleted));
+        let mut updated_for = with(&|root| &root.updated);
+        updated_for.extend(reached_empty(Effect::Nulled));
+        deleted_for.retain(|root| root.limits_deletes());
+        updated_for.retain(|root| root.limits_deletes());
+        let gate = Gate { id: *id, known: known.clone(), own, deleted_for, updated_for };
+        desired.routines.insert(format!("gate_{id}"), gate.create());
+        for (name, source) in gate.triggers() {
+            desired.triggers.insert((*carrier, name), source.replace("{table}", &table.ident));
+        }
+    }
+}
+
+/// What fires once per statement does so only on the table that the statement names: every table of a tree needs its own.
+fn add_statement_triggers(catalog: &Catalog, desired: &mut Desired) {
+    for root in desired.roots.values() {
+        let checks = &root.checks;
+        if checks.needs_note() {
+            desired.routines.insert(format!("note_{}", checks.id), gate::create_note(checks));
+        }
+        if checks.updates.is_some() {
+            desired.routines.insert(format!("updating_{}", checks.id), gate::create_updating(checks));
+        }
+        let truncate = root.assignments.iter().any(|held| held.protect_truncate);
+        for table in root.closure.tree.iter().filter_map(|oid| catalog.table(*oid)) {
+            if !matches!(table.kind, TableKind::Ordinary | TableKind::Partitioned) {
+                continue;
+            }
+            let (ident, id) = (&table.ident, checks.id);
+            let mut add = |name: String, source: String| desired.triggers.insert((table.oid, name), source);
+            if checks.needs_note() {
+                add(
+                    format!("pgrail_note_{id}"),
+                    format!("BEFORE DELETE ON {ident} FOR EACH STATEMENT WHEN (pgrail.note_{id}())"),
+                );
+            }
+            if checks.updates.is_some() {
+                add(
+                    format!("pgrail_updating_{id}"),
+                    format!("BEFORE UPDATE ON {ident} FOR EACH STATEMENT WHEN (pgrail.updating_{id}())"),
+                );
+            }
+            if truncate {
+                let this = literal(ident);
+                add(
+                    "pgrail_truncate".to_owned(),
+                    format!(
+                        "BEFORE TRUNCATE ON {ident} FOR EACH STATEMENT WHEN (pgrail.truncating({this}::pg_catalog.regclass))"
+                    ),
+                );
+            }
+        }
+    }
+}
+
+fn members(catalog: &Catalog, root: &Root) -> Vec<MemberRow> {
+    let is_top = |oid: &Oid| !catalog.partition_ancestors(*oid).iter().any(|above| root.closure.tree.contains(above));
+    let own = root.closure.tree.iter().copied().filter(is_top).map(|rel| (rel, MemberEffect::Root, vec![root.oid]));
+    let reached = root.closure.members.iter().map(|member| {
+        let effect = match member.effect {
+            Effect::Deleted => MemberEffect::Deleted,
+            Effect::Nulled => MemberEffect::Updated,
+        };
+        (member.table, effect, member.path.clone())
+    });
+    own.chain(reached)
+        .map(|(rel, effect, path)| MemberRow {
+            root: root.checks.id,
+            rel,
+            effect,
+            path: path.iter().map(|oid| catalog.label(*oid)).collect::<Vec<_>>().join(" -> "),
+        })
+        .collect()
+}
+
+fn distances(catalog: &Catalog, roots: &BTreeMap<i32, Root>) -> BTreeMap<Oid, usize> {
+    let mut distance: BTreeMap<Oid, usize> = BTreeMap::new();
+    for root in roots.values() {
+        for member in &root.closure.members {
+            let far = distance.entry(member.table).or_default();
+            *far = (*far).max(member.path.len());
+        }
+    }
+    for root in roots.values() {
+        // Roots come last, the named one after its partitions.
+        for oid in &root.closure.tree {
+            let depth = catalog.partition_ancestors(*oid).len();
+            let near = distance.entry(*oid).or_default();
+            *near = (*near).min(usize::from(*oid != root.oid && depth > 0));
+        }
+    }
+    distance
+}
+
+/// A string constant; sessions of pgrail have `standard_conforming_strings` on.
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,313 @@
+//! The SQL of the functions and triggers that are made for particular tables.
+//!
+//! A gate runs as the role that deletes, with its search_path: every function, type and operator is qualified. It holds
+//! numbers of tables, not names: nothing depends on the tables, nothing is looked up, and a table it does not know
+//! (a new partition, a restored dump) goes to `pgrail.trip`, which is exact.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use crate::catalog::Oid;
+
+/// What a gate must know about one root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootChecks {
+    /// The root's number.
+    pub id: i32,
+    /// Tables that hold the root's rows.
+    pub leaves: BTreeSet<Oid>,
+    /// Tables that lose rows by cascade.
+    pub deleted: BTreeSet<Oid>,
+    /// Tables whose rows are updated.
+    pub updated: BTreeSet<Oid>,
+    /// Tables that hold the rows of guarded roots above this one.
+    pub above: BTreeSet<Oid>,
+    /// Whether an UPDATE can move a row of the root to another partition, which the server counts as a delete.
+    pub partitioned: bool,
+    /// The smallest limits of those guards whose limits hold per transaction: rows, rows of other tables.
+    pub per_transaction: Option<(i64, i64)>,
+    /// The smallest limits of those guards whose limits hold per statement.
+    pub per_statement: Option<(i64, i64)>,
+    /// The smallest total of a transaction.
+    pub total: Option<i64>,
+    /// The smallest number of rows one statement may update.
+    pub updates: Option<i64>,
+}
+
+impl RootChecks {
+    /// The fewest rows of the root that could pass a limit.
+    pub fn least_rows(&self) -> Option<i64> {
+        self.limits().map(|(rows, _)| rows).chain(self.total).min()
+    }
+
+    fn least_cascade_rows(&self) -> Option<i64> {
+        self.limits().map(|(_, cascade)| cascade).chain(self.total).min()
+    }
+
+    fn limits(&self) -> impl Iterator<Item = (i64, i64)> {
+        self.per_transaction.into_iter().chain(self.per_statement)
+    }
+
+    /// Whether deletes are limited at all.
+    pub fn limits_deletes(&self) -> bool {
+        self.limits().next().is_some()
+    }
+
+    /// Whether a statement on the root must note where the counters stand.
+    pub fn needs_note(&self) -> bool {
+        self.limits_deletes() && (self.per_statement.is_some() || self.partitioned || !self.updated.is_empty())
+    }
+
+    /// Whether a look at the row's own table alone can tell that no limit of this root is passed.
+    pub fn own_counter_decides(&self) -> bool {
+        self.leaves.len() <= 1 && !self.partitioned && self.per_statement.is_none()
+    }
+}
+
+/// What one gate judges: the rows of a table that has our row triggers, with its partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gate<'a> {
+    /// The number of the table with the triggers.
+    pub id: i32,
+    /// The tables with rows that the gate knows.
+    pub known: BTreeSet<Oid>,
+    /// Roots whose own rows these are.
+    pub own: Vec<&'a RootChecks>,
+    /// Roots for which these rows go by cascade.
+    pub deleted_for: Vec<&'a RootChecks>,
+    /// Roots for which these rows are nulled.
+    pub updated_for: Vec<&'a RootChecks>,
+}
+
+const GT: &str = "OPERATOR(pg_catalog.>)";
+const EQ: &str = "OPERATOR(pg_catalog.=)";
+const MINUS: &str = "OPERATOR(pg_catalog.-)";
+const PLUS: &str = "OPERATOR(pg_catalog.+)";
+const FLUSH: &str = "pg_catalog.pg_stat_force_next_flush() IS NOT NULL";
+const STATEMENT_KEY: &str = "pg_catalog.encode(pg_catalog.timestamptz_send(pg_catalog.statement_timestamp()), 'hex')";
+
+fn counter(what: &str, oid: Oid) -> String {
+    format!("pg_catalog.pg_stat_get_xact_tuples_{what}({oid}::pg_catalog.oid)")
+}
+
+fn sum(what: &str, oids: &BTreeSet<Oid>) -> String {
+    if oids.is_empty() {
+        return "0::pg_catalog.int8".to_owned();
+    }
+    oids.iter().map(|oid| counter(what, *oid)).collect::<Vec<_>>().join(&format!(" {PLUS} "))
+}
+
+fn cascaded(root: &RootChecks) -> String {
+    match (root.deleted.is_empty(), root.updated.is_empty()) {
+        (_, true) => sum("deleted", &root.deleted),
+        (true, false) => sum("updated", &root.updated),
+        (false, false) => format!("{} {PLUS} {}", sum("deleted", &root.deleted), sum("updated", &root.updated)),
+    }
+}
+
+fn note(id: i32) -> String {
+    format!("pg_catalog.current_setting('pgrail.note_{id}', true)")
+}
+
+/// Reads a number from the note; what is not one counts as nothing there, and `trip` decides.
+fn noted(field: u8) -> String {
+    format!("pg_catalog.split_part(s, ':', {field})::pg_catalog.int8")
+}
+
+impl Gate<'_> {
+    /// `CREATE OR REPLACE FUNCTION pgrail.gate_<id>(rel oid, event int)`: event 0 a delete, 1 an update.
+    pub fn create(&self) -> String {
+        let mut body = String::new();
+        let known = self.known.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let _ = writeln!(body, "  IF NOT rel {EQ} ANY ('{{{known}}}'::pg_catalog.oid[]) THEN");
+        self.write_unknown(&mut body);
+        body.push_str("  ELSIF event OPERATOR(pg_catalog.=) 0 THEN\n");
+        for root in &self.own {
+            write_own(&mut body, root);
+        }
+        write_cascade(&mut body, &self.deleted_for);
+        body.push_str("  ELSE\n");
+        for root in self.own.iter().filter(|root| root.updates.is_some()) {
+            let limit = root.updates.unwrap_or_default();
+            let _ = writeln!(body, "    n := {};", sum("updated", &root.leaves));
+            let _ = writeln!(body, "    s := pg_catalog.current_setting('pgrail.updated_{}', true);", root.id);
+            let _ = writeln!(
+                body,
+                "    IF pg_catalog.left(s, 16) {EQ} {STATEMENT_KEY} THEN n := n {MINUS} {}; END IF;",
+                noted(2)
+            );
+            let _ =
+                writeln!(body, "    IF n {GT} {limit} AND pgrail.trip({}, 2, rel) THEN RETURN true; END IF;", root.id);
+        }
+        write_cascade(&mut body, &self.updated_for);
+        body.push_str("  END IF;\n  RETURN false;\n");
+        format!(
+            "CREATE OR REPLACE FUNCTION pgrail.gate_{}(rel pg_catalog.oid, event pg_catalog.int4) RETURNS pg_catalog.bool\nLANGUAGE plpgsql VOLATILE AS $gate$\nDECLARE\n  n pg_catalog.int8;\n  c pg_catalog.int8;\n  s pg_catalog.text;\nBEGIN\n{body}END $gate$",
+            self.id
+        )
+    }
+
+    fn write_unknown(&self, body: &mut String) {
+        for root in &self.own {
+            let _ =
+                writeln!(body, "    IF event {EQ} 0 AND pgrail.trip({}, 0, rel) THEN RETURN true; END IF;", root.id);
+            if root.updates.is_some() {
+                let _ = writeln!(
+                    body,
+                    "    IF event {EQ} 1 AND pgrail.trip({}, 2, rel) THEN RETURN true; END IF;",
+                    root.id
+                );
+            }
+        }
+        for (event, roots) in [(0, &self.deleted_for), (1, &self.updated_for)] {
+            for root in roots {
+                let _ = writeln!(
+                    body,
+                    "    IF event {EQ} {event} AND pg_catalog.pg_trigger_depth() {GT} 0 AND pgrail.trip({}, 1, rel) THEN RETURN true; END IF;",
+                    root.id
+                );
+            }
+        }
+    }
+
+    /// The triggers that call this gate: name and what follows it in `CREATE TRIGGER`, with `{table}` where the table goes.
+    pub fn triggers(&self) -> Vec<(String, String)> {
+        let mut triggers = Vec::new();
+        let own_deletes: Vec<_> = self.own.iter().filter(|root| root.limits_deletes()).collect();
+        if !own_deletes.is_empty() || !self.deleted_for.is_empty() {
+            let looks = own_deletes.iter().map(|root| {
+                let single = root.own_counter_decides() && self.known.len() <= 1;
+                root.least_rows()
+                    .filter(|_| single)
+                    .map(|rows| format!("pg_catalog.pg_stat_get_xact_tuples_deleted(OLD.tableoid) {GT} {rows}"))
+            });
+            let when = self.when(looks.collect(), !self.deleted_for.is_empty());
+            triggers.push((
+                format!("pgrail_delete_{}", self.id),
+                format!(
+                    "AFTER DELETE ON {{table}} FOR EACH ROW WHEN ({FLUSH}{when} AND pgrail.gate_{}(OLD.tableoid, 0))",
+                    self.id
+                ),
+            ));
+        }
+        let own_updates: Vec<_> = self.own.iter().filter_map(|root| root.updates.map(|limit| (root, limit))).collect();
+        if !own_updates.is_empty() || !self.updated_for.is_empty() {
+            let looks = own_updates.iter().map(|(root, limit)| {
+                let single = root.leaves.len() <= 1 && self.known.len() <= 1 && !root.partitioned;
+                single.then(|| format!("pg_catalog.pg_stat_get_xact_tuples_updated(NEW.tableoid) {GT} {limit}"))
+            });
+            let when = self.when(looks.collect(), !self.updated_for.is_empty());
+            triggers.push((
+                format!("pgrail_update_{}", self.id),
+                format!(
+                    "AFTER UPDATE ON {{table}} FOR EACH ROW WHEN ({FLUSH}{when} AND pgrail.gate_{}(NEW.tableoid, 1))",
+                    self.id
+                ),
+            ));
+        }
+        triggers
+    }
+
+    /// The cheap look before the gate: `None` among `looks` means that only the gate can tell.
+    fn when(&self, looks: Vec<Option<String>>, cascades: bool) -> String {
+        let depth = cascades.then(|| Some(format!("pg_catalog.pg_trigger_depth() {GT} 0")));
+        let Some(looks) = looks.into_iter().chain(depth).collect::<Option<Vec<_>>>() else { return String::new() };
+        match looks.as_slice() {
+            [] => String::new(),
+            [one] => format!(" AND {one}"),
+            many => format!(" AND ({})", many.join(" OR ")),
+        }
+    }
+}
+
+fn write_own(body: &mut String, root: &RootChecks) {
+    let Some(least) = root.least_rows() else { return };
+    let id = root.id;
+    let _ = writeln!(body, "    n := {};", sum("deleted", &root.leaves));
+    let mut suspicious = format!("n {GT} {least}");
+    if let Some(total) = root.total {
+        let _ = writeln!(body, "    c := {};", cascaded(root));
+        let _ = write!(suspicious, " OR n {PLUS} c {GT} {total}");
+    }
+    let _ = writeln!(body, "    IF {suspicious} THEN");
+    let mut decides = vec!["true".to_owned()];
+    if root.needs_note() {
+        let _ = writeln!(body, "      s := {};", note(id));
+        let current = format!("coalesce(pg_catalog.left(s, 16) {EQ} {STATEMENT_KEY}, false)");
+        if root.partitioned {
+            // Rows that an UPDATE moves between partitions: without a DELETE in this statement, as many as were inserted.
+            let inserted = sum("inserted", &root.leaves);
+            decides.push(format!("({current} OR n {MINUS} ({inserted}) {GT} {least})"));
+        }
+        if let Some((rows, _)) = root.per_statement {
+            let transaction = root.per_transaction.map(|(rows, _)| format!(" OR n {GT} {rows}")).unwrap_or_default();
+            let total = root.total.map(|total| format!(" OR n {PLUS} c {GT} {total}")).unwrap_or_default();
+            let of_statement = format!("CASE WHEN {current} THEN n {MINUS} {} ELSE n END", noted(2));
+            decides.push(format!("({of_statement} {GT} {rows}{transaction}{total})"));
+        }
+    }
+    if !root.above.is_empty() {
+        decides.push(format!("(pg_catalog.pg_trigger_depth() {EQ} 0 OR {} {EQ} 0)", sum("deleted", &root.above)));
+    }
+    let _ = writeln!(
+        body,
+        "      IF {} AND pgrail.trip({id}, 0, rel) THEN RETURN true; END IF;\n    END IF;",
+        decides.join(" AND ")
+    );
+}
+
+fn write_cascade(body: &mut String, roots: &[&RootChecks]) {
+    let roots: Vec<_> = roots.iter().filter(|root| root.limits_deletes()).collect();
+    if roots.is_empty() {
+        return;
+    }
+    let _ = writeln!(body, "    IF pg_catalog.pg_trigger_depth() {GT} 0 THEN");
+    for root in roots {
+        let Some(least) = root.least_cascade_rows() else { continue };
+        let id = root.id;
+        let _ = writeln!(body, "      c := {};", cascaded(root));
+        let mut suspicious = format!("c {GT} {least}");
+        if let Some(total) = root.total {
+            let _ = writeln!(body, "      n := {};", sum("deleted", &root.leaves));
+            let _ = write!(suspicious, " OR n {PLUS} c {GT} {total}");
+        }
+        let mut decides = vec![format!("({suspicious})"), format!("({}) {GT} 0", sum("deleted", &root.leaves))];
+        if root.needs_note() {
+            let _ = writeln!(body, "      s := {};", note(id));
+        }
+        if let (Some((_, rows)), Some(total)) = (root.per_statement, root.total) {
+            let transaction = root.per_transaction.map(|(_, rows)| format!(" OR c {GT} {rows}")).unwrap_or_default();
+            let of_statement =
+                format!("CASE WHEN pg_catalog.left(s, 16) {EQ} {STATEMENT_KEY} THEN c {MINUS} {} ELSE c END", noted(3));
+            decides.push(format!("({of_statement} {GT} {rows}{transaction} OR n {PLUS} c {GT} {total})"));
+        }
+        let _ = writeln!(
+            body,
+            "      IF {} AND pgrail.trip({id}, 1, rel) THEN RETURN true; END IF;",
+            decides.join(" AND ")
+        );
+    }
+    body.push_str("    END IF;\n");
+}
+
+/// `CREATE OR REPLACE FUNCTION pgrail.note_<id>()`: a statement on the root begins; notes once per client statement where
+/// the counters stand, as `statement:rows:rows of other tables:updated before the first:inserted`. Local to the transaction.
+pub fn create_note(root: &RootChecks) -> String {
+    let id = root.id;
+    let (rows, inserted) = (sum("deleted", &root.leaves), sum("inserted", &root.leaves));
+    let (deleted, updated) = (sum("deleted", &root.deleted), sum("updated", &root.updated));
+    let setting = format!("'pgrail.note_{id}'");
+    format!(
+        "CREATE OR REPLACE FUNCTION pgrail.note_{id}() RETURNS pg_catalog.bool\nLANGUAGE plpgsql VOLATILE AS $note$\nDECLARE\n  s pg_catalog.text := pg_catalog.current_setting({setting}, true);\n  key pg_catalog.text := {STATEMENT_KEY};\n  u pg_catalog.int8 := {updated};\n  u0 pg_catalog.int8 := u;\nBEGIN\n  IF pg_catalog.left(s, 16) {EQ} key THEN RETURN false; END IF;\n  IF s OPERATOR(pg_catalog.~) '^[0-9a-f]{{16}}(:[0-9]{{1,18}}){{4}}$' THEN u0 := pg_catalog.split_part(s, ':', 4)::pg_catalog.int8; END IF;\n  s := pg_catalog.set_config({setting}, pg_catalog.concat(key, ':', {rows}, ':', {deleted} {PLUS} greatest(u {MINUS} u0, 0), ':', u0, ':', {inserted}), true);\n  RETURN false;\nEND $note$"
+    )
+}
+
+/// `CREATE OR REPLACE FUNCTION pgrail.updating_<id>()`: the same for an UPDATE, where updates are limited.
+pub fn create_updating(root: &RootChecks) -> String {
+    let id = root.id;
+    let setting = format!("'pgrail.updated_{id}'");
+    let updated = sum("updated", &root.leaves);
+    format!(
+        "CREATE OR REPLACE FUNCTION pgrail.updating_{id}() RETURNS pg_catalog.bool\nLANGUAGE plpgsql VOLATILE AS $note$\nDECLARE\n  key pg_catalog.text := {STATEMENT_KEY};\nBEGIN\n  IF (pg_catalog.left(pg_catalog.current_setting({setting}, true), 16) {EQ} key) IS NOT TRUE THEN\n    key := pg_catalog.set_config({setting}, pg_catalog.concat(key, ':', {updated}), true);\n  END IF;\n  RETURN false;\nEND $note$"
+    )
+}

@@ -1,0 +1,238 @@
+//! What is in the database now: its catalog, and what of ours is installed.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use thiserror::Error;
+use tokio_postgres::Client;
+
+use crate::catalog::{self, Catalog, CatalogError, Oid};
+use crate::configuration::Configuration;
+use crate::spec::GuardName;
+
+/// Why a database could not be observed.
+#[derive(Debug, Error)]
+pub enum ObserveError {
+    /// The catalog could not be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A query failed.
+    #[error("cannot read what pgrail installed: {0}")]
+    Query(#[from] tokio_postgres::Error),
+    /// The server's answer is not what this version of pgrail expects.
+    #[error("cannot understand what pgrail installed: {0}")]
+    Decode(#[from] serde_json::Error),
+}
+
+/// A trigger of ours as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "facts of pg_trigger")]
+pub struct LiveTrigger {
+    /// The table it is on.
+    pub rel: Oid,
+    /// Its name.
+    pub name: String,
+    /// Whether it fires whatever `session_replication_role` says.
+    pub always: bool,
+    /// Whether it never fires.
+    pub disabled: bool,
+    /// Whether it is a partition's copy of its parent's trigger.
+    pub clone: bool,
+    /// Everything else that makes it what it is.
+    pub fingerprint: String,
+}
+
+/// A function of ours as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LiveRoutine {
+    /// Its name.
+    pub name: String,
+    /// Its argument types, ready for SQL.
+    pub arguments: String,
+    /// Source, owner, privileges and settings.
+    pub fingerprint: String,
+}
+
+/// A table, sequence or view in our schema.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LiveRelation {
+    /// Its name.
+    pub name: String,
+    /// `r`, `S` or `v`.
+    pub kind: String,
+    /// For a view: the table it pins.
+    pub pins: Option<Oid>,
+}
+
+/// An event trigger of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LiveEventTrigger {
+    /// Its name.
+    pub name: String,
+    /// Whether it fires whatever `session_replication_role` says.
+    pub always: bool,
+}
+
+/// What of ours is in the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "facts of the server")]
+pub struct Live {
+    /// The role pgrail is connected as.
+    pub role: String,
+    /// Whether that is a superuser.
+    pub superuser: bool,
+    /// Such as 180004.
+    pub server_version_num: i32,
+    /// Whether the server is a standby.
+    pub in_recovery: bool,
+    /// Whether the server counts rows; without, nothing can be enforced.
+    pub track_counts: bool,
+    /// Whether the role may create schemas here.
+    pub may_create_schema: bool,
+    /// Whether our configuration tables exist.
+    pub configured: bool,
+    /// Who owns our schema, if it exists.
+    pub schema_owner: Option<String>,
+    /// Whether the role may act as that owner.
+    pub schema_owned: bool,
+    /// Triggers that call our functions.
+    pub triggers: Vec<LiveTrigger>,
+    /// Functions in our schema.
+    pub routines: Vec<LiveRoutine>,
+    /// Tables, sequences and views in our schema.
+    pub relations: Vec<LiveRelation>,
+    /// Event triggers that call our functions.
+    pub event_triggers: Vec<LiveEventTrigger>,
+}
+
+/// A trigger as pgrail installed it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RecordedTrigger {
+    /// The table it was put on.
+    pub rel: Oid,
+    /// Its name.
+    pub name: String,
+    /// The SQL it was made by.
+    pub source: String,
+    /// See [`LiveTrigger::fingerprint`].
+    pub fingerprint: String,
+}
+
+/// A function as pgrail installed it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RecordedRoutine {
+    /// Its name.
+    pub name: String,
+    /// The SQL it was made by.
+    pub source: String,
+    /// See [`LiveRoutine::fingerprint`].
+    pub fingerprint: String,
+}
+
+/// What our own tables say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Version of our schema.
+    pub schema_version: i32,
+    /// All guards of this database.
+    pub configuration: Configuration,
+    /// Triggers, by table and name.
+    pub triggers: BTreeMap<(Oid, String), RecordedTrigger>,
+    /// Functions, by name.
+    pub routines: BTreeMap<String, RecordedRoutine>,
+    /// Blocked attempts by assignment.
+    pub counters: BTreeMap<i32, i64>,
+}
+
+#[derive(Deserialize)]
+struct RawRecorded {
+    schema_version: i32,
+    #[serde(flatten)]
+    configuration: Configuration,
+    triggers: Vec<RecordedTrigger>,
+    routines: Vec<RecordedRoutine>,
+    counters: Vec<RawCounter>,
+}
+
+#[derive(Deserialize)]
+struct RawCounter {
+    assignment: i32,
+    blocked: i64,
+}
+
+/// A database at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    /// Tables and foreign keys.
+    pub catalog: Catalog,
+    /// What of ours is in the catalog.
+    pub live: Live,
+    /// What our own tables say; `None` where nothing is installed.
+    pub recorded: Option<Recorded>,
+}
+
+impl Observed {
+    /// Who manages pgrail's schema here, if it is installed.
+    pub fn owner(&self) -> Option<&str> {
+        self.recorded.as_ref().map(|recorded| recorded.configuration.owner.as_str())
+    }
+
+    /// The guards that are in the database.
+    pub fn guards(&self) -> Vec<GuardName> {
+        self.recorded
+            .iter()
+            .flat_map(|recorded| &recorded.configuration.guards)
+            .map(|guard| guard.name.clone())
+            .collect()
+    }
+
+    /// The guards in the database that are not among `declared`.
+    pub fn orphaned_guards(&self, declared: &[GuardName]) -> Vec<GuardName> {
+        self.guards().into_iter().filter(|name| !declared.contains(name)).collect()
+    }
+
+    /// The tables that some guard holds.
+    pub fn guarded_tables(&self) -> std::collections::HashSet<Oid> {
+        let Some(recorded) = &self.recorded else { return std::collections::HashSet::new() };
+        let configuration = &recorded.configuration;
+        configuration
+            .assignments
+            .iter()
+            .filter_map(|held| configuration.relation(held.root))
+            .map(|root| root.rel)
+            .collect()
+    }
+}
+
+/// Observes a database: one round trip for the catalog, one for what of ours is in it, one for our own tables.
+/// All of it is of one moment. Locks nothing that a writer could wait for.
+pub async fn observe(client: &Client) -> Result<Observed, ObserveError> {
+    // One snapshot for all three, so that a concurrent change is seen by all or by none.
+    client
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp")
+        .await?;
+    let observed = read(client).await;
+    client.batch_execute("ROLLBACK").await?;
+    observed
+}
+
+async fn read(client: &Client) -> Result<Observed, ObserveError> {
+    let catalog = catalog::read(client).await?;
+    let row = client.query_one(include_str!("sql/live.sql"), &[]).await?;
+    let live: Live = serde_json::from_str(row.try_get(0)?)?;
+    let recorded = if live.configured { read_recorded(client).await? } else { None };
+    Ok(Observed { catalog, live, recorded })
+}
+
+async fn read_recorded(client: &Client) -> Result<Option<Recorded>, ObserveError> {
+    let Some(row) = client.query_opt(include_str!("sql/configuration.sql"), &[]).await? else { return Ok(None) };
+    let RawRecorded { schema_version, configuration, triggers, routines, counters } =
+        serde_json::from_str(row.try_get(0)?)?;
+    Ok(Some(Recorded {
+        schema_version,
+        configuration,
+        triggers: triggers.into_iter().map(|trigger| ((trigger.rel, trigger.name.clone()), trigger)).collect(),
+        routines: routines.into_iter().map(|routine| (routine.name.clone(), routine)).collect(),
+        counters: counters.into_iter().map(|counter| (counter.assignment, counter.blocked)).collect(),
+    }))
+}

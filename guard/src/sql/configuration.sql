@@ -1,0 +1,20 @@
+-- Our own tables, in one row of JSON. Only where pgrail.install exists.
+SELECT json_build_object(
+  'schema_version', i.schema_version,
+  'owner', i.owner,
+  'guards', coalesce((SELECT json_agg(g ORDER BY id) FROM (SELECT id, name, enforce FROM pgrail.guard) g), '[]'),
+  'relations', coalesce((SELECT json_agg(r ORDER BY id) FROM (SELECT id, rel::oid::int8 AS rel, label, above FROM pgrail.relation) r), '[]'),
+  'assignments', coalesce((SELECT json_agg(a ORDER BY id) FROM (
+      SELECT id, root, guard, max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows,
+             protect_delete, protect_truncate, protect_drop, protect_drop_partition FROM pgrail.assignment) a), '[]'),
+  'members', coalesce((SELECT json_agg(m ORDER BY root, rel, effect) FROM (SELECT root, rel::oid::int8 AS rel, effect, path FROM pgrail.member) m), '[]'),
+  'triggers', coalesce((SELECT json_agg(t) FROM (SELECT rel::oid::int8 AS rel, name, source, fingerprint FROM pgrail.trigger) t), '[]'),
+  'routines', coalesce((SELECT json_agg(r) FROM (SELECT name, source, fingerprint FROM pgrail.routine) r), '[]'),
+  'counters', coalesce((
+      SELECT json_agg(json_build_object('assignment', a.id, 'blocked',
+        coalesce(pg_sequence_last_value(c.oid::regclass), 0) - a.skipped
+        - CASE WHEN i.counters_of = pg_postmaster_start_time() THEN 0 ELSE greatest(coalesce(pg_sequence_last_value(c.oid::regclass), 0) - a.seen, 0) END))
+      FROM pgrail.assignment a
+      JOIN pg_class c ON c.relname = 'blocked_' || a.id AND c.relkind = 'S' AND c.relnamespace = 'pgrail'::regnamespace), '[]')
+)::text
+FROM pgrail.install i

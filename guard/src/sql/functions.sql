@@ -1,0 +1,170 @@
+-- The functions that do not depend on which tables are guarded. Replaced as a whole with the schema version.
+
+-- No trigger of ours ever gets to its function: the verdict is taken in WHEN.
+CREATE OR REPLACE FUNCTION pgrail.nothing() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN NULL; END $$;
+
+-- Whether this session is the server's own worker that applies a subscription: a guard must not stall a subscriber.
+-- The setting alone proves nothing, since roles may be allowed to set it.
+CREATE OR REPLACE FUNCTION pgrail.is_apply_worker() RETURNS bool
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT current_setting('session_replication_role') = 'replica'
+     AND EXISTS (SELECT FROM pg_stat_get_subscription(NULL) s WHERE s.pid = pg_backend_pid())
+$$;
+
+-- What this transaction has done so far to a root and its closure, by the server's own counters.
+CREATE OR REPLACE FUNCTION pgrail.counts(p_root int, OUT deleted bigint, OUT inserted bigint, OUT updated bigint, OUT cascaded bigint, OUT nulled bigint)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+  WITH leaves AS (
+    SELECT DISTINCT m.effect, l.oid
+    FROM pgrail.member m, LATERAL (SELECT m.rel::oid UNION SELECT t.relid::oid FROM pg_partition_tree(m.rel) t WHERE t.isleaf) l(oid)
+    WHERE m.root = p_root
+  )
+  SELECT coalesce(sum(pg_stat_get_xact_tuples_deleted(oid)) FILTER (WHERE effect = 'r'), 0)::bigint,
+         coalesce(sum(pg_stat_get_xact_tuples_inserted(oid)) FILTER (WHERE effect = 'r'), 0)::bigint,
+         coalesce(sum(pg_stat_get_xact_tuples_updated(oid)) FILTER (WHERE effect = 'r'), 0)::bigint,
+         coalesce(sum(pg_stat_get_xact_tuples_deleted(oid)) FILTER (WHERE effect = 'd' AND oid NOT IN (SELECT r.oid FROM leaves r WHERE r.effect = 'r')), 0)::bigint,
+         coalesce(sum(pg_stat_get_xact_tuples_updated(oid)) FILTER (WHERE effect = 'u'), 0)::bigint
+  FROM leaves
+$$;
+
+-- A number that a session noted about itself; whatever else it wrote there counts as nothing.
+CREATE OR REPLACE FUNCTION pgrail.noted(p_note text, p_field int) RETURNS bigint
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE WHEN split_part(p_note, ':', p_field) ~ '^[0-9]{1,18}$' THEN split_part(p_note, ':', p_field)::bigint END
+$$;
+
+-- Counts the attempt, which survives the abort, and fails the statement; or warns and lets it pass.
+CREATE OR REPLACE FUNCTION pgrail.verdict(p_assignment pgrail.assignment, p_code text, p_message text, p_detail text, p_hint text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  guard pgrail.guard;
+  root record;
+  key text := encode(timestamptz_send(statement_timestamp()), 'hex');
+  setting text := 'pgrail.warned_' || p_assignment.id;
+BEGIN
+  SELECT * INTO guard FROM pgrail.guard WHERE id = p_assignment.guard;
+  SELECT n.nspname, c.relname INTO root FROM pgrail.relation r JOIN pg_class c ON c.oid = r.rel JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE r.id = p_assignment.root;
+  IF NOT guard.enforce AND current_setting(setting, true) = key THEN RETURN; END IF;
+  PERFORM nextval(format('pgrail.blocked_%s', p_assignment.id)::regclass);
+  IF guard.enforce THEN
+    RAISE EXCEPTION USING ERRCODE = p_code, MESSAGE = 'pgrail: ' || p_message,
+      DETAIL = format('%s Guard: %s.', p_detail, guard.name), HINT = p_hint, SCHEMA = root.nspname, TABLE = root.relname;
+  END IF;
+  PERFORM set_config(setting, key, true);
+  RAISE WARNING USING ERRCODE = '01PGR', MESSAGE = 'pgrail: ' || p_message || ' (not stopped: the guard only warns)',
+    DETAIL = format('%s Guard: %s.', p_detail, guard.name), HINT = p_hint, SCHEMA = root.nspname, TABLE = root.relname;
+END $$;
+
+-- The exact judgement of one row that went: called when a gate's quick look was not enough. Raises, or returns false.
+-- p_kind 0: a row of the root was deleted; 1: a row of its closure was deleted or nulled; 2: a row of the root was updated.
+CREATE OR REPLACE FUNCTION pgrail.trip(p_root int, p_kind int, p_rel oid) RETURNS bool
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  root pgrail.relation;
+  n record;
+  a pgrail.assignment;
+  key text := encode(timestamptz_send(statement_timestamp()), 'hex');
+  note text := nullif(current_setting('pgrail.note_' || p_root, true), '');
+  update_note text := nullif(current_setting('pgrail.updated_' || p_root, true), '');
+  is_current bool;
+  moved bigint;
+  deleted bigint;
+  cascaded bigint;
+  of_statement record;
+  what text;
+  limited bigint;
+  stopped text;
+BEGIN
+  SELECT * INTO root FROM pgrail.relation WHERE id = p_root;
+  IF NOT FOUND OR pgrail.is_apply_worker() THEN RETURN false; END IF;
+  n := pgrail.counts(p_root);
+  is_current := coalesce(left(note, 16) = key, false);
+
+  IF p_kind = 2 THEN
+    FOR a IN SELECT * FROM pgrail.assignment x WHERE x.root = p_root AND x.max_updated_rows IS NOT NULL ORDER BY x.max_updated_rows LOOP
+      IF n.updated - CASE WHEN left(update_note, 16) = key THEN coalesce(pgrail.noted(update_note, 2), 0) ELSE 0 END > a.max_updated_rows THEN
+        PERFORM pgrail.verdict(a, 'PGR04',
+          format('UPDATE on %s %s more than %s rows in one statement (maxUpdatedRows)', root.rel::text, pgrail.would('changes', 'would change', a), a.max_updated_rows),
+          format('Reached in %s.', p_rel::regclass),
+          'Update in smaller batches, or ask for a GuardExemption.');
+      END IF;
+    END LOOP;
+    RETURN false;
+  END IF;
+
+  -- The root lost nothing: the cascade of somebody else.
+  IF n.deleted = 0 THEN RETURN false; END IF;
+  -- A cascade from another guarded root counts there only.
+  IF p_kind = 0 AND pg_trigger_depth() > 0 AND EXISTS (SELECT FROM unnest(root.above) above(id) WHERE (pgrail.counts(above.id)).deleted > 0) THEN
+    RETURN false;
+  END IF;
+
+  -- An UPDATE that moves a row to another partition deletes it here and inserts it there. Without a DELETE in this
+  -- client statement, as many deletes as inserts may be moves; with one, only those that had happened when it began.
+  -- To pass a delete off as a move takes a forged note and as many inserted rows.
+  moved := CASE WHEN (SELECT count(*) = 0 FROM pgrail.member m WHERE m.root = p_root AND m.effect = 'r' AND (SELECT relkind FROM pg_class WHERE oid = m.rel) = 'p') THEN 0
+                WHEN is_current THEN least(pgrail.noted(note, 2), pgrail.noted(note, 5), n.deleted)
+                ELSE least(n.inserted, n.deleted) END;
+  deleted := n.deleted - coalesce(moved, 0);
+  -- Rows updated before the first delete on the root were not nulled by it.
+  cascaded := n.cascaded + greatest(n.nulled - coalesce(pgrail.noted(note, 4), 0), 0);
+  -- Per statement: against what was noted when this client statement first came to the root. A note of another
+  -- statement: this one did not delete from the root. None at all: a partition that has no triggers of its own yet.
+  SELECT CASE WHEN is_current THEN deleted - coalesce(pgrail.noted(note, 2) - moved, 0) WHEN note IS NULL THEN deleted ELSE 0 END AS deleted,
+         CASE WHEN is_current THEN cascaded - coalesce(pgrail.noted(note, 3), 0) WHEN note IS NULL THEN cascaded ELSE 0 END AS cascaded
+    INTO of_statement;
+
+  FOR a IN SELECT x.* FROM pgrail.assignment x JOIN pgrail.guard g ON g.id = x.guard WHERE x.root = p_root AND x.protect_delete
+           ORDER BY g.enforce, x.max_rows, x.max_cascade_rows LOOP
+    what := NULL;
+    IF a.max_transaction_rows IS NOT NULL AND deleted + cascaded > a.max_transaction_rows THEN
+      what := format('%s more than %s rows in one transaction (maxTransactionRows)', pgrail.would('removes', 'would remove', a), a.max_transaction_rows);
+    ELSIF CASE WHEN a.max_transaction_rows IS NULL THEN deleted ELSE of_statement.deleted END > a.max_rows THEN
+      what := format('%s more than %s of its rows in one %s (maxRows)', pgrail.would('removes', 'would remove', a), a.max_rows,
+        CASE WHEN a.max_transaction_rows IS NULL THEN 'transaction' ELSE 'statement' END);
+    ELSIF CASE WHEN a.max_transaction_rows IS NULL THEN cascaded ELSE of_statement.cascaded END > a.max_cascade_rows THEN
+      what := format('%s more than %s rows of other tables in one %s (maxCascadeRows)', pgrail.would('takes', 'would take', a), a.max_cascade_rows,
+        CASE WHEN a.max_transaction_rows IS NULL THEN 'transaction' ELSE 'statement' END);
+    END IF;
+    IF what IS NOT NULL THEN
+      SELECT m.path INTO stopped FROM pgrail.member m
+        WHERE m.root = p_root AND m.rel IN (SELECT p_rel UNION SELECT relid FROM pg_partition_ancestors(p_rel)) ORDER BY m.effect = 'r' LIMIT 1;
+      PERFORM pgrail.verdict(a, 'PGR01', format('DELETE on %s %s', root.rel::text, what),
+        format('Reached in %s (%s), after %s rows of %s and %s rows of other tables in this transaction.',
+          p_rel::regclass, coalesce(stopped, 'a partition'), deleted, root.rel::text, cascaded),
+        'Delete in smaller batches, each in a transaction of its own, or ask for a GuardExemption.');
+    END IF;
+  END LOOP;
+  RETURN false;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgrail.would(p_warn text, p_enforce text, p_assignment pgrail.assignment) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE WHEN g.enforce THEN p_enforce ELSE p_warn END FROM pgrail.guard g WHERE g.id = p_assignment.guard
+$$;
+
+-- TRUNCATE of a root, of a table of its tree, or through CASCADE from elsewhere.
+CREATE OR REPLACE FUNCTION pgrail.truncating(p_rel oid) RETURNS bool
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  a pgrail.assignment;
+BEGIN
+  -- Only somebody who is truncating holds this lock; a mere call of this function is no attempt.
+  IF NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.relation = p_rel
+                 AND l.mode = 'AccessExclusiveLock' AND l.granted) OR pgrail.is_apply_worker() THEN
+    RETURN false;
+  END IF;
+  FOR a IN
+    WITH RECURSIVE up(rel) AS (SELECT p_rel UNION SELECT i.inhparent FROM up JOIN pg_inherits i ON i.inhrelid = up.rel)
+    SELECT x.* FROM pgrail.assignment x JOIN pgrail.relation r ON r.id = x.root JOIN up ON up.rel = r.rel JOIN pgrail.guard g ON g.id = x.guard
+    WHERE x.protect_truncate ORDER BY g.enforce, g.name
+  LOOP
+    PERFORM pgrail.verdict(a, 'PGR02', format('TRUNCATE of %s is not allowed', p_rel::regclass),
+      CASE WHEN p_rel = (SELECT rel FROM pgrail.relation WHERE id = a.root) THEN 'The table is guarded.'
+           ELSE format('It is part of the guarded table %s.', (SELECT rel::text FROM pgrail.relation WHERE id = a.root)) END,
+      'Delete in smaller batches, or ask for a GuardExemption.');
+  END LOOP;
+  RETURN false;
+END $$;

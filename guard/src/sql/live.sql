@@ -1,0 +1,35 @@
+-- What of ours is in the catalog, whether or not our own tables are still there or say so. One row of JSON.
+WITH ours AS (SELECT n.oid, n.nspowner FROM pg_catalog.pg_namespace n WHERE n.nspname = 'pgrail')
+SELECT pg_catalog.json_build_object(
+  'role', current_user,
+  'superuser', (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user),
+  'server_version_num', pg_catalog.current_setting('server_version_num')::int,
+  'in_recovery', pg_catalog.pg_is_in_recovery(),
+  'track_counts', pg_catalog.current_setting('track_counts')::bool,
+  'may_create_schema', pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
+  'configured', pg_catalog.to_regclass('pgrail.install') IS NOT NULL,
+  'schema_owner', (SELECT pg_catalog.pg_get_userbyid(nspowner) FROM ours),
+  'schema_owned', coalesce((SELECT pg_catalog.pg_has_role(nspowner, 'USAGE') FROM ours), false),
+  'triggers', coalesce((
+    SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+      'rel', t.tgrelid::int8, 'name', t.tgname, 'always', t.tgenabled = 'A', 'disabled', t.tgenabled = 'D', 'clone', t.tgparentid <> 0,
+      'fingerprint', pg_catalog.md5(pg_catalog.concat_ws('|', t.tgtype, t.tgfoid::int8, t.tgqual, t.tgattr, t.tgargs, t.tgconstraint::int8)))
+      ORDER BY t.tgrelid, t.tgname)
+    FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN ours ON p.pronamespace = ours.oid), '[]'),
+  'routines', coalesce((
+    SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+      'name', p.proname, 'arguments', pg_catalog.pg_get_function_identity_arguments(p.oid),
+      'fingerprint', pg_catalog.md5(pg_catalog.concat_ws('|', p.prosrc, p.provolatile, p.prosecdef, p.proconfig::text, p.proowner::int8, p.proacl::text, p.prolang::int8, p.proargtypes::text)))
+      ORDER BY p.proname)
+    FROM pg_catalog.pg_proc p JOIN ours ON p.pronamespace = ours.oid), '[]'),
+  'relations', coalesce((
+    SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', c.relname, 'kind', c.relkind,
+      'pins', (SELECT d.refobjid::int8 FROM pg_catalog.pg_rewrite w
+               JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
+                AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> c.oid
+               WHERE w.ev_class = c.oid AND c.relkind = 'v' LIMIT 1)) ORDER BY c.relname)
+    FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind IN ('r', 'S', 'v')), '[]'),
+  'event_triggers', coalesce((
+    SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', e.evtname, 'always', e.evtenabled = 'A') ORDER BY e.evtname)
+    FROM pg_catalog.pg_event_trigger e JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid JOIN ours ON p.pronamespace = ours.oid), '[]')
+)::text

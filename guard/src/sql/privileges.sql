@@ -1,0 +1,30 @@
+DO $privileges$
+DECLARE
+  x record;
+BEGIN
+  -- Default privileges may have granted on what was just created.
+  FOR x IN
+    SELECT DISTINCT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid::pg_catalog.regclass::text AS object, a.grantee
+    FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) a
+    WHERE c.relnamespace = 'pgrail'::pg_catalog.regnamespace AND a.grantee <> c.relowner AND c.relkind IN ('r', 'S', 'v')
+    UNION
+    SELECT DISTINCT 'FUNCTION', p.oid::pg_catalog.regprocedure::text, a.grantee
+    FROM pg_catalog.pg_proc p, LATERAL pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
+    WHERE p.pronamespace = 'pgrail'::pg_catalog.regnamespace AND a.grantee <> p.proowner AND a.grantee <> 0
+    UNION
+    SELECT DISTINCT 'FUNCTION', p.oid::pg_catalog.regprocedure::text, 0::pg_catalog.oid
+    FROM pg_catalog.pg_proc p
+    WHERE p.pronamespace = 'pgrail'::pg_catalog.regnamespace AND p.proname IN ('counts', 'is_apply_worker', 'noted', 'nothing', 'verdict', 'would')
+      AND pg_catalog.has_function_privilege('public', p.oid, 'EXECUTE')
+  LOOP
+    EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s', x.kind, x.object,
+      CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END);
+  END LOOP;
+  FOR x IN
+    SELECT p.oid::pg_catalog.regprocedure::text AS object FROM pg_catalog.pg_proc p
+    WHERE p.pronamespace = 'pgrail'::pg_catalog.regnamespace AND p.proname IN ('{public}')
+  LOOP
+    EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', x.object);
+  END LOOP;
+  GRANT USAGE ON SCHEMA pgrail TO PUBLIC;
+END $privileges$

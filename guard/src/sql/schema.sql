@@ -1,0 +1,67 @@
+-- pgrail's own schema in a guarded database, version 1.
+-- Nobody but pgrail's role reads or writes these tables: what roles of the application may do is granted one by one.
+CREATE SCHEMA IF NOT EXISTS pgrail;
+
+CREATE TABLE IF NOT EXISTS pgrail.install (
+  singleton bool PRIMARY KEY DEFAULT true CHECK (singleton),
+  schema_version int NOT NULL,
+  owner text NOT NULL,                                  -- the managing cluster's id
+  installed_at timestamptz NOT NULL DEFAULT now(),
+  -- Sequences may jump ahead when the server crashes: counters read after another start are taken as a new base.
+  counters_of timestamptz NOT NULL DEFAULT pg_postmaster_start_time()
+);
+
+CREATE TABLE IF NOT EXISTS pgrail.guard (
+  id int PRIMARY KEY,
+  name text NOT NULL UNIQUE,                            -- namespace/name
+  enforce bool NOT NULL
+);
+
+-- A table that has a gate: a guarded root, or one in the closure of a root, or both.
+CREATE TABLE IF NOT EXISTS pgrail.relation (
+  id int PRIMARY KEY,
+  rel regclass NOT NULL UNIQUE,
+  label text NOT NULL,                                  -- schema.table when it was last reconciled
+  above int[] NOT NULL DEFAULT '{}'                     -- guarded roots whose deletes reach this one; what they take counts there only
+);
+
+-- One guard's hold on one root.
+CREATE TABLE IF NOT EXISTS pgrail.assignment (
+  id int PRIMARY KEY,
+  root int NOT NULL REFERENCES pgrail.relation ON DELETE CASCADE,
+  guard int NOT NULL REFERENCES pgrail.guard ON DELETE CASCADE,
+  max_rows bigint NOT NULL,
+  max_cascade_rows bigint NOT NULL,
+  max_transaction_rows bigint,                          -- NULL: the two above hold per transaction, else per client statement
+  max_updated_rows bigint,                              -- per client statement
+  protect_delete bool NOT NULL,
+  protect_truncate bool NOT NULL,
+  protect_drop bool NOT NULL,
+  protect_drop_partition bool NOT NULL,
+  seen bigint NOT NULL DEFAULT 0,                       -- its sequence when it was last read
+  skipped bigint NOT NULL DEFAULT 0,                    -- what of it were no attempts
+  UNIQUE (root, guard)
+);
+
+-- The closure of a root. Partitioned tables stand for their partitions, also future ones.
+CREATE TABLE IF NOT EXISTS pgrail.member (
+  root int NOT NULL REFERENCES pgrail.relation ON DELETE CASCADE,
+  rel regclass NOT NULL,
+  effect "char" NOT NULL CHECK (effect IN ('r', 'd', 'u')),  -- the root's own rows, deleted, updated
+  path text NOT NULL,
+  PRIMARY KEY (root, rel, effect)
+);
+
+-- What was installed, to tell what somebody else changed.
+CREATE TABLE IF NOT EXISTS pgrail.trigger (
+  rel regclass NOT NULL,
+  name name NOT NULL,
+  source text NOT NULL,
+  fingerprint text NOT NULL,
+  PRIMARY KEY (rel, name)
+);
+CREATE TABLE IF NOT EXISTS pgrail.routine (
+  name name PRIMARY KEY,
+  source text NOT NULL,
+  fingerprint text NOT NULL
+);
