@@ -1,0 +1,163 @@
+//! What the operator tells an agent: the one interface between the controllers and the pods that they make.
+//!
+//! The configuration is JSON in the variable [`CONFIG_VARIABLE`] and holds no secret: those are mounted as files under
+//! [`CONNECTION_FOLDER`], [`AUTHORITY_FOLDER`] and [`STORE_FOLDER`], one file per key of the Secret.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use pgrail_dump::{Compression, Filter, RowCounts, ScheduleIdentity, StoreUrl, VerificationLevel};
+use serde::{Deserialize, Serialize};
+
+/// Variable with the configuration, as JSON.
+pub(crate) const CONFIG_VARIABLE: &str = "PGRAIL_AGENT_CONFIG";
+/// Variable with the name of the Job that the pod belongs to (downward API).
+pub(crate) const JOB_VARIABLE: &str = "PGRAIL_JOB_NAME";
+/// Variable with the pod's UID (downward API): the run id in the dump's location is made from it.
+pub(crate) const POD_UID_VARIABLE: &str = "PGRAIL_POD_UID";
+/// Where the Secret with the login is mounted, one file per key. Only in the container `dump`.
+pub(crate) const CONNECTION_FOLDER: &str = "/etc/pgrail/connection";
+/// Where the certificate authority of the server is mounted, as the file [`AUTHORITY_FILE`]; absent without one.
+pub(crate) const AUTHORITY_FOLDER: &str = "/etc/pgrail/authority";
+/// The certificate authority's file.
+pub(crate) const AUTHORITY_FILE: &str = "ca.crt";
+/// Where the store's Secret is mounted, one file per key; absent with workload identity and `file://`.
+pub(crate) const STORE_FOLDER: &str = "/etc/pgrail/store";
+/// Where the volume of `file://` is mounted; absent for every other store.
+pub(crate) const VOLUME_FOLDER: &str = "/dumps";
+/// What the containers of one pod share: `dump` leaves its whole result here, `verify` reads it.
+pub(crate) const WORK_FOLDER: &str = "/work";
+/// The whole result (`pgrail_dump::DumpResult` with its details, as JSON) in [`WORK_FOLDER`].
+pub(crate) const RESULT_FILE: &str = "dump.json";
+/// Exit status of a failure that trying again cannot mend: the Job is failed at once by its `podFailurePolicy`.
+/// Every other failure ends with 1 and is tried again.
+pub(crate) const EXIT_NOT_RETRYABLE: u8 = 78;
+
+/// What one pod is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AgentConfig {
+    /// Whose dumps: what may be written, listed or pruned.
+    pub(crate) identity: ScheduleIdentity,
+    /// Where they are kept.
+    pub(crate) store: StoreConfig,
+    /// For `pgrail agent dump` and `verify`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dump: Option<DumpConfig>,
+    /// For `pgrail agent prune`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) prune: Option<PruneConfig>,
+}
+
+/// How the store is reached; its credentials are mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StoreConfig {
+    /// Where dumps are kept; `file://` paths lie below [`VOLUME_FOLDER`].
+    pub(crate) url: StoreUrl,
+    /// Another server that speaks the S3 protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint: Option<String>,
+    /// The bucket's region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) region: Option<String>,
+    /// Whether `http://` is allowed: only inside the cluster, which the operator has checked.
+    #[serde(default)]
+    pub(crate) allow_http: bool,
+}
+
+/// One dump and its verification.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DumpConfig {
+    /// The `ProtectedDatabase`, as `namespace/name`.
+    pub(crate) database: String,
+    /// Its UID.
+    pub(crate) database_uid: String,
+    /// The `DatabaseBackup` that the dump is for; absent for the runs of a CronJob: see [`backup_name`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) backup_name: Option<String>,
+    /// What beats the Secret's keys.
+    #[serde(default)]
+    pub(crate) connection: ConnectionConfig,
+    /// How the archive is compressed.
+    pub(crate) compression: Compression,
+    /// What is left out.
+    #[serde(default)]
+    pub(crate) filter: Filter,
+    /// Roles and memberships beside the dump.
+    pub(crate) globals: bool,
+    /// How rows are counted.
+    pub(crate) row_counts: RowCounts,
+    /// How the dump is verified before it is published.
+    pub(crate) verification: VerificationLevel,
+}
+
+/// What beats the keys of the connection's Secret: `pgrail_postgres::Overrides`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ConnectionConfig {
+    /// Host name. The pod runs in the namespace of the object, so a Service's short name resolves as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<String>,
+    /// Port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u16>,
+    /// Database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) database: Option<String>,
+    /// Role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<String>,
+    /// As libpq's `sslmode`; of this and the Secret's URI, the stricter holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<String>,
+}
+
+/// What is to be removed from the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PruneConfig {
+    /// Folders below the store's prefix, as in `DumpResult::location`; each is refused unless its manifest carries the
+    /// identity. One that is gone already is no error. Success means that all of them are gone.
+    pub(crate) locations: Vec<String>,
+}
+
+/// The name of the `DatabaseBackup` of a run: `<schedule>-YYYYMMDD-HHMMSS` (UTC) for a Job that the CronJob controller
+/// made, whose name ends in the minutes since 1970 of its time; the Job's own name for one made by hand from the CronJob.
+pub(crate) fn backup_name(schedule: &str, job: &str) -> String {
+    scheduled_time(schedule, job).map_or_else(|| job.to_owned(), |time| run_name(schedule, time))
+}
+
+/// The name of a run of a schedule at a time.
+pub(crate) fn run_name(schedule: &str, time: Timestamp) -> String {
+    format!("{schedule}-{}", time.to_zoned(TimeZone::UTC).strftime("%Y%m%d-%H%M%S"))
+}
+
+/// The name of a schedule's CronJob: with the eleven characters that Jobs add and the six of their pods at most 63.
+pub(crate) fn cron_job_name(schedule: &str) -> String {
+    format!("{schedule}-dump")
+}
+
+/// The time that a Job of the CronJob controller was scheduled for, from its name.
+pub(crate) fn scheduled_time(schedule: &str, job: &str) -> Option<Timestamp> {
+    let minutes: i64 = job.strip_prefix(&cron_job_name(schedule))?.strip_prefix('-')?.parse().ok()?;
+    // Anything below is a number that somebody chose, not minutes since 1970.
+    (minutes > 10_000_000).then(|| Timestamp::from_second(minutes.checked_mul(60)?).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_run_follows_from_its_job() {
+        assert_eq!(backup_name("shop", "shop-dump-29858535"), "shop-20261008-221500");
+        assert_eq!(scheduled_time("shop", "shop-dump-29858535"), Some("2026-10-08T22:15:00Z".parse().unwrap()));
+        for by_hand in ["my-try", "shop-dump-x", "shop-dump-7", "shop-dump-99999999999999999", "shop-29858535"] {
+            assert_eq!(backup_name("shop", by_hand), by_hand);
+        }
+        let longest = "s".repeat(40);
+        assert!(format!("{}-29858535-abcde", cron_job_name(&longest)).len() <= 63);
+        assert!(run_name(&longest, Timestamp::UNIX_EPOCH).len() <= 63);
+    }
+}
