@@ -60,6 +60,9 @@ archive() { # FILE: the image as docker-archive
     mkdir -p "$cache/images"
     exec 8>"$cache/images/.lock"
     flock 8
+    # Layers as overlays take seconds; as copies (vfs) they work in a container too, where overlays do not stack.
+    storage=overlay
+    [[ $(stat --file-system --format %T "$cache/images") == overlayfs ]] && storage=vfs
     make_base
     buildah bud --quiet --layers --pull=never --network=host "${arguments[@]}" "$context" >&2 8>&-
     buildah push --quiet "$tag" "docker-archive:$1:$tag" >&2 8>&-
@@ -76,8 +79,8 @@ buildah() {
   local command=$1; shift
   local options=()
   [[ $command == bud || $command == push ]] && options=(--signature-policy "$conf/policy.json")
-  CONTAINERS_REGISTRIES_CONF=$conf/registries.conf STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot command buildah \
-    --root "$cache/images/storage" --runroot "$cache/images/run" --storage-driver vfs "$command" "${options[@]}" "$@"
+  CONTAINERS_REGISTRIES_CONF=$conf/registries.conf BUILDAH_ISOLATION=chroot command buildah --storage-driver "$storage" \
+    --root "$cache/images/$storage" --runroot "$cache/images/run" "$command" "${options[@]}" "$@"
 }
 
 make_base() {

@@ -107,11 +107,15 @@ lock_registry() {
 }
 unlock_registry() { exec 9>&-; }
 
+# The ends of a run's logs: of the parts that were given up, or else of all.
 tail_logs() {
-  local log
-  for log in "$1"/log/*.log; do
+  local log logs=("$1"/log/*.log)
+  compgen -G "$1/failed-*" >/dev/null && logs=("$1"/failed-*)
+  for log in "${logs[@]}"; do
+    log=$1/log/${log##*/}
+    [[ $log == */failed-* ]] && log=$1/log/${log##*/failed-}.log
     [[ -s $log ]] || continue
     printf -- '--- the end of %s\n' "$log" >&2
-    tail -n "${2:-12}" "$log" | cut -c 1-400 >&2
+    tail -n 12 "$log" | cut -c 1-400 >&2
   done
 }

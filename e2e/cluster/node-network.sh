@@ -19,6 +19,6 @@ ip addr add "$address/30" dev eth0
 ip link set eth0 up
 ip link set lo up
 ip route add default via "$host_address"
-sysctl -q -w net.ipv4.ip_forward=1
+echo 1 >/proc/sys/net/ipv4/ip_forward
 
 exec unshare --mount --pid --ipc --uts --fork --kill-child=KILL --mount-proc "$cluster_dir/node.sh" "$run"

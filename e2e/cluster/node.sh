@@ -38,7 +38,7 @@ own_cgroup() {
   for tree in /sys/fs/cgroup/*/; do
     mkdir -p "$tree$cgroup" 2>/dev/null || continue
     for file in cpuset.cpus cpuset.mems; do
-      [[ -e $tree$file ]] && cat "$tree$file" >"$tree$cgroup/$file"
+      if [[ -e $tree$file ]]; then cat "$tree$file" >"$tree$cgroup/$file"; fi
     done
   done
 }
@@ -116,6 +116,7 @@ ctr() { command ctr --address "$run/containerd.sock" --namespace k8s.io "$@"; }
 dns_answers() { (exec 3<>"/dev/tcp/$address/53"); }
 fail() { touch "$run/failed-$1"; exit 1; }
 
+trap 'say "node.sh failed in line $LINENO"; touch "$run/failed-node"' ERR
 own_folders
 own_cgroup
 write_configuration

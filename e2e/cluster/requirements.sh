@@ -52,5 +52,5 @@ fi
 [[ $1 == node ]] || exit 0
 grep -qw overlay /proc/filesystems || modprobe overlay 2>/dev/null || missing "the kernel's overlay file system"
 unshare --mount --pid --net --fork --mount-proc true 2>/dev/null || missing "the right to make mount, pid and network namespaces"
-unshare --net sh -c 'ip link add a type veth peer name b && nft add table ip probe && iptables -t nat -L -n' >/dev/null 2>&1 ||
+unshare --net sh -c 'ip link add probe0 type veth peer name probe1 && nft add table ip probe && iptables -t nat -L -n' >/dev/null 2>&1 ||
   missing "veth links, nftables or iptables in the kernel"

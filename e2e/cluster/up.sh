@@ -28,6 +28,10 @@ fi
 "$cluster_dir/requirements.sh" "$mode"
 kube=$("$cluster_dir/tools.sh" kube)/kube
 helm= coredns=
+if [[ $mode == node ]]; then
+  helm=$("$cluster_dir/tools.sh" helm)/helm
+  coredns=$("$cluster_dir/tools.sh" coredns)/coredns
+fi
 
 run=$(run_dir "$name")
 slot_taken() { # by a run of ours, or by anything else that has the ports or addresses
