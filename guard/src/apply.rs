@@ -1,7 +1,5 @@
 //! Runs the steps of a plan.
 
-use std::collections::BTreeMap;
-
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Json;
@@ -58,8 +56,8 @@ impl Applied {
         self.steps.iter().all(|(_, outcome)| *outcome == Outcome::Done)
     }
 
-    /// What did not succeed, by table; `None` for what is not about one.
-    pub fn unfinished(&self) -> BTreeMap<Option<&str>, &Outcome> {
+    /// What did not succeed, with its table; `None` for what is not about one.
+    pub fn unfinished(&self) -> Vec<(Option<&str>, &Outcome)> {
         let unfinished = self.steps.iter().filter(|(_, outcome)| *outcome != Outcome::Done);
         unfinished.map(|(table, outcome)| (table.as_ref().map(|(_, label)| label.as_str()), outcome)).collect()
     }

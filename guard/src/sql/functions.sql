@@ -84,7 +84,7 @@ BEGIN
 
   IF p_kind = 2 THEN
     FOR a IN SELECT * FROM pgrail.assignment x WHERE x.root = p_root AND x.max_updated_rows IS NOT NULL ORDER BY x.max_updated_rows LOOP
-      IF n.updated - CASE WHEN left(update_note, 16) = key THEN coalesce(pgrail.noted(update_note, 2), 0) ELSE 0 END > a.max_updated_rows THEN
+      IF (n.updated - CASE WHEN left(update_note, 16) = key THEN coalesce(pgrail.noted(update_note, 2), 0) ELSE 0 END > a.max_updated_rows) THEN
         PERFORM pgrail.verdict(a, 'PGR04',
           format('UPDATE on %s %s more than %s rows in one statement (maxUpdatedRows)', root.rel::text, pgrail.would('changes', 'would change', a), a.max_updated_rows),
           format('Reached in %s.', p_rel::regclass),
@@ -121,10 +121,10 @@ BEGIN
     what := NULL;
     IF a.max_transaction_rows IS NOT NULL AND deleted + cascaded > a.max_transaction_rows THEN
       what := format('%s more than %s rows in one transaction (maxTransactionRows)', pgrail.would('removes', 'would remove', a), a.max_transaction_rows);
-    ELSIF CASE WHEN a.max_transaction_rows IS NULL THEN deleted ELSE of_statement.deleted END > a.max_rows THEN
+    ELSIF (CASE WHEN a.max_transaction_rows IS NULL THEN deleted ELSE of_statement.deleted END) > a.max_rows THEN
       what := format('%s more than %s of its rows in one %s (maxRows)', pgrail.would('removes', 'would remove', a), a.max_rows,
         CASE WHEN a.max_transaction_rows IS NULL THEN 'transaction' ELSE 'statement' END);
-    ELSIF CASE WHEN a.max_transaction_rows IS NULL THEN cascaded ELSE of_statement.cascaded END > a.max_cascade_rows THEN
+    ELSIF (CASE WHEN a.max_transaction_rows IS NULL THEN cascaded ELSE of_statement.cascaded END) > a.max_cascade_rows THEN
       what := format('%s more than %s rows of other tables in one %s (maxCascadeRows)', pgrail.would('takes', 'would take', a), a.max_cascade_rows,
         CASE WHEN a.max_transaction_rows IS NULL THEN 'transaction' ELSE 'statement' END);
     END IF;
