@@ -1,6 +1,6 @@
 //! Sessions on the database, for us and for pg_dump.
 
-use std::{io::Write, ops::Deref};
+use std::io::Write;
 
 use pgrail_postgres::{ConnectError, ConnectionSettings, Reached};
 use tempfile::NamedTempFile;
@@ -34,33 +34,12 @@ pub(crate) fn secrets(settings: &ConnectionSettings) -> Redactor {
     Redactor::new(settings.password.iter().map(|password| password.reveal()))
 }
 
-/// A session that ends when it is dropped.
-pub(crate) struct Session {
-    connected: pgrail_postgres::Connected,
-}
-
-impl Session {
-    pub(crate) async fn open(settings: &ConnectionSettings) -> Result<Self, ConnectError> {
-        Ok(Self { connected: pgrail_postgres::connect(settings).await? })
-    }
-
-    pub(crate) fn reached(&self) -> Reached {
-        self.connected.reached
-    }
-}
-
-impl Deref for Session {
-    type Target = tokio_postgres::Client;
-
-    fn deref(&self) -> &Self::Target {
-        &self.connected.client
-    }
-}
-
 /// What a failed connection means for a dump.
 pub(crate) fn reason(error: &ConnectError) -> Reason {
-    match error.reason() {
-        "AuthenticationFailed" => Reason::AuthenticationFailed,
+    match error {
+        ConnectError::Authentication(_) => Reason::AuthenticationFailed,
+        ConnectError::DatabaseMissing => Reason::DatabaseMissing,
+        ConnectError::HostNotAllowed(_) => Reason::InvalidRequest,
         _ => Reason::ConnectionFailed,
     }
 }

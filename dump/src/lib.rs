@@ -1,6 +1,7 @@
 //! The backup engine.
 
 mod archive;
+mod catalog;
 mod clients;
 mod connection;
 mod dump;
@@ -20,6 +21,7 @@ mod tables;
 mod verify;
 
 pub use archive::{Contents, DecodeError};
+pub use catalog::{HIDDEN, Listing, Scope, Unreadable, list};
 pub use clients::{ClientTools, ToolError};
 pub use dump::{DumpError, GLOBALS, dump, dump_until};
 pub use filter::{Filter, PatternError};
@@ -27,7 +29,7 @@ pub use identity::{BackupIdentity, IdentityError, ScheduleIdentity};
 pub use manifest::{MANIFEST, MANIFEST_VERSION, Manifest, ManifestError, Verification};
 pub use outcome::{DumpDetails, DumpResult, Failure, MESSAGE_BYTES, Message, Phase, VerificationLevel, VerifyResult};
 pub use preflight::PreflightError;
-pub use prune::PruneReport;
+pub use prune::{GRACE, PruneError, PruneReport, PruneRequest, Refused, prune};
 pub use reason::Reason;
 pub use request::{Compression, CompressionError, CompressionMethod, DumpRequest, Progress, RowCounts};
 pub use secrets::Redactor;

@@ -1,10 +1,12 @@
 //! Whether a dump can be whole, asked before the first byte: refusing is better than dumping a part.
 
+use pgrail_postgres::{connect_within, detect_pooler_on};
+
 use crate::{
     DumpRequest, IdentityError, PatternError, Reason,
     clients::{ClientTools, ToolError},
     request::CompressionError,
-    snapshot::{Snapshot, SnapshotError, is_pooled},
+    snapshot::{Snapshot, SnapshotError},
 };
 
 /// How many tables an error names.
@@ -97,10 +99,11 @@ pub(crate) async fn check(request: &DumpRequest) -> Result<Prepared, PreflightEr
     }
     let tools = ClientTools::find(request.client_folder.as_deref()).await?;
     let compression = request.compression.argument(tools.major(), tools.version())?;
-    if is_pooled(&request.connection).await? {
+    let session = connect_within(&request.connection, &request.addresses).await.map_err(SnapshotError::from)?;
+    if detect_pooler_on(&session, &request.addresses).await.map_err(SnapshotError::from)? {
         return Err(PreflightError::Pooled);
     }
-    let snapshot = Snapshot::take(&request.connection).await?;
+    let snapshot = Snapshot::take(session).await?;
     if snapshot.server.major > tools.major() {
         return Err(PreflightError::ClientTooOld {
             client: tools.version().to_owned(),

@@ -22,6 +22,8 @@ pub enum Reason {
     ConnectionFailed,
     /// The server refused the role or its password.
     AuthenticationFailed,
+    /// The database does not exist on the server.
+    DatabaseMissing,
     /// The connection goes through a pooler that hands out a server session per transaction.
     PoolerDetected,
     /// The role cannot read everything that it was asked to dump.
@@ -75,6 +77,7 @@ impl Reason {
             Self::CompressionUnsupported => "CompressionUnsupported",
             Self::ConnectionFailed => "ConnectionFailed",
             Self::AuthenticationFailed => "AuthenticationFailed",
+            Self::DatabaseMissing => "DatabaseMissing",
             Self::PoolerDetected => "PoolerDetected",
             Self::PermissionDenied => "PermissionDenied",
             Self::RowSecurity => "RowSecurity",
@@ -117,6 +120,7 @@ impl Reason {
             | Self::VersionMismatch
             | Self::CompressionUnsupported
             | Self::AuthenticationFailed
+            | Self::DatabaseMissing
             | Self::PoolerDetected
             | Self::PermissionDenied
             | Self::RowSecurity

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
-use pgrail_postgres::ConnectionSettings;
+use pgrail_postgres::{AddressPolicy, ConnectionSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::{BackupIdentity, Filter, UploadLimits};
@@ -13,6 +13,8 @@ use crate::{BackupIdentity, Filter, UploadLimits};
 pub struct DumpRequest {
     /// The database.
     pub connection: ConnectionSettings,
+    /// The addresses that its host may have.
+    pub addresses: AddressPolicy,
     /// How the archive is compressed.
     pub compression: Compression,
     /// What is left out.
@@ -42,6 +44,7 @@ impl DumpRequest {
     pub fn new(connection: ConnectionSettings, identity: BackupIdentity) -> Self {
         Self {
             connection,
+            addresses: AddressPolicy::any(),
             compression: Compression::default(),
             filter: Filter::default(),
             globals: true,

@@ -1,10 +1,10 @@
 //! The transaction that a dump and its row counts share.
 
 use jiff::Timestamp;
-use pgrail_postgres::{ConnectError, ConnectionSettings, Reached};
+use pgrail_postgres::{ConnectError, Connection, DetectPoolerError, Reached};
 use tokio_postgres::Row;
 
-use crate::{Filter, Reason, Rows, TableRows, archive::TableName, connection::Session};
+use crate::{Filter, Reason, Rows, TableRows, archive::TableName};
 
 /// pgrail's own schema: dumped like any other, but its counters move by themselves and are not compared.
 const OWN_SCHEMA: &str = "pgrail";
@@ -15,6 +15,9 @@ pub enum SnapshotError {
     /// No session.
     #[error("no session on the database")]
     Connect(#[from] ConnectError),
+    /// Whether a pooler is in between could not be told.
+    #[error("the connection cannot be examined")]
+    Pooler(#[from] DetectPoolerError),
     /// A statement failed.
     #[error("the server failed to {action}")]
     Query {
@@ -34,6 +37,8 @@ impl SnapshotError {
         use tokio_postgres::error::SqlState;
         match self {
             Self::Connect(error) => crate::connection::reason(error),
+            Self::Pooler(DetectPoolerError::Connect(error)) => crate::connection::reason(error),
+            Self::Pooler(DetectPoolerError::Query(_)) => Reason::ConnectionFailed,
             Self::Version(_) => Reason::Internal,
             Self::Query { source, .. } => match source.code() {
                 Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Reason::PermissionDenied,
@@ -102,35 +107,16 @@ impl Relation {
 
 /// The session that holds the snapshot until the dump is done.
 pub(crate) struct Snapshot {
-    client: Session,
+    client: Connection,
     pub(crate) server: Server,
     pub(crate) relations: Vec<Relation>,
     pub(crate) large_objects: u64,
     pub(crate) unreadable_large_objects: u64,
 }
 
-/// Whether a transaction-mode pooler stands between us and the server: two sessions that share one server process, or
-/// one session whose server process changes when another takes it.
-pub(crate) async fn is_pooled(settings: &ConnectionSettings) -> Result<bool, SnapshotError> {
-    const BACKEND: &str = "SELECT pg_catalog.pg_backend_pid()";
-    let ask = failed("say which process serves the session");
-    let first = Session::open(settings).await?;
-    let second = Session::open(settings).await?;
-    let backends = async {
-        let before: i32 = first.query_one(BACKEND, &[]).await?.get(0);
-        second.batch_execute("BEGIN").await?;
-        let other: i32 = second.query_one(BACKEND, &[]).await?.get(0);
-        let after: i32 = first.query_one(BACKEND, &[]).await?.get(0);
-        second.batch_execute("ROLLBACK").await?;
-        Ok(before == other || before != after)
-    };
-    backends.await.map_err(ask)
-}
-
 impl Snapshot {
     /// Opens the transaction, exports its snapshot and reads what there is to dump.
-    pub(crate) async fn take(settings: &ConnectionSettings) -> Result<Self, SnapshotError> {
-        let client = Session::open(settings).await?;
+    pub(crate) async fn take(client: Connection) -> Result<Self, SnapshotError> {
         client.query(include_str!("sql/session.sql"), &[]).await.map_err(failed("set up the session"))?;
         client
             .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")

@@ -2,6 +2,7 @@
 
 mod error;
 mod settings;
+mod unfinished;
 mod upload;
 mod url;
 
@@ -16,7 +17,7 @@ pub(crate) use error::chain;
 pub use error::StoreError;
 pub use settings::{StoreCredentials, StoreSettings};
 pub use upload::{Segment, UploadLimits};
-pub(crate) use upload::{Upload, Uploaded, hex};
+pub(crate) use upload::{Upload, hex};
 pub use url::{Scheme, StoreUrl, StoreUrlError};
 
 use crate::{Reason, secrets::Redactor};
@@ -58,10 +59,6 @@ impl Store {
     /// The URL that was opened.
     pub fn url(&self) -> &StoreUrl {
         &self.settings.url
-    }
-
-    pub(crate) fn settings(&self) -> &StoreSettings {
-        &self.settings
     }
 
     pub(crate) fn secrets(&self) -> &Redactor {

@@ -14,7 +14,7 @@ use super::{Scheme, StoreError, StoreUrl, error::chain};
 use crate::secrets::Redactor;
 
 /// How long one request may take: a part of 16 MiB at 140 KB/s.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How a store is reached.
 #[derive(Debug, Clone)]
@@ -279,7 +279,7 @@ fn folder(settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, StoreError> 
             }
             other => other,
         })?;
-    Ok(Arc::new(store.with_fsync(true)))
+    Ok(Arc::new(store.with_fsync(true).with_automatic_cleanup(true)))
 }
 
 #[cfg(test)]

@@ -114,11 +114,6 @@ impl Upload {
         Ok(upload)
     }
 
-    /// How many bytes were written so far.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-
     async fn open_segment(&mut self) -> Result<(), StoreError> {
         let name = format!("dump.pgc.{:03}", self.segments.len());
         let upload = self.store.begin(&format!("{}/{name}", self.folder)).await?;
@@ -246,6 +241,7 @@ impl Upload {
                 tracing::warn!(%key, %error, "could not remove what a failed dump left; it is swept later");
             }
         }
+        self.store.remove_empty_folder(&self.folder);
     }
 }
 

@@ -1,0 +1,131 @@
+//! What a store holds: the manifests, ours and others', and what cannot be read.
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt, TryStreamExt};
+
+use crate::{Listed, MANIFEST, Manifest, ManifestError, ScheduleIdentity, Store, StoreError, StoreUrlError};
+
+/// An object of this name in a dump's folder takes it out of every listing; dumps are never changed.
+pub const HIDDEN: &str = "hidden.json";
+
+/// How many manifests are read at once.
+const READS: usize = 4;
+
+/// Folders between a store's prefix and a dump's objects: cluster, namespace, schedule, run.
+const DEPTH: usize = 4;
+
+/// Where to look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope<'a> {
+    /// The whole store below its prefix: whatever is not of this schedule is foreign.
+    Everything(&'a ScheduleIdentity),
+    /// One schedule's folder. A manifest in it may still be foreign: of a schedule that had the same name.
+    Schedule(&'a ScheduleIdentity),
+}
+
+/// What was found, newest first.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The schedule's own published dumps.
+    pub ours: Vec<Manifest>,
+    /// Published dumps of others: read-only until adopted.
+    pub discovered: Vec<Manifest>,
+    /// Locations whose manifest cannot be read, and why: damaged, of a newer version, or not where it belongs.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A manifest that is there and cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The folder below the store's prefix.
+    pub location: String,
+    /// Why.
+    pub problem: String,
+}
+
+impl Manifest {
+    /// Whether this dump belongs to exactly that schedule: the same name is not enough.
+    pub fn belongs_to(&self, schedule: &ScheduleIdentity) -> bool {
+        self.identity.schedule_identity() == *schedule
+    }
+}
+
+/// Lists published dumps. Dumps without a manifest do not exist and are not mentioned.
+pub async fn list(store: &Store, scope: Scope<'_>) -> Result<Listing, StoreError> {
+    let (schedule, folder) = match scope {
+        Scope::Everything(schedule) => (schedule, String::new()),
+        Scope::Schedule(schedule) => (schedule, folder_of(schedule)?),
+    };
+    let runs = runs(store, &folder).await?;
+    let published: Vec<String> = runs.into_iter().filter(|(_, run)| run.is_published()).map(|(location, _)| location).collect();
+    let mut found = futures::stream::iter(published)
+        .map(|location| async move {
+            let manifest = Manifest::read(store, &location).await;
+            (location, manifest)
+        })
+        .buffer_unordered(READS);
+    let mut listing = Listing::default();
+    while let Some((location, manifest)) = found.next().await {
+        match manifest {
+            Ok(manifest) if manifest.location != location => listing.unreadable.push(Unreadable {
+                problem: format!("its manifest is of {}", manifest.location),
+                location,
+            }),
+            Ok(manifest) if manifest.belongs_to(schedule) => listing.ours.push(manifest),
+            Ok(manifest) => listing.discovered.push(manifest),
+            Err(ManifestError::Store(error)) if is_gone(&error) => {}
+            Err(ManifestError::Store(error)) => return Err(error),
+            Err(error) => listing.unreadable.push(Unreadable { location, problem: crate::store::chain(&error) }),
+        }
+    }
+    for manifests in [&mut listing.ours, &mut listing.discovered] {
+        manifests.sort_by(|a, b| (b.snapshot_time, &b.location).cmp(&(a.snapshot_time, &a.location)));
+    }
+    listing.unreadable.sort_by(|a, b| b.location.cmp(&a.location));
+    Ok(listing)
+}
+
+/// Pruned between being listed and being read.
+pub(crate) fn is_gone(error: &StoreError) -> bool {
+    error.reason() == crate::Reason::ObjectMissing
+}
+
+pub(crate) fn folder_of(schedule: &ScheduleIdentity) -> Result<String, StoreError> {
+    schedule.folder().map_err(|error| {
+        StoreError::Url(StoreUrlError::Segment { segment: error.value, problem: error.problem })
+    })
+}
+
+/// The objects of one run's folder.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    pub(crate) objects: Vec<Listed>,
+}
+
+impl Run {
+    fn has(&self, name: &str) -> bool {
+        self.objects.iter().any(|object| object.key.rsplit('/').next() == Some(name))
+    }
+
+    pub(crate) fn has_manifest(&self) -> bool {
+        self.has(MANIFEST)
+    }
+
+    fn is_published(&self) -> bool {
+        self.has_manifest() && !self.has(HIDDEN)
+    }
+}
+
+/// Every run below a folder with its objects; what lies at another depth is none of ours.
+pub(crate) async fn runs(store: &Store, folder: &str) -> Result<BTreeMap<String, Run>, StoreError> {
+    let mut runs: BTreeMap<String, Run> = BTreeMap::new();
+    let mut objects = std::pin::pin!(store.list(folder)?);
+    while let Some(object) = objects.try_next().await? {
+        let Some((location, _)) = object.key.rsplit_once('/') else { continue };
+        if location.split('/').count() == DEPTH {
+            runs.entry(location.to_owned()).or_default().objects.push(object);
+        }
+    }
+    Ok(runs)
+}
