@@ -70,6 +70,7 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     let mut desired = Desired { roots, ..Desired::default() };
     add_gates(catalog, &mut desired, &carriers, &ids);
     add_statement_triggers(catalog, &mut desired);
+    add_trigger_functions(catalog, &mut desired);
     desired.sequences = configuration.assignments.iter().map(|held| format!("blocked_{}", held.id)).collect();
     desired.distance = distances(catalog, &desired.roots);
 
@@ -251,6 +252,30 @@ fn add_statement_triggers(catalog: &Catalog, desired: &mut Desired) {
             }
         }
     }
+}
+
+/// The function of a table's triggers. A trigger can only be dropped by the table's owner, its function by the function's:
+/// on tables of others, each has a function of its own, so that its triggers can go with it.
+fn add_trigger_functions(catalog: &Catalog, desired: &mut Desired) {
+    for ((rel, _), source) in &mut desired.triggers {
+        let owned = catalog.table(*rel).is_some_and(|table| table.owned);
+        let function = if owned { "nothing".to_owned() } else { trigger_function(*rel) };
+        source.push_str(&format!(" EXECUTE FUNCTION pgrail.{function}()"));
+        if !owned {
+            desired.routines.insert(function.clone(), create_trigger_function(&function));
+        }
+    }
+}
+
+/// The name of the function of the triggers of a table that belongs to somebody else.
+pub(crate) fn trigger_function(rel: Oid) -> String {
+    format!("on_{rel}")
+}
+
+fn create_trigger_function(name: &str) -> String {
+    format!(
+        "CREATE OR REPLACE FUNCTION pgrail.{name}() RETURNS pg_catalog.trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NULL; END'"
+    )
 }
 
 fn members(catalog: &Catalog, root: &Root) -> Vec<MemberRow> {

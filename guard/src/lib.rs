@@ -10,20 +10,25 @@
 //! ```
 pub mod apply;
 pub mod blast_radius;
+pub mod capabilities;
 pub mod catalog;
 pub mod closure;
 pub mod configuration;
 pub mod counters;
 mod desired;
 pub mod gate;
+pub mod grants;
+pub mod light_check;
 pub mod observe;
 pub mod plan;
 pub mod spec;
 
 pub use apply::{Applied, ApplyError, Outcome, apply};
 pub use blast_radius::BlastRadius;
+pub use capabilities::Capabilities;
 pub use catalog::{Catalog, CatalogError, Oid};
 pub use counters::{Counter, counters};
+pub use light_check::{Fingerprint, light_check};
 pub use observe::{ObserveError, Observed, observe};
 pub use plan::{Drift, Plan, PlanError, Refused, Step, StepKind, TableState, TableStatus, plan, plan_removal};
 pub use spec::*;

@@ -621,14 +621,30 @@ fn triggers(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> V
 fn table_step(oid: Oid, change: &TableChange, desired: &Desired, observed: &Observed) -> Step {
     let table = observed.catalog.table(oid);
     let mut ddl = Vec::new();
+    let mut create: Vec<(&String, &String)> = change.create.iter().map(|(name, source)| (name, source)).collect();
+    let mut functions = Vec::new();
     if let Some(Table { ident, owned, .. }) = table {
-        for name in &change.drop {
-            ddl.push(format!("DROP TRIGGER {name} ON {ident}"));
+        if *owned {
+            ddl.extend(change.drop.iter().map(|name| format!("DROP TRIGGER {name} ON {ident}")));
+        } else if !change.drop.is_empty() {
+            // Only with their function; then those that shall stay are made again, in the same transaction.
+            let name = desired::trigger_function(oid);
+            ddl.push(format!("DROP FUNCTION IF EXISTS pgrail.{name}() CASCADE"));
+            create = desired
+                .triggers
+                .iter()
+                .filter(|((rel, _), _)| *rel == oid)
+                .map(|((_, name), source)| (name, source))
+                .collect();
+            if let Some(source) = desired.routines.get(&name) {
+                ddl.push(source.clone());
+                functions.push(name);
+            }
         }
-        for (name, source) in &change.create {
-            ddl.push(format!("CREATE OR REPLACE TRIGGER {name} {source} EXECUTE FUNCTION pgrail.nothing()"));
+        for (name, source) in &create {
+            ddl.push(format!("CREATE OR REPLACE TRIGGER {name} {source}"));
         }
-        let created = change.create.iter().map(|(name, _)| name).filter(|_| *owned);
+        let created = create.iter().map(|(name, _)| *name).filter(|_| *owned);
         for name in created.chain(&change.always) {
             ddl.push(format!("ALTER TABLE {ident} ENABLE ALWAYS TRIGGER {name}"));
         }
@@ -683,7 +699,11 @@ fn everything_off(observed: &Observed) -> Vec<Step> {
     }
     for (oid, names) in by_table {
         let Some(table) = observed.catalog.table(oid) else { continue };
-        let drops: Vec<String> = names.iter().map(|name| format!("DROP TRIGGER {name} ON {}", table.ident)).collect();
+        let drops: Vec<String> = if table.owned {
+            names.iter().map(|name| format!("DROP TRIGGER {name} ON {}", table.ident)).collect()
+        } else {
+            vec![format!("DROP FUNCTION IF EXISTS pgrail.{}() CASCADE", desired::trigger_function(oid))]
+        };
         steps.push(Step {
             kind: StepKind::Triggers,
             table: Some((oid, table.label())),
@@ -698,8 +718,9 @@ fn everything_off(observed: &Observed) -> Vec<Step> {
         .iter()
         .filter(|relation| relation.kind == "S")
         .map(|sequence| format!("DROP SEQUENCE pgrail.{}", sequence.name));
-    let functions =
-        routines.iter().map(|routine| format!("DROP FUNCTION pgrail.{}({})", routine.name, routine.arguments));
+    let functions = routines
+        .iter()
+        .map(|routine| format!("DROP FUNCTION IF EXISTS pgrail.{}({})", routine.name, routine.arguments));
     let ours = ["member", "assignment", "relation", "guard", "trigger", "routine", "install"];
     let tables = ours
         .iter()

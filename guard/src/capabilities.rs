@@ -1,0 +1,76 @@
+//! What pgrail's role may do in a database, and what the server is.
+
+use thiserror::Error;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+/// Why the capabilities could not be read.
+#[derive(Debug, Error)]
+#[error("cannot read what the role may do: {0}")]
+pub struct CapabilitiesError(#[from] tokio_postgres::Error);
+
+/// What pgrail's role may do, and what the server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, as the API lists them")]
+pub struct Capabilities {
+    /// The current role.
+    pub role: String,
+    /// It is a superuser.
+    pub superuser: bool,
+    /// It owns every application table, directly or as a member; false where there is none to own.
+    pub owns_tables: bool,
+    /// It may create event triggers.
+    pub event_triggers: bool,
+    /// It can read all data.
+    pub read_all_data: bool,
+    /// Row level security does not apply to it.
+    pub bypass_rls: bool,
+    /// It may create our schema.
+    pub create_schema: bool,
+    /// Such as 170012.
+    pub server_version_num: i32,
+    /// Such as `17.12`.
+    pub server_version: String,
+    /// The server is a standby.
+    pub in_recovery: bool,
+    /// The server counts rows. Without, no guard works.
+    pub track_counts: bool,
+    /// Application tables.
+    pub tables: i64,
+}
+
+/// Reads the capabilities. Writes nothing.
+pub async fn read(client: &Client) -> Result<Capabilities, CapabilitiesError> {
+    let row = client.query_one(include_str!("sql/capabilities.sql"), &[]).await?;
+    let version: String = row.try_get("server_version")?;
+    let in_recovery: bool = row.try_get("in_recovery")?;
+    let superuser: bool = row.try_get("superuser")?;
+    let tables: i64 = row.try_get("tables")?;
+    Ok(Capabilities {
+        role: row.try_get("role")?,
+        superuser,
+        owns_tables: tables > 0 && row.try_get::<_, i64>("not_owned")? == 0,
+        event_triggers: superuser || (!in_recovery && may_create_event_triggers(client).await?),
+        read_all_data: row.try_get("read_all_data")?,
+        bypass_rls: row.try_get("bypass_rls")?,
+        create_schema: row.try_get("create_schema")?,
+        server_version_num: row.try_get("server_version_num")?,
+        server_version: version.split_whitespace().next().unwrap_or_default().to_owned(),
+        in_recovery,
+        track_counts: row.try_get("track_counts")?,
+        tables,
+    })
+}
+
+/// Managed services let some roles create event triggers by means of their own. The server looks at the right before it
+/// looks for the function, so a function that cannot exist tells without creating anything.
+async fn may_create_event_triggers(client: &Client) -> Result<bool, CapabilitiesError> {
+    let probe = "CREATE EVENT TRIGGER pgrail_probe ON sql_drop EXECUTE FUNCTION pg_catalog.pgrail_no_such_function()";
+    match client.batch_execute(probe).await {
+        Ok(()) => Ok(true),
+        Err(error) => match error.code() {
+            Some(code) => Ok(*code == SqlState::UNDEFINED_FUNCTION),
+            None => Err(error.into()),
+        },
+    }
+}

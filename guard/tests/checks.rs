@@ -1,0 +1,160 @@
+//! Capabilities, the light check, and the least-privilege grants.
+#![allow(missing_docs)]
+mod common;
+
+use std::collections::HashSet;
+
+use common::{FRIDAY, friday, guard, install, limited, remove, run, stopped, verify};
+use pgrail_guard::grants::{self, GrantsFor, Platform};
+use pgrail_guard::{TableState, blast_radius, capabilities, light_check, observe};
+use pgrail_testing::for_each_server;
+
+const USERS: &[(&str, &str)] = &[("public", "users")];
+
+#[tokio::test]
+async fn the_light_check_moves_with_everything_that_matters_and_with_nothing_else() {
+    for_each_server(async |server| {
+        let database = server.database("light").await;
+        let mut client = friday(&database, 20).await;
+        install(&mut client, &guard("a/b", USERS)).await;
+        let mut last = light_check(&client).await.expect("light check");
+        for calm in ["INSERT INTO users VALUES (1000)", "ANALYZE", "VACUUM", "UPDATE users SET name = 'x'", "DELETE FROM users WHERE id = 1000"] {
+            run(&client, calm).await;
+            assert_eq!(light_check(&client).await.expect("light check"), last, "{calm}");
+        }
+        stopped(&client, "PGR02", "TRUNCATE users CASCADE").await;
+        assert_eq!(light_check(&client).await.expect("light check"), last);
+        for change in [
+            "ALTER TABLE users DISABLE TRIGGER USER",
+            "ALTER TABLE users ENABLE TRIGGER USER",
+            "CREATE OR REPLACE FUNCTION pgrail.gate_1(rel oid, event int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN false; END'",
+            "DROP TRIGGER pgrail_truncate ON users",
+            "UPDATE pgrail.assignment SET max_rows = max_rows + 1",
+            "DELETE FROM pgrail.member",
+            "CREATE TABLE more (id int PRIMARY KEY)",
+            "ALTER TABLE more RENAME TO most",
+            "ALTER TABLE most ADD FOREIGN KEY (id) REFERENCES users ON DELETE CASCADE",
+            "DROP TABLE most",
+            "DROP FUNCTION pgrail.trip CASCADE",
+        ] {
+            run(&client, change).await;
+            let now = light_check(&client).await.expect("light check");
+            assert_ne!(now, last, "{change}");
+            last = now;
+        }
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_blast_radius_follows_statistics() {
+    for_each_server(async |server| {
+        let database = server.database("radius").await;
+        let client = friday(&database, 100).await;
+        run(&client, "ANALYZE").await;
+        let observed = observe(&client).await.expect("observe");
+        let users = observed.catalog.table_named("public", "users").expect("users").oid;
+        let all = blast_radius::compute(&observed.catalog, &HashSet::from([users]));
+        let labels: Vec<&str> = all.iter().map(|radius| radius.table.as_str()).collect();
+        assert_eq!(labels, ["public.users", "public.leads", "public.conversations"]);
+        assert_eq!(
+            (all[0].rows, all[0].cascade_tables, all[0].rows_at_risk, all[0].per_row, all[0].guarded),
+            (100, 4, 11_700, 117, true)
+        );
+        assert_eq!(
+            (all[1].rows, all[1].cascade_tables, all[1].rows_at_risk, all[1].per_row, all[1].guarded),
+            (200, 2, 11_000, 55, false)
+        );
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn capabilities_are_those_of_the_role() {
+    for_each_server(async |server| {
+        let database = server.database("capabilities").await;
+        let client = database.connect().await;
+        run(&client, FRIDAY).await;
+        let all = capabilities::read(&client).await.expect("capabilities");
+        assert!(
+            all.superuser
+                && all.owns_tables
+                && all.event_triggers
+                && all.read_all_data
+                && all.bypass_rls
+                && all.track_counts
+                && !all.in_recovery
+        );
+        assert_eq!(u32::try_from(all.server_version_num).expect("positive") / 10_000, server.major);
+        assert!(all.server_version.starts_with(&server.major.to_string()));
+        assert_eq!(all.tables, 5);
+        let role = server.role_name("plain");
+        run(&client, &format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).await;
+        let plain = database.connect_as(&role, "secret").await;
+        let poor = capabilities::read(&plain).await.expect("capabilities");
+        assert!(
+            !poor.superuser
+                && !poor.owns_tables
+                && !poor.event_triggers
+                && !poor.read_all_data
+                && !poor.bypass_rls
+                && !poor.create_schema
+        );
+        run(&client, &format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_printed_grants_are_enough() {
+    for_each_server(async |server| {
+        let database = server.database("grants").await;
+        let client = database.connect().await;
+        let (role, owner, app) = (server.role_name("rail"), server.role_name("owner"), server.role_name("app"));
+        run(&client, &format!("CREATE ROLE {owner}; CREATE ROLE {app} LOGIN PASSWORD 'secret'; GRANT CREATE ON SCHEMA public TO {owner}; SET ROLE {owner}")).await;
+        run(&client, FRIDAY).await;
+        run(&client, &common::friday_rows(20)).await;
+        run(&client, &format!("GRANT SELECT, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO {app}; RESET ROLE")).await;
+        for (name, platform) in Platform::ALL {
+            assert_eq!(Platform::named(name), Some(platform));
+            for table_owners in [vec![owner.clone()], vec![]] {
+                let owned = !table_owners.is_empty();
+                let sql = grants::sql(&GrantsFor {
+                    platform,
+                    role: role.clone(),
+                    database: database.name.clone(),
+                    table_owners,
+                    schemas: vec!["public".to_owned()],
+                    backups: platform == Platform::Plain,
+                });
+                run(&client, &sql).await;
+                run(&client, &format!("ALTER ROLE {role} PASSWORD 'secret'")).await;
+                let mut rail = database.connect_as(&role, "secret").await;
+                let spec = limited("a/b", USERS, 3, 1000);
+                let (plan, applied) = common::reconcile(&mut rail, &spec).await;
+                assert!(applied.is_complete(), "{name} {owned}: {:?}\n{}", applied.unfinished(), plan.sql().join("\n"));
+                let plan = verify(&rail, &spec).await;
+                assert!(plan.is_empty(), "{name} {owned}");
+                let expected = if owned { TableState::Enforced } else { TableState::Degraded };
+                assert_eq!(plan.tables()[0].state, expected, "{name} {owned}: {:?}", plan.tables());
+                assert!(owned || plan.tables()[0].message.contains(&owner), "{:?}", plan.tables());
+
+                let guarded = database.connect_as(&app, "secret").await;
+                stopped(&guarded, "PGR01", "DELETE FROM users").await;
+                stopped(&guarded, "PGR02", "TRUNCATE users, leads, conversations, messages, analytics").await;
+                run(&guarded, "BEGIN; DELETE FROM users WHERE id <= 3; ROLLBACK").await;
+
+                assert!(remove(&mut rail, "a/b").await.is_complete(), "{name} {owned}");
+                run(&guarded, "BEGIN; DELETE FROM users; ROLLBACK").await;
+                drop(rail);
+                run(&client, &format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+            }
+        }
+        run(&client, &format!("DROP OWNED BY {app}, {owner}; DROP ROLE {app}, {owner}")).await;
+        database.finish().await;
+    })
+    .await;
+}
