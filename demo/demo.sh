@@ -1,0 +1,211 @@
+#!/usr/bin/env bash
+# demo.sh: the main job of pgrail, on a real Kubernetes and a real PostgreSQL with 1.3 million rows. Leaves nothing behind.
+#
+# As root on Debian or Ubuntu it brings its own Kubernetes with real pods. As another user, who cannot run pods, it
+# shows the guard on a control plane without nodes, and says what it leaves out. Or it uses what you have:
+#   DEMO_KUBECONFIG    your cluster. Then also:
+#   DEMO_IMAGE         pgrail's image, as that cluster can pull it
+#   DEMO_DATABASE_URL  optional: your PostgreSQL, as pods reach it, with a login that may create databases and roles.
+#                      A database pgrail_demo_… is created for the demo, and dropped at its end.
+# DEMO_KEEP=1 leaves everything running and says how to look around and how to end it.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$here")
+friday=$root/examples/friday
+source "$here/lib.sh"
+
+case ${1:-} in
+  "") ;;
+  -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  *) echo "demo.sh takes no arguments; see demo.sh --help" >&2; exit 2 ;;
+esac
+
+run=demo-$(( $$ % 100000 ))
+work=$(mktemp -d "${TMPDIR:-/tmp}/pgrail-demo.XXXXXX")
+logs=$work/logs
+mkdir "$logs"
+
+if [[ -n ${DEMO_KUBECONFIG:-} ]]; then
+  stage=given
+  [[ -n ${DEMO_IMAGE:-} ]] || stop "DEMO_KUBECONFIG is set: DEMO_IMAGE must name pgrail's image as that cluster can pull it"
+elif [[ -n ${DEMO_DATABASE_URL:-} ]]; then
+  stop "DEMO_DATABASE_URL needs DEMO_KUBECONFIG: the demo's own cluster reaches no database outside"
+elif "$root/e2e/cluster/requirements.sh" node; then
+  stage=node
+else
+  stage=control-plane
+fi
+source "$here/stage-$([[ $stage == control-plane ]] && echo control-plane || echo pods).sh"
+
+finish() {
+  local status=$?
+  trap - EXIT INT TERM
+  set +e
+  if (( status != 0 )); then
+    diagnose "$status"
+  fi
+  if [[ -n ${DEMO_KEEP:-} ]]; then
+    stage_kept
+  else
+    printf '\n%sCleaning up …%s ' "$dim" "$plain"
+    if stage_down >"$logs/clean-up.log" 2>&1; then echo "nothing is left running."; else echo; cat "$logs/clean-up.log"; fi
+  fi
+  if (( status == 0 )) && [[ -z ${DEMO_KEEP:-} ]]; then rm -rf "$work"; else echo "Logs: $logs"; fi
+  exit "$status"
+}
+
+# What a person would look at first, as far as there is anything to look at.
+diagnose() {
+  printf '\n%sIt went wrong at: %s (exit code %s)%s\n' "$red" "$current_step" "$1" "$plain"
+  [[ -n ${KUBECONFIG:-} ]] || return 0
+  {
+    echo "--- what pgrail says of its objects"
+    kubectl get pgrail -n "$namespace" -o wide
+    kubectl get pgrail -n "$namespace" -o jsonpath='{range .items[*]}{range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{"\n"}{end}{end}'
+    echo "--- events of the namespace $namespace"
+    kubectl get events -n "$namespace" --sort-by=.lastTimestamp | tail -n 20
+    echo "--- pods"
+    kubectl get pods -A -o wide
+    stage_logs
+  } 2>&1 | tee "$logs/diagnosis.log" | tail -n 80
+  echo "All of it: $logs/diagnosis.log"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+condition() { kubectl get "$1" "$2" -n "$namespace" -o "jsonpath={.status.conditions[?(@.type=='$3')].status}"; }
+condition_is() { [[ $(condition "$1" "$2" "$3") == "$4" ]]; }
+field() { kubectl get "$1" "$2" -n "$namespace" -o "jsonpath={$3}"; }
+rows() {
+  sql_admin -Atc "select (select count(*) from users) + (select count(*) from leads) + (select count(*) from conversations)
+    + (select count(*) from messages) + (select count(*) from analytics)"
+}
+thousands() { sed ':again; s/\B[0-9]\{3\}\>/,&/; t again' <<<"$1"; }
+
+echo "${bold}pgrail: the Friday delete${plain}"
+tell "Somebody deletes one user on a Friday afternoon. ON DELETE CASCADE does the rest." \
+     "Now with a guard in the way, and a backup that was proven."
+
+# A role of its own for pgrail, with no more than it needs. The password is set apart from the grants, by the server's
+# own quoting.
+make_login() { # PASSWORD
+  pgrail_grants --platform plain >"$work/grants.sql"
+  sql_admin <"$work/grants.sql" >"$logs/grants.log" 2>&1 || stop "the SQL of pgrail grants failed:" "$(cat "$logs/grants.log")"
+  sql_admin -v password="$1" <<<"ALTER ROLE pgrail PASSWORD :'password'"
+  good "a login of its own for pgrail: pgrail grants --platform plain | psql"
+}
+
+stage_up
+
+step "A database with a trap in it"
+stage_database
+before=$(rows)
+tell "users -> leads -> conversations -> messages, users -> analytics; every key ON DELETE CASCADE; row level security on."
+good "$(thousands "$before") rows, nearly all of them below user 42"
+tell "Without a guard, as the application's own role, and rolled back again:"
+sql_app <<'SQL' >"$work/unguarded"
+\timing on
+BEGIN;
+SET LOCAL app.user_id = '42';
+DELETE FROM users WHERE id = 42;
+ROLLBACK;
+SQL
+grep -q '^DELETE 1$' "$work/unguarded" || stop "the unguarded delete did not work:" "$(cat "$work/unguarded")"
+unguarded=$(awk '/^DELETE 1$/ { getline; print $2 }' "$work/unguarded")
+tell "   DELETE FROM users WHERE id = 42;   -- one row, its owner's right by row level security" \
+     "   DELETE 1"
+printf '   %sgone in %.0f ms: 1,300,001 rows. The server says "DELETE 1".%s\n' "$red" "$unguarded" "$plain"
+
+step "The operator"
+stage_operator
+
+step "The guard, from manifest to enforced"
+show cat "$friday/guard.yaml"
+stage_login
+applied=$(now)
+show kubectl apply -n "$namespace" -f "$friday/database.yaml" -f "$friday/guard.yaml"
+await 60 "the database is Ready" condition_is pgdb friday Ready True
+await 60 "the guard is Enforced" condition_is tguard core Enforced True
+await 60 "the guard is Ready" condition_is tguard core Ready True
+good "Ready and Enforced $(seconds $(( $(now) - applied ))) after kubectl apply, both together"
+show kubectl get pgdb,tguard -n "$namespace"
+tell "What one delete can take with it, as the operator found in the catalog (status.blastRadius):"
+kubectl get pgdb friday -n "$namespace" -o jsonpath='{range .status.blastRadius[*]}{.table}{"\t"}{.rows}{" rows, "}{.rowsAtRisk}{" at risk in "}{.cascadeTables}{" tables\n"}{end}' |
+  column -t -s $'\t' | indent
+
+step "The Friday delete"
+tell "The same statement, the same role, in a new session; and once more:"
+sql_app <<'SQL' >"$work/guarded" 2>&1 || true
+\set VERBOSITY verbose
+\timing on
+BEGIN;
+SET LOCAL app.user_id = '42';
+DELETE FROM users WHERE id = 42;
+ROLLBACK;
+BEGIN;
+SET LOCAL app.user_id = '42';
+DELETE FROM users WHERE id = 42;
+ROLLBACK;
+SQL
+grep -q 'PGR01' "$work/guarded" || stop "the delete was not stopped by the guard:" "$(cat "$work/guarded")"
+awk '/PGR01/ { shown = 1 } /^Time|^LOCATION/ && shown { exit } shown' "$work/guarded" | indent
+mapfile -t times < <(awk '/PGR01/ { stopped = 1 } /^Time/ && stopped { print $2; stopped = 0 }' "$work/guarded")
+after=$(rows)
+[[ $after == "$before" ]] || stop "rows are missing: $before before, $after after"
+good "stopped after ${times[0]} ms (first statement of a session), ${times[1]} ms (second)"
+good "$(thousands "$after") rows, as before: none was lost"
+
+step "The attempt, on the resource"
+blocked() { (( $(field tguard core .status.blockedAttempts) >= 2 )); }
+await 60 "the operator reports the attempts" blocked
+good "reported $(seconds "$awaited") later"
+show kubectl get tguard core -n "$namespace"
+show kubectl get events -n "$namespace" --field-selector reason=BulkDeleteBlocked \
+  -o 'custom-columns=TYPE:.type,REASON:.reason,OBJECT:.involvedObject.name,MESSAGE:.message'
+
+step "An ordinary delete passes"
+sql_app <<'SQL' >"$work/ordinary" 2>&1
+\timing on
+BEGIN;
+SET LOCAL app.user_id = '7';
+DELETE FROM users WHERE id = 7;
+COMMIT;
+SQL
+grep -q '^DELETE 1$' "$work/ordinary" || stop "the ordinary delete did not pass:" "$(cat "$work/ordinary")"
+tell "DELETE FROM users WHERE id = 7;" "DELETE 1"
+good "user 7 is gone, with $(( after - $(rows) - 1 )) rows that hung on him, in $(awk '/^DELETE 1$/ { getline; print $2 }' "$work/ordinary") ms"
+
+if [[ $stage == control-plane ]]; then
+  loud "Left out: backups. They are made by pods, and this user cannot run any. As root, make demo shows them."
+else
+  step "A backup, made and proven"
+  show kubectl apply -n "$namespace" -f "$backup_manifest"
+  applied=$(now)
+  show kubectl apply -n "$namespace" -f "$friday/backup-now.yaml"
+  finished() {
+    local phase
+    phase=$(field dbbackup before-the-weekend .status.phase)
+    [[ $phase == Succeeded || $phase == Failed ]]
+  }
+  await 300 "dump, upload, read-back" finished
+  [[ $(field dbbackup before-the-weekend .status.phase) == Succeeded ]] ||
+    stop "the backup failed:" "$(field dbbackup before-the-weekend .status.message)"
+  good "verified $(seconds $(( $(now) - applied ))) after kubectl apply: $(field dbbackup before-the-weekend .status.rows) rows," \
+    "$(( $(field dbbackup before-the-weekend .status.sizeBytes) / 1024 )) KiB, $(field dbbackup before-the-weekend .status.verification.level)"
+  [[ $(field dbbackup before-the-weekend .status.rows) == "$(rows)" ]] || stop "the dump does not hold the rows of the database"
+  await 300 "the schedule is fresh" condition_is bsched nightly BackupFresh True
+  show kubectl get dbbackup -n "$namespace" -o wide
+  tell "$(field dbbackup before-the-weekend .status.location)"
+fi
+
+step "Everything pgrail knows"
+show kubectl get pgdb,tguard,bsched,dbbackup,gexempt,dbrestore,gpolicy -n "$namespace" -o wide
+show kubectl describe tguard core -n "$namespace"
+
+printf '\n%sThat was it, in %s.%s\n' "$bold" "$(elapsed)" "$plain"
+tell "Next:" \
+  "  the manifests you saw           examples/friday/" \
+  "  your own database               README.md, examples/minimal.yaml" \
+  "  what a guard does not stop      docs/src/bypasses.md" \
+  "  the same with everything kept   DEMO_KEEP=1 make demo"

@@ -1,0 +1,69 @@
+# What the demo's scripts share: how it talks, waits and fails. Sourced.
+
+began=${EPOCHREALTIME/./}
+if [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
+  terminal=yes bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' red=$'\e[31m' cyan=$'\e[36m' plain=$'\e[0m'
+else
+  terminal='' bold='' dim='' green='' red='' cyan='' plain=''
+fi
+current_step="starting"
+
+now() { printf '%s\n' "$(( ${EPOCHREALTIME/./} / 1000 ))"; }
+elapsed() { local us=$(( ${EPOCHREALTIME/./} - began )); printf '%d:%02d' $(( us / 60000000 )) $(( us / 1000000 % 60 )); }
+seconds() { printf '%d.%d s' $(( $1 / 1000 )) $(( $1 % 1000 / 100 )); }
+
+# A chapter of the story.
+step() { current_step=$*; printf '\n%s== %s%s  %s[%s]%s\n' "$bold" "$*" "$plain" "$dim" "$(elapsed)" "$plain"; }
+tell() { printf '   %s\n' "$@"; }
+good() { printf '   %s✓ %s%s\n' "$green" "$*" "$plain"; }
+loud() { printf '\n%s!! %s%s\n' "$bold$red" "$*" "$plain"; }
+indent() { sed 's/^/   /'; }
+
+# Shows a command as a person would type it, and runs it.
+show() {
+  local words
+  words=$(printf ' %q' "$@")
+  printf '   %s$%s%s\n' "$cyan" "${words//\\/}" "$plain"
+  "$@" 2>&1 | indent
+}
+
+stop() { printf '\n%s\n' "${red}The demo stopped at: $current_step${plain}" "$@" >&2; exit 1; }
+
+# await SECONDS WHAT COMMAND...: until the command succeeds, with the time that passed where somebody looks on.
+await() {
+  local limit=$1 what=$2 from; shift 2
+  from=$(now)
+  until "$@" >/dev/null 2>&1; do
+    if (( $(now) - from > limit * 1000 )); then
+      [[ -z $terminal ]] || printf '\r\e[K'
+      stop "waited $limit s in vain: $what"
+    fi
+    [[ -z $terminal ]] || printf '\r   %s… %s (%s)%s\e[K' "$dim" "$what" "$(seconds $(( $(now) - from )))" "$plain"
+    sleep 0.1
+  done
+  [[ -z $terminal ]] || printf '\r\e[K'
+  awaited=$(( $(now) - from ))
+}
+
+# A long command whose words only matter when it fails: they go to a file.
+quietly() {
+  local what=$1 from log process; shift
+  log=$logs/$(tr -c 'a-z0-9\n' '-' <<<"${what,,}" | cut -c 1-40).log
+  from=$(now)
+  "$@" >"$log" 2>&1 </dev/null &
+  process=$!
+  [[ -n $terminal ]] || tell "$what …"
+  while kill -0 "$process" 2>/dev/null; do
+    [[ -z $terminal ]] || printf '\r   %s… %s (%s) %s%s\e[K' "$dim" "$what" "$(seconds $(( $(now) - from )))" \
+      "$(tail -n 1 "$log" 2>/dev/null | tr -d '\r' | cut -c 1-60)" "$plain"
+    sleep 0.2
+  done
+  [[ -z $terminal ]] || printf '\r\e[K'
+  if ! wait "$process"; then
+    tail -n 25 "$log" >&2
+    stop "failed: $what" "All of what it said is in $log"
+  fi
+  good "$what ($(seconds $(( $(now) - from ))))"
+}
+
+password() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
