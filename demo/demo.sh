@@ -8,6 +8,7 @@
 #   DEMO_DATABASE_URL  optional: your PostgreSQL, as pods reach it, with a login that may create databases and roles.
 #                      A database pgrail_demo_… is created for the demo, and dropped at its end.
 # DEMO_KEEP=1 leaves everything running and says how to look around and how to end it.
+# shellcheck disable=SC1090,SC1091,SC2034,SC2154
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
@@ -124,7 +125,8 @@ step "The guard, from manifest to enforced"
 show cat "$friday/guard.yaml"
 stage_login
 applied=$(now)
-show kubectl apply -n "$namespace" -f "$friday/database.yaml" -f "$friday/guard.yaml"
+database_manifest >"$work/database.yaml"
+show kubectl apply -n "$namespace" -f "$work/database.yaml" -f "$friday/guard.yaml"
 await 60 "the database is Ready" condition_is pgdb friday Ready True
 await 60 "the guard is Enforced" condition_is tguard core Enforced True
 await 60 "the guard is Ready" condition_is tguard core Ready True

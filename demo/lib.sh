@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2016,SC2034,SC2154
 # What the demo's scripts share: how it talks, waits and fails. Sourced.
 
 began=${EPOCHREALTIME/./}

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2016,SC2034,SC2154
 # The demo's stage where no pods can run: a control plane without nodes, PostgreSQL and the operator as processes of
 # this machine. Sourced by demo.sh.
 
@@ -30,6 +31,7 @@ stage_database() {
   psql=$PGRAIL_TEST_PG_BIN_18/psql
   "$psql" -X -q "$server_url/postgres" -c "create database $sql_database"
   quietly "1.3 million rows loaded" load_schema
+  kubectl create secret generic postgres-tls -n "$namespace" --from-file=ca.crt="$PGRAIL_TEST_CA" >/dev/null
   good "PostgreSQL $(sql_admin -Atc 'show server_version')"
 }
 load_schema() {
@@ -38,6 +40,7 @@ load_schema() {
 }
 sql_admin() { "$psql" -X -q -v ON_ERROR_STOP=1 "$server_url/$sql_database" "$@"; }
 sql_app() { "$psql" -X "postgres://friday_app:$app_password@${server_url##*@}/$sql_database" "$@" 2>&1; }
+database_manifest() { cat "$friday/database.yaml"; }
 pgrail_grants() { "$pgrail" grants "$@"; }
 
 secret() { # NAME KEY=VALUE...: never on a command line that others can read

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2016,SC2034,SC2154
 # The demo's stage with real pods: on a throwaway node, or on a given cluster. Sourced by demo.sh.
 
 if [[ $stage == node ]]; then
@@ -19,7 +20,6 @@ stage_up() {
     eval "$("$root/e2e/cluster/env.sh" --name "$run")"
     show kubectl get nodes -o wide
     build_image
-    build_s3_image
   else
     step "Your Kubernetes"
     eval "$(PGRAIL_KUBECONFIG=$DEMO_KUBECONFIG "$root/e2e/cluster/env.sh")"
@@ -38,19 +38,7 @@ build_image() {
     --binary "${CARGO_TARGET_DIR:-$root/target}/release/pgrail"
 }
 
-build_s3_image() {
-  s3_image=pgrail.dev/versitygw:demo
-  quietly "an S3 server" make_s3_image
-}
-make_s3_image() {
-  local folder
-  folder=$("$root/e2e/cluster/tools.sh" versitygw)
-  "$root/e2e/cluster/tiny-image.sh" "$s3_image" "$folder/versitygw" >"$work/s3.tar"
-  "$root/e2e/cluster/load.sh" --name "$run" "$work/s3.tar"
-}
-
-manifest() { sed -e "s|S3_IMAGE|${s3_image:-}|" -e "s|IMAGE|$image|" "$1"; }
-apply() { manifest "$1" | kubectl apply -n "$namespace" -f - >/dev/null; }
+apply() { sed "s|image: pgrail.dev/.*|image: $image|" "$1" | kubectl apply -n "$namespace" -f - >/dev/null; }
 secret() { # NAME KEY=VALUE...: never on a command line that others can read
   local name=$1 pair; shift
   {
@@ -75,17 +63,18 @@ stage_database() {
       "APP_URL=${url_scheme}friday_app:$app_password@$url_host$url_port/$sql_database$url_query" "APP_PASSWORD=$app_password"
   else
     secret postgres-superuser "password=$admin_password"
-    apply "$here/postgres.yaml"
+    certificate
+    # The server that pgrail's own image carries for drills: one image less to bring.
+    apply "$root/e2e/cluster/workloads/postgres.yaml"
     secret toolbox "SERVER_URL=$server/postgres" "ADMIN_URL=$server/friday" \
       "APP_URL=postgres://friday_app:$app_password@postgres:5432/friday" "APP_PASSWORD=$app_password"
   fi
   apply "$here/toolbox.yaml"
   if [[ $stage == node ]]; then
-    secret backup-store AWS_ACCESS_KEY_ID=friday "AWS_SECRET_ACCESS_KEY=$(password)"
-    apply "$here/s3.yaml"
+    quietly "an S3 server" "$root/e2e/cluster/workloads/up.sh" --name "$run" "$namespace" s3
   fi
   await 180 "the toolbox starts" kubectl wait -n "$namespace" --for=condition=Ready pod/toolbox --timeout=1s
-  [[ -z $own_database ]] || await 180 "PostgreSQL starts" kubectl rollout status -n "$namespace" deployment/postgres --timeout=1s
+  [[ -z $own_database ]] || await 180 "PostgreSQL starts" kubectl rollout status -n "$namespace" statefulset/postgres --timeout=1s
   await 60 "PostgreSQL answers" in_toolbox 'psql -X -d "$SERVER_URL" -c "select 1"'
   if [[ -z $own_database ]]; then
     roles=$(in_toolbox "psql -X -At -d \"\$SERVER_URL\" -c \"select string_agg(rolname, ', ') from pg_roles where rolname in ('pgrail', 'friday_app', 'friday_owner')\"")
@@ -94,6 +83,12 @@ stage_database() {
   in_toolbox "psql -X -q -d \"\$SERVER_URL\" -c 'create database $sql_database'"
   quietly "1.3 million rows loaded" load_schema
   good "PostgreSQL $(sql_admin -Atc 'show server_version')"
+}
+certificate() {
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=postgres \
+    -addext subjectAltName=DNS:postgres -keyout "$work/tls.key" -out "$work/tls.crt" 2>/dev/null
+  kubectl create secret generic postgres-tls -n "$namespace" --from-file=tls.crt="$work/tls.crt" \
+    --from-file=tls.key="$work/tls.key" --from-file=ca.crt="$work/tls.crt" >/dev/null
 }
 load_schema() {
   sql_admin <"$friday/schema.sql"
@@ -134,6 +129,9 @@ stage_operator() {
     --wait --timeout 3m "${arguments[@]}" --hide-notes
   show kubectl get pods -n "$release_namespace" -l "app.kubernetes.io/instance=$release"
 }
+
+# Somebody else's server has a certificate of somebody else's authority, or none.
+database_manifest() { if [[ -n $own_database ]]; then cat "$friday/database.yaml"; else sed '/tls:/d' "$friday/database.yaml"; fi; }
 
 # A role of its own for pgrail, with no more than it needs, and the Secret that the ProtectedDatabase names.
 stage_login() {
