@@ -1,0 +1,163 @@
+#!/usr/bin/env bash
+# smoke.sh: shows that the cluster does what the end-to-end tests rely on, and leaves nothing behind, not even after
+# a SIGKILL of everything. Needs root. Its last line counts.
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+unset PGRAIL_KUBECONFIG
+name=smoke-$$
+other=smoke-b-$$
+passed=0 failed=0
+work=$(mktemp -d)
+trap '"$cluster_dir/down.sh" --name "$name"; "$cluster_dir/down.sh" --name "$other"; rm -rf "$work"' EXIT
+
+# check WHAT COMMAND...: passes when the command succeeds; otherwise shows its output.
+check() {
+  local what=$1 began=$SECONDS; shift
+  if "$@" >"$work/output" 2>&1; then
+    passed=$((passed + 1)); printf 'ok      %s (%s s)\n' "$what" "$((SECONDS - began))"
+  else
+    failed=$((failed + 1)); printf 'FAILED  %s\n' "$what"; tail -n 40 "$work/output" | sed 's/^/        /'
+  fi
+}
+
+up() { "$cluster_dir/up.sh" --node --owner $$ --name "$1" >"$work/$1.env"; }
+
+# restricted_job NAMESPACE NAME SCRIPT: runs the script in a pod as restricted as pods come, of an arbitrary user.
+restricted_job() {
+  kubectl --namespace "$1" apply -f - <<J
+apiVersion: batch/v1
+kind: Job
+metadata: {name: $2}
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      securityContext: {runAsNonRoot: true, runAsUser: 1000650000, seccompProfile: {type: RuntimeDefault}}
+      volumes:
+        - {name: tmp, emptyDir: {}}
+        - {name: scratch, ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}}}
+        - {name: superuser, secret: {secretName: postgres-superuser, optional: true}}
+        - {name: tls, secret: {secretName: postgres-tls, optional: true}}
+      containers:
+        - name: script
+          image: pgrail.dev/postgresql:18
+          command: [bash, -euxc]
+          args: [$(jq --raw-input --slurp . <<<"$3")]
+          securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+          volumeMounts:
+            - {name: tmp, mountPath: /tmp}
+            - {name: scratch, mountPath: /scratch}
+            - {name: superuser, mountPath: /superuser}
+            - {name: tls, mountPath: /tls}
+J
+  finished "$1" "$2"
+}
+finished() {
+  until_ok 60 settled "$1" "$2" || true
+  kubectl --namespace "$1" logs "job/$2" || kubectl --namespace "$1" describe pods
+  kubectl --namespace "$1" wait --for=condition=Complete --timeout=0s "job/$2"
+}
+settled() { kubectl --namespace "$1" get job "$2" -o jsonpath='{.status.conditions[*].type}' | grep -E 'Complete|Failed'; }
+
+secret() { kubectl --namespace smoke get secret "$1" -o jsonpath="{.data.$2}" | base64 -d; }
+
+s3_keeps_an_object() {
+  local address
+  address=$(kubectl --namespace smoke get service s3 -o jsonpath='{.spec.clusterIP}')
+  head -c 5000000 /dev/urandom >"$work/object"
+  local curl=(curl --silent --show-error --fail --max-time 30 --aws-sigv4 aws:amz:us-east-1:s3
+    --user "$(secret s3 AWS_ACCESS_KEY_ID):$(secret s3 AWS_SECRET_ACCESS_KEY)")
+  "${curl[@]}" --upload-file "$work/object" "http://$address:9000/backups/a/b"
+  "${curl[@]}" --output "$work/back" "http://$address:9000/backups/a/b"
+  cmp "$work/object" "$work/back"
+  # And not to whoever asks.
+  ! curl --silent --fail --max-time 30 "http://$address:9000/backups/a/b" --output /dev/null
+}
+
+cronjob_fires_by_hand() {
+  kubectl --namespace smoke create cronjob tick --image pgrail.dev/pause:1 --schedule '0 0 1 1 *' --dry-run=client -o json -- /busybox true |
+    jq '.spec.jobTemplate.spec.template.spec |= (.securityContext = {runAsNonRoot: true, seccompProfile: {type: "RuntimeDefault"}} |
+      .containers[0].securityContext = {allowPrivilegeEscalation: false, capabilities: {drop: ["ALL"]}})' | kubectl apply -f -
+  kubectl --namespace smoke create job --from cronjob/tick tick-now
+  finished smoke tick-now
+}
+
+privileged_pod_is_refused() { ! kubectl --namespace smoke run bad --image pgrail.dev/pause:1 --privileged; }
+
+pod_reaches_the_host() {
+  printf 'from the host\n' | timeout 60 busybox nc -l -s "$PGRAIL_CLUSTER_HOST" -p 15999 &
+  restricted_job smoke host "[[ \$(cat </dev/tcp/$PGRAIL_CLUSTER_HOST/15999) == 'from the host' ]]"
+}
+
+apiserver_comes_back() {
+  "$cluster_dir/component.sh" --name "$name" stop apiserver
+  ! kubectl get --raw /readyz --request-timeout 2s || return 1
+  "$cluster_dir/component.sh" --name "$name" start apiserver
+  until_ok 30 kubectl get --raw /readyz --request-timeout 2s
+  kubectl --namespace smoke get secret s3
+}
+
+volume_goes_with_its_claim() {
+  kubectl --namespace smoke delete job job postgres host >/dev/null
+  until_ok 30 only_two_volumes
+}
+only_two_volumes() { [[ $(kubectl get pv -o name | wc -l) == 2 && $(find "$run/node/volumes" -mindepth 1 -maxdepth 1 | wc -l) == 2 ]]; }
+
+nothing_left_of() { # NAME LINK
+  local found=0
+  [[ ! -e $(run_dir "$1") ]] || { echo "the folder $(run_dir "$1")"; found=1; }
+  nothing_runs "$(run_dir "$1")" || { echo "processes $(processes_of "$(run_dir "$1")" | xargs)"; found=1; }
+  ! grep -F "$(run_dir "$1")" /proc/self/mounts || { echo "mounts"; found=1; }
+  ! ip link show "$2" 2>/dev/null || { echo "the link $2"; found=1; }
+  ! ip route | grep "$2" || { echo "a route"; found=1; }
+  ! compgen -G "/sys/fs/cgroup/*/pgrail-$1" || { echo "cgroups"; found=1; }
+  ! grep -lzF "$(run_dir "$1")" /proc/[0-9]*/cmdline 2>/dev/null || { echo "processes by command line"; found=1; }
+  return $found
+}
+link_of() { printf 'pgrail%s' "$(sed -n 's/^slot=//p' "$(run_dir "$1")/settings")"; }
+
+kill_everything() {
+  local pid
+  read -r pid _ <"$run/supervisor.pid"
+  { echo "$pid"; processes_of "$run"; } | xargs kill -KILL 2>/dev/null || true
+  until_ok 10 nothing_runs "$run"
+}
+
+"$cluster_dir/requirements.sh" node
+"$cluster_dir/requirements.sh" image
+command -v jq >/dev/null || missing jq
+command -v curl >/dev/null || missing curl
+
+check "a node comes up" up "$name"
+# shellcheck source=/dev/null
+source "$work/$name.env"
+run=$(run_dir "$name") link=$(link_of "$name")
+check "helm works" "$HELM" version
+check "helm reaches the cluster" "$HELM" list --all-namespaces
+check "PostgreSQL and S3 come up as restricted pods" "$cluster_dir/workloads/up.sh" --name "$name" smoke postgres s3
+check "a restricted Job of an arbitrary user completes, with a scratch volume" restricted_job smoke job \
+  'id; ! touch /x; touch /tmp/x /scratch/x; getent hosts kubernetes.default.svc; getent hosts s3; exec 3<>/dev/tcp/s3/9000'
+check "PostgreSQL answers over TLS by its Service's name" restricted_job smoke postgres \
+  'export PGPASSWORD=$(cat /superuser/password); [[ $(psql "host=postgres.smoke.svc user=postgres dbname=postgres sslmode=verify-full sslrootcert=/tls/ca.crt" -Atc "show server_version_num") == 18* ]]'
+check "S3 keeps an object, reached from this machine" s3_keeps_an_object
+check "a CronJob fires by hand" cronjob_fires_by_hand
+check "Pod Security refuses a privileged pod" privileged_pod_is_refused
+check "a pod reaches this machine" pod_reaches_the_host
+check "volumes go with their claims" volume_goes_with_its_claim
+check "the apiserver goes down and comes back with what it knew" apiserver_comes_back
+check "a second node comes up beside it" up "$other"
+other_link=$(link_of "$other")
+check "the second has a state of its own" bash -c "source '$work/$other.env'; ! kubectl get namespace smoke && kubectl get node node1"
+check "the first still answers" kubectl --namespace smoke get pods
+check "the second goes" "$cluster_dir/down.sh" --name "$other"
+check "nothing of the second is left" nothing_left_of "$other" "$other_link"
+check "the first lives on" s3_keeps_an_object
+check "everything is killed" kill_everything
+check "it comes up again over the leftovers" up "$name"
+link=$(link_of "$name")
+check "it is a fresh one" bash -c "source '$work/$name.env'; ! kubectl get namespace smoke"
+check "it goes" "$cluster_dir/down.sh" --name "$name"
+check "nothing is left" nothing_left_of "$name" "$link"
+printf '%s passed, %s failed\n' "$passed" "$failed"
+(( failed == 0 ))
