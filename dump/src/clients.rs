@@ -14,7 +14,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::Reason;
+use crate::{Reason, connection::Environment, secrets::Redactor};
 
 /// How many of a program's last lines are kept for the message.
 const LAST_LINES: usize = 20;
@@ -98,6 +98,8 @@ fn reason_in(text: &str) -> Option<Reason> {
         ("permission denied", Reason::PermissionDenied),
         ("must be owner", Reason::PermissionDenied),
         ("due to lock timeout", Reason::LockTimeout),
+        // How pg_dump limits its wait for a lock; for its other statements it lifts every timeout.
+        ("due to statement timeout", Reason::LockTimeout),
         ("password authentication failed", Reason::AuthenticationFailed),
         ("no pg_hba.conf entry", Reason::AuthenticationFailed),
         ("role \"", Reason::AuthenticationFailed),
@@ -121,7 +123,7 @@ impl ClientTools {
             let shown = program.display().to_string();
             let mut command = Command::new(&program);
             command.arg("--version");
-            let output = plain(&mut command, &[])
+            let output = plain(&mut command, None)
                 .stdin(Stdio::null())
                 .output()
                 .await
@@ -155,7 +157,7 @@ impl ClientTools {
         &self,
         name: &'static str,
         arguments: impl IntoIterator<Item = S>,
-        environment: &[(String, String)],
+        environment: Option<&Environment>,
         input: bool,
         output: bool,
     ) -> Result<Running, ToolError> {
@@ -172,13 +174,15 @@ impl ClientTools {
             .map_err(|source| ToolError::Start { program: program.display().to_string(), source })?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let errors = child.stderr.take().map(|stderr| tokio::spawn(last_lines(stderr)));
-        Ok(Running { program: name, child, errors, input, output })
+        let secrets = environment.map(|environment| environment.secrets.clone()).unwrap_or_default();
+        Ok(Running { program: name, child, errors, secrets, input, output })
     }
 }
 
 /// An environment of its own: nothing of the agent's (its store's credentials, stray `PG…` variables) reaches the program.
-fn plain<'a>(command: &'a mut Command, environment: &[(String, String)]) -> &'a mut Command {
-    command.env_clear().env("LC_ALL", "C").env("HOME", "/nonexistent").envs(environment.iter().map(|(key, value)| (key, value)));
+fn plain<'a>(command: &'a mut Command, environment: Option<&Environment>) -> &'a mut Command {
+    let variables = environment.iter().flat_map(|environment| &environment.variables);
+    command.env_clear().env("LC_ALL", "C").env("HOME", "/nonexistent").envs(variables.map(|(key, value)| (key, value)));
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);
     }
@@ -190,6 +194,7 @@ pub(crate) struct Running {
     program: &'static str,
     child: Child,
     errors: Option<JoinHandle<String>>,
+    secrets: Redactor,
     pub(crate) input: Option<ChildStdin>,
     pub(crate) output: Option<ChildStdout>,
 }
@@ -208,7 +213,7 @@ impl Running {
         drop(self.input.take());
         let status = self.child.wait().await.map_err(|source| self.pipe_error(source))?;
         let last_lines = match self.errors.take() {
-            Some(errors) => errors.await.unwrap_or_default(),
+            Some(errors) => self.secrets.clean(&errors.await.unwrap_or_default()),
             None => String::new(),
         };
         if status.success() {

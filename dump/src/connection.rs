@@ -10,6 +10,8 @@ use crate::{Reason, secrets::Redactor};
 /// What pg_dump is given to connect with: never arguments, which every process of the machine can read.
 pub(crate) struct Environment {
     pub(crate) variables: Vec<(String, String)>,
+    /// What must not come back in what a program says.
+    pub(crate) secrets: Redactor,
     /// libpq takes the certificate authority as a file only.
     _ca_file: Option<NamedTempFile>,
 }
@@ -25,7 +27,7 @@ impl Environment {
             }
         };
         let variables = settings.libpq_environment(ca_file.as_ref().map(NamedTempFile::path), Some(reached));
-        Ok(Self { variables, _ca_file: ca_file })
+        Ok(Self { variables, secrets: secrets(settings), _ca_file: ca_file })
     }
 }
 

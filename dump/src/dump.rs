@@ -213,7 +213,7 @@ fn start_pg_dump(request: &DumpRequest, prepared: &Prepared, environment: &Envir
         "--no-password".to_owned(),
     ];
     arguments.extend(request.filter.arguments());
-    prepared.tools.start("pg_dump", arguments, &environment.variables, false, true)
+    prepared.tools.start("pg_dump", arguments, Some(environment), false, true)
 }
 
 async fn pump(

@@ -57,13 +57,13 @@ pub(crate) struct Decoder {
 impl Decoder {
     /// Starts both. With `count` the rows of every table are counted, else everything is decoded to nowhere.
     pub(crate) fn start(tools: &ClientTools, count: bool) -> Result<Self, ToolError> {
-        let mut list = tools.start("pg_restore", ["--format=custom", "--list"], &[], true, true)?;
+        let mut list = tools.start("pg_restore", ["--format=custom", "--list"], None, true, true)?;
         let data_arguments: &[&str] = if count {
             &["--format=custom", "--data-only", "--file=-"]
         } else {
             &["--format=custom", "--file=/dev/null"]
         };
-        let mut data = tools.start("pg_restore", data_arguments, &[], true, count)?;
+        let mut data = tools.start("pg_restore", data_arguments, None, true, count)?;
         let contents = tokio::spawn(read_contents(list.output.take()));
         let rows = count.then(|| tokio::spawn(read_rows(data.output.take())));
         let (list_input, data_input) = (list.input.take(), data.input.take());

@@ -74,6 +74,11 @@ pub fn stores() -> Vec<TestStore> {
 }
 
 impl TestStore {
+    /// A store that the test made itself.
+    pub fn at(store: Store, settings: StoreSettings, files: PathBuf) -> Self {
+        Self { kind: "own", store, settings, files, _root: None }
+    }
+
     /// Every file of the store, relative to its prefix; the S3 server's own bookkeeping left out.
     pub fn list_files(&self) -> Vec<String> {
         fn walk(base: &Path, folder: &Path, found: &mut Vec<String>) {
