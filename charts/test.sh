@@ -1,0 +1,170 @@
+#!/usr/bin/env bash
+# Tests of the chart, of what is made from it, and of the alerts and the dashboard it carries. No cluster needed.
+# The last line is `N passed, N failed`. Helm and kubectl: from PATH or HELM, or built by e2e/cluster/tools.sh.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+HELM=${HELM:-$(command -v helm || printf '%s/helm' "$(e2e/cluster/tools.sh helm)")}
+kubectl=$(command -v kubectl || printf '%s/kubectl' "$(e2e/cluster/tools.sh kube)")
+export HELM
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+passed=0 failed=0
+
+# check NAME COMMAND...: one test.
+check() {
+  local name=$1 output; shift
+  if output=$("$@" 2>&1); then
+    passed=$((passed + 1))
+    printf 'ok    %s\n' "$name"
+  else
+    failed=$((failed + 1))
+    printf 'FAIL  %s\n' "$name"
+    tail -n 20 <<<"$output" | sed 's/^/      /'
+  fi
+}
+not() { ! "$@"; }
+
+chart=charts/pgrail
+render() { "$HELM" template pgrail "$chart" --namespace pgrail-system "$@"; }
+# Rendered once each; the tests read the files.
+render >"$scratch/default"
+for values in charts/testdata/*.yaml; do
+  render --values "$values" >"$scratch/$(basename "$values" .yaml)"
+done
+# document FILE KIND NAME: one object of a rendering.
+document() {
+  awk -v RS='---\n' -v kind="kind: $2\n" -v name="\n  name: $3\n" 'index($0, kind) && index($0, name)' "$scratch/$1"
+}
+# Not grep -q: it would leave before awk is done, and that counts as a failure.
+holds() { document "$1" "$2" "$3" | grep -F -- "$4" >/dev/null; }
+objects() { grep -c "^kind: $2\$" "$scratch/$1"; }
+count_is() { [[ $(objects "$1" "$2") == "$3" ]] || { echo "$2: $(objects "$1" "$2"), expected $3"; return 1; }; }
+# verbs FILE KIND NAME RESOURCE: the verbs of the rule on one resource.
+verbs() {
+  document "$1" "$2" "$3" | awk -v resource="$4" '
+    /^ *- apiGroups:/ { of = 0 }
+    /resources:/ && $0 ~ "[[ ,]" resource "[],]" { of = 1 }
+    $0 ~ "^ *- " resource "$" { of = 1 }
+    /verbs:/ && of { sub(/.*verbs: */, ""); print; of = 0 }'
+}
+verbs_are() { [[ $(verbs "$1" "$2" "$3" "$4") == "$5" ]] || { echo "$4: $(verbs "$1" "$2" "$3" "$4"), expected $5"; return 1; }; }
+
+check "the chart carries what it is made from, and kustomize's base is its rendering" charts/sync.sh --check
+check "lint, default values" "$HELM" lint --strict "$chart"
+for values in charts/testdata/*.yaml; do
+  check "lint, $(basename "$values")" "$HELM" lint --strict "$chart" --values "$values"
+done
+check "a package can be made" "$HELM" package "$chart" --destination "$scratch/package"
+check "a packaged chart has the CRDs" bash -c "'$HELM' template pgrail '$scratch'/package/pgrail-*.tgz | grep -q '^  name: tableguards.pgrail.dev'"
+
+# CRDs
+check "CRDs are installed" count_is default CustomResourceDefinition 7
+check "CRDs outlive the release" holds default CustomResourceDefinition tableguards.pgrail.dev "helm.sh/resource-policy: keep"
+check "crds.keep=false lets them go" not grep -q resource-policy "$scratch/minimal-rights"
+check "crds.keep=false still installs them" count_is minimal-rights CustomResourceDefinition 7
+check "crds.install=false leaves them out" count_is one-namespace CustomResourceDefinition 0
+check "annotations of CRDs" holds everything CustomResourceDefinition tableguards.pgrail.dev "argocd.argoproj.io/sync-options: ServerSideApply=true"
+same_schema() {
+  document default CustomResourceDefinition "$1" | sed -n '/^spec:/,$p' | sed -e :a -e '/^\n*$/{$d;N;ba' -e '}' >"$scratch/rendered"
+  sed -n '/^spec:/,$p' "crds/yaml/$1.yaml" | diff - "$scratch/rendered"
+}
+for crd in crds/yaml/*.yaml; do
+  check "the schema of $(basename "$crd" .yaml) is rendered as it is" same_schema "$(basename "$crd" .yaml)"
+done
+
+# Rights
+check "no wildcard in any right" not grep -nE "(apiGroups|resources|verbs): *\[.*[*]|^ *- ['\"]?[*]['\"]?$" "$scratch/default"
+check "Secrets: get, nothing else" verbs_are default ClusterRole pgrail-operator secrets "[get]"
+check "finalizers are patched on guards" verbs_are default ClusterRole pgrail-operator tableguards "$(printf '[get, list, watch]\n[patch]')"
+check "exemptions can be read by the operator, not made" verbs_are default ClusterRole pgrail-operator guardexemptions "[get, list, watch]"
+check "every rule of the operator has its reason above it" bash -c "
+  sed -n '/define \"pgrail.rules\"/,/end -/p' $chart/templates/_helpers.tpl | awk '/^- apiGroups/ { if (last !~ /^#/) exit 1 } { last = \$0 }'"
+check "view reads, exemptions too" verbs_are default ClusterRole pgrail-view guardexemptions "[get, list, watch]"
+check "view is aggregated" holds default ClusterRole pgrail-view 'rbac.authorization.k8s.io/aggregate-to-view: "true"'
+check "edit is aggregated" holds default ClusterRole pgrail-edit 'rbac.authorization.k8s.io/aggregate-to-edit: "true"'
+check "edit cannot break glass" not holds default ClusterRole pgrail-edit guardexemptions
+check "breaking glass is a role of its own" verbs_are default ClusterRole pgrail-break-glass guardexemptions "[get, list, watch, create, delete]"
+check "breaking glass is aggregated to nothing" not holds default ClusterRole pgrail-break-glass aggregate-to
+check "breaking glass is bound to nobody" bash -c "! awk -v RS='---\n' '/RoleBinding/ && /break-glass/' '$scratch/default' | grep ."
+check "rbac.aggregate=false" not grep -q aggregate-to "$scratch/one-namespace"
+check "one namespace: rights on Secrets there" verbs_are one-namespace Role pgrail-operator secrets "[get]"
+check "one namespace: the Role is in it" holds one-namespace Role pgrail-operator "namespace: shop"
+check "one namespace: none on the cluster's Secrets" not holds one-namespace ClusterRole pgrail-operator secrets
+check "one namespace: bound there" holds one-namespace RoleBinding pgrail-operator "namespace: shop"
+check "one namespace: the operator is told" holds one-namespace Deployment pgrail "PGRAIL_WATCH_NAMESPACE"
+check "all namespaces: the operator is not told of one" not holds default Deployment pgrail "PGRAIL_WATCH_NAMESPACE"
+check "rbac.create=false" bash -c "! grep -qE '^kind: (Cluster)?Role' '$scratch/minimal-rights'"
+check "a given service account is used" holds minimal-rights Deployment rail "serviceAccountName: prepared"
+check "a given service account is not made" count_is minimal-rights ServiceAccount 0
+
+# The pod
+for line in "runAsNonRoot: true" "type: RuntimeDefault" "allowPrivilegeEscalation: false" "readOnlyRootFilesystem: true" \
+  "drop: [ALL]" "image: \"ghcr.io/pgrail/pgrail:$(sed -n 's/^appVersion: "\(.*\)"/\1/p' $chart/Chart.yaml)\"" "args: [operator]" \
+  "path: /healthz" "path: /readyz" "memory: 128Mi" "cpu: 20m" "fieldPath: metadata.name}"; do
+  check "pod: $line" holds default Deployment pgrail "$line"
+done
+check "the digest wins over the tag" holds minimal-rights Deployment rail "pgrail@sha256:0123456789abcdef"
+check "the Jobs' image is the operator's" bash -c "[[ \$(grep -c 'registry.example.com:5000/pgrail:1.2.3' '$scratch/everything') == 2 ]]"
+check "allowed hosts in one variable" holds everything Deployment pgrail 'value: "*.rds.amazonaws.com,10.20.0.0/16"'
+check "a stricter security context adds, and takes nothing away" bash -c "grep -q 'runAsUser: 1000' '$scratch/everything' && grep -q 'runAsNonRoot: true' '$scratch/everything'"
+check "appVersion is the program's version" grep -qx "version = \"$(sed -n 's/^appVersion: "\(.*\)"/\1/p' $chart/Chart.yaml)\"" Cargo.toml
+
+# What is off unless asked for
+for kind in ServiceMonitor PrometheusRule NetworkPolicy PodDisruptionBudget ConfigMap; do
+  check "$kind is off by default" count_is default "$kind" 0
+  check "$kind can be had" count_is everything "$kind" 1
+done
+# shellcheck disable=SC2016
+check "alerts keep their own templates" holds everything PrometheusRule pgrail '{{ $labels.namespace }}/{{ $labels.name }} is not enforced'
+check "metrics keep their own namespace label" holds everything ServiceMonitor pgrail "honorLabels: true"
+
+# Values that must be refused, each by the schema and by name.
+refused() {
+  local field=$1 output; shift
+  if output=$(render "$@" 2>&1 >/dev/null); then echo "accepted"; return 1; fi
+  grep -qF -- "$field" <<<"$output" || { echo "refused, but without naming $field: $output"; return 1; }
+}
+check "refused: a misspelt key" refused replica --set replica=2
+check "refused: a misspelt key further down" refused tags --set image.tags=1
+check "refused: a word for a number" refused replicas --set replicas=two
+check "refused: an unknown pull policy" refused pullPolicy --set image.pullPolicy=Sometimes
+check "refused: a tag that is an image" refused tag --set image.tag=pgrail:1
+check "refused: a short digest" refused digest --set image.digest=sha256:abc
+check "refused: running as root" refused runAsNonRoot --set podSecurityContext.runAsNonRoot=false
+check "refused: no service account at all" refused serviceAccount --set serviceAccount.create=false
+check "refused: a namespace with capitals" refused watchNamespace --set watchNamespace=Shop
+check "refused: a host with a blank" refused allowedHosts --set 'allowedHosts={a b}'
+check "refused: memory that is no quantity" refused memory --set resources.limits.memory=much
+check "refused: an interval without a unit" refused interval --set-string serviceMonitor.interval=30
+check "refused: a port out of range" refused port --set service.port=70000
+
+# Kustomize
+kustomizes() { "$kubectl" kustomize "$1" >"$scratch/kustomized" && grep -q '^kind: Deployment' "$scratch/kustomized"; }
+check "kustomize: the base" kustomizes deploy/kustomize/base
+check "kustomize: the base has the CRDs" bash -c "[[ \$(grep -c '^kind: CustomResourceDefinition' '$scratch/kustomized') == 7 ]]"
+check "kustomize: nothing speaks of Helm" not grep -qi helm "$scratch/kustomized"
+check "kustomize: one namespace" kustomizes deploy/kustomize/overlays/namespaced
+one_namespace() {
+  awk -v RS='---\n' '/kind: Cluster/ && /\n  name: pgrail-operator\n/' "$scratch/kustomized" | not grep . &&
+    awk -v RS='---\n' '/kind: Role\n/ && /\n  name: pgrail-operator\n/ && /\n  namespace: shop\n/' "$scratch/kustomized" | grep -q secrets
+}
+check "kustomize: one namespace has no rights on the cluster's Secrets" one_namespace
+
+# Alerts and dashboard speak of metrics that the operator has.
+names_exist() {
+  local name unknown=0
+  while read -r name; do
+    name=${name#pgrail_}
+    name=$(sed -E 's/_(total|bucket|sum|count)$//; s/_seconds$//' <<<"$name")
+    grep -qF "\"$name\"" operator/src/operator/metrics.rs || { echo "no metric pgrail_$name"; unknown=1; }
+  done < <(grep -ohE 'pgrail_[a-z_]+' "$@" | sort -u)
+  return "$unknown"
+}
+check "the alerts' metrics exist" names_exist deploy/alerts/pgrail.yaml
+check "the dashboard's metrics exist" names_exist deploy/dashboards/pgrail.json
+check "a metric that does not exist is found" not names_exist <(echo "pgrail_no_such_thing_total")
+check "the dashboard is JSON" python3 -m json.tool deploy/dashboards/pgrail.json
+
+printf '%s passed, %s failed\n' "$passed" "$failed"
+(( failed == 0 ))
