@@ -211,3 +211,6 @@ fn embedded_v4(address: Ipv6Addr) -> Ipv4Addr {
     let [.., a, b, c, d] = address.octets();
     Ipv4Addr::new(a, b, c, d)
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,3 +153,6 @@ fn value<'keys>(keys: &'keys BTreeMap<String, Vec<u8>>, key: &'static str) -> Re
     }
     Ok((!text.is_empty()).then_some(text))
 }
+
+#[cfg(test)]
+mod tests;

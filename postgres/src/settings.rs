@@ -273,3 +273,6 @@ pub const LIBPQ_VARIABLES: &[&str] = &[
     "PGTZ",
     "PGUSER",
 ];
+
+#[cfg(test)]
+mod tests;

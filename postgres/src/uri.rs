@@ -301,3 +301,6 @@ fn decode(text: &str) -> Result<String, UriError> {
 fn hexadecimal(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+use std::time::Duration;
+
+use pgrail_postgres::{AddressPolicy, AllowedHosts, ConnectError, connect, connect_within, resolve};
+use pgrail_testing::for_each_server;
+
+use crate::{of_uri, settings, text};
+
+#[tokio::test]
+async fn a_session_is_ours_and_says_so() {
+    for_each_server(async |server| {
+        let database = server.database("connect").await;
+        let connection = connect(&of_uri(&database.uri)).await.unwrap();
+        assert_eq!(text(&connection, "SELECT current_database()::text").await, database.name);
+        assert_eq!(text(&connection, "SHOW application_name").await, "pgrail");
+        assert_eq!(connection.reached().address, Some("127.0.0.1".parse().unwrap()));
+        assert!(connection.reached().encrypted, "prefer takes TLS where it is offered");
+        drop(connection);
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dropped_session_ends_in_the_middle_of_a_statement_too() {
+    for_each_server(async |server| {
+        let watcher = connect(&settings(&server)).await.unwrap();
+        let connection = connect(&settings(&server)).await.unwrap();
+        let process: i32 = connection.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        {
+            let statement = connection.batch_execute("SELECT pg_sleep(600)");
+            tokio::pin!(statement);
+            // Sent once it is seen to run.
+            let running = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND state = 'active'";
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut statement => panic!("the statement ended: {result:?}"),
+                    rows = watcher.query_one(running, &[&process]) => if rows.unwrap().get::<_, i64>(0) == 1 { break },
+                }
+            }
+        }
+        // The server notices when it next looks at the socket.
+        watcher.execute("SELECT pg_cancel_backend($1)", &[&process]).await.unwrap();
+        drop(connection);
+        let there = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1";
+        tokio::time::timeout(Duration::from_secs(30), async {
+            while watcher.query_one(there, &[&process]).await.unwrap().get::<_, i64>(0) != 0 {}
+        })
+        .await
+        .expect("the session to end");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_is_noticed() {
+    for_each_server(async |server| {
+        let watcher = connect(&settings(&server)).await.unwrap();
+        let connection = connect(&settings(&server)).await.unwrap();
+        let process: i32 = connection.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        watcher.execute("SELECT pg_terminate_backend($1)", &[&process]).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), connection.closed()).await.expect("the end to be noticed");
+        assert!(connection.is_closed());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_statement_can_be_cancelled_with_and_without_tls() {
+    for_each_server(async |server| {
+        for mode in [pgrail_postgres::TlsMode::Disable, pgrail_postgres::TlsMode::Require] {
+            let mut settings = settings(&server);
+            settings.tls = mode;
+            let connection = connect(&settings).await.unwrap();
+            let statement = connection.batch_execute("SELECT pg_sleep(600)");
+            tokio::pin!(statement);
+            // A request that comes before the statement runs is lost, so it is made again.
+            let error = loop {
+                tokio::select! {
+                    biased;
+                    result = &mut statement => break result.unwrap_err(),
+                    cancelled = connection.cancel() => cancelled.unwrap(),
+                }
+            };
+            assert_eq!(error.code().unwrap().code(), "57014");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_allowed_addresses_are_connected_to() {
+    for_each_server(async |server| {
+        let mut settings = settings(&server);
+        settings.host = "localhost".into();
+        let strict = AddressPolicy::operator(vec![], AllowedHosts::default());
+        let error = connect_within(&settings, &strict).await.expect_err("loopback is refused");
+        assert!(matches!(error, ConnectError::HostNotAllowed(_)));
+        assert_eq!(error.reason(), "HostNotAllowed");
+
+        let lifted = AddressPolicy::operator(vec![], AllowedHosts::parse(["127.0.0.0/8"]).unwrap());
+        assert_eq!(resolve(&settings, &lifted).await.unwrap(), ["127.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
+        assert!(connect_within(&settings, &lifted).await.is_ok());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_name_is_looked_up_where_one_is_given() {
+    for_each_server(async |server| {
+        let mut settings = settings(&server);
+        settings.host = "shop-rw".into();
+        settings.lookup = Some("localhost".into());
+        assert!(connect(&settings).await.is_ok());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_reached() {
+    for_each_server(async |server| {
+        let database = server.database("connect").await;
+        let client = database.connect().await;
+        let folder: String = client.query_one("SHOW unix_socket_directories", &[]).await.unwrap().get(0);
+        let mut settings = of_uri(&database.uri);
+        settings.host = folder;
+        let connection = connect(&settings).await.unwrap();
+        assert_eq!((connection.reached().address, connection.reached().encrypted), (None, false));
+        assert_eq!(text(&connection, "SELECT coalesce(inet_server_addr()::text, 'local')").await, "local");
+    })
+    .await;
+}

@@ -1,0 +1,211 @@
+use std::time::{Duration, Instant};
+
+use pgrail_postgres::{AuthenticationProblem, ConnectError, Password, Stage, TlsMode, connect};
+use pgrail_testing::for_each_server;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::{fails, of_uri, settings, texts};
+
+#[tokio::test]
+async fn nothing_listens() {
+    // A port that was free a moment ago, and is not handed out again so soon.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let error = fails(&of_uri(&format!("postgres://u:p@127.0.0.1:{port}/d")), "ConnectionRefused").await;
+    assert!(matches!(error, ConnectError::Refused(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn no_socket_file() {
+    let error = fails(&of_uri("postgres://u:p@%2Fnonexistent/d"), "ConnectionRefused").await;
+    assert!(matches!(error, ConnectError::Refused(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_name_does_not_resolve() {
+    // `.invalid` is reserved never to resolve.
+    fails(&of_uri("postgres://u:p@database.invalid/d"), "NameResolution").await;
+}
+
+#[tokio::test]
+async fn silence_is_a_timeout_wherever_it_falls() {
+    for (mode, stage) in [(TlsMode::Prefer, Stage::Encrypting), (TlsMode::Disable, Stage::LoggingIn)] {
+        // Accepts by the backlog and never says a word.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut settings = of_uri(&format!("postgres://u:p@{}/d", listener.local_addr().unwrap()));
+        settings.connect_timeout = Duration::from_millis(300);
+        settings.tls = mode;
+        let began = Instant::now();
+        let error = fails(&settings, "Timeout").await;
+        assert!(matches!(error, ConnectError::Timeout { stage: found, .. } if found == stage), "{error:?}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(error.to_string().starts_with("no answer within 300 ms while "), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password() {
+    for_each_server(async |server| {
+        let mut settings = settings(&server);
+        settings.password = Some(Password::new("Geheimnis"));
+        let error = fails(&settings, "AuthenticationFailed").await;
+        assert!(matches!(error, ConnectError::Authentication(AuthenticationProblem::Rejected)), "{error:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unknown_role_and_one_that_pg_hba_rejects() {
+    for_each_server(async |server| {
+        for role in ["nobody_there", "hba_rejected"] {
+            let mut settings = settings(&server);
+            settings.user = role.into();
+            let error = fails(&settings, "AuthenticationFailed").await;
+            assert!(
+                matches!(error, ConnectError::Authentication(AuthenticationProblem::Rejected)),
+                "{role}: {error:?}"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_password_is_missing() {
+    for_each_server(async |server| {
+        for role in ["postgres", "hba_md5", "hba_cleartext"] {
+            let mut settings = settings(&server);
+            settings.user = role.into();
+            settings.password = None;
+            let error = fails(&settings, "AuthenticationFailed").await;
+            assert!(
+                matches!(error, ConnectError::Authentication(AuthenticationProblem::PasswordMissing)),
+                "{role}: {error:?}"
+            );
+        }
+        let mut settings = settings(&server);
+        settings.user = "hba_trust".into();
+        settings.password = None;
+        assert!(connect(&settings).await.is_ok(), "trust asks for none");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn md5_still_logs_in() {
+    for_each_server(async |server| {
+        let mut settings = settings(&server);
+        settings.user = "hba_md5".into();
+        assert!(connect(&settings).await.is_ok());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_database_is_missing() {
+    for_each_server(async |server| {
+        let settings = settings(&server).with_database("never_created");
+        assert!(matches!(fails(&settings, "DatabaseMissing").await, ConnectError::DatabaseMissing));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_role_may_not_connect() {
+    for_each_server(async |server| {
+        let database = server.database("connect").await;
+        let client = database.connect().await;
+        client.batch_execute(&format!("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", database.name)).await.unwrap();
+        let mut settings = of_uri(&database.uri);
+        settings.user = "hba_trust".into();
+        let error = fails(&settings, "AuthenticationFailed").await;
+        assert!(matches!(error, ConnectError::Authentication(AuthenticationProblem::NotPermitted)), "{error:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_connection_is_left() {
+    for_each_server(async |server| {
+        let database = server.database("connect").await;
+        let client = database.connect().await;
+        let role = server.role_name("connect");
+        client
+            .batch_execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'Geheimnis' CONNECTION LIMIT 1"))
+            .await
+            .unwrap();
+        let settings = of_uri(&database.uri_for(&role, "Geheimnis"));
+        let held = connect(&settings).await.unwrap();
+        assert!(matches!(fails(&settings, "TooManyConnections").await, ConnectError::TooManyConnections));
+        drop(held);
+        database.finish().await;
+        pgrail_testing::connect(&server.uri).await.batch_execute(&format!("DROP ROLE {role}")).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_database_takes_no_logins() {
+    for_each_server(async |server| {
+        let database = server.database("connect").await;
+        let admin = pgrail_testing::connect(&server.uri).await;
+        admin.batch_execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", database.name)).await.unwrap();
+        let error = fails(&of_uri(&database.uri), "ConnectionRefused").await;
+        assert!(matches!(error, ConnectError::NotReady), "{error:?}");
+    })
+    .await;
+}
+
+/// Answers every connection with these bytes, once it has read something.
+async fn answering(answers: &'static [&'static [u8]]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = answer(&mut stream, answers).await;
+        }
+    });
+    format!("postgres://u:Geheimnis@{address}/d")
+}
+
+async fn answer(stream: &mut TcpStream, answers: &[&[u8]]) -> std::io::Result<()> {
+    for bytes in answers {
+        let mut buffer = [0; 1024];
+        if stream.read(&mut buffer).await? == 0 {
+            return Ok(());
+        }
+        stream.write_all(bytes).await?;
+    }
+    stream.shutdown().await
+}
+
+/// No peer that has proved nothing gets a word into our errors, whatever it says and when.
+#[tokio::test]
+async fn what_a_peer_says_before_the_login_is_through_shows_nowhere() {
+    const FATAL: &[u8] = b"E\0\0\0\x2bSFATAL\0VFATAL\0CCROOK\0Mcrooked words\0\0\0\0\0";
+    const CODE: &[u8] = b"E\0\0\0\x2cSFATAL\0VFATAL\0C28P01\0Mcrooked words\0\0\0\0\0\0";
+    let table: &[(&'static [&'static [u8]], &str)] = &[
+        (&[b"HTTP/1.1 400 crooked words\r\n\r\n"], "ConnectionRefused"),
+        (&[b"E crooked words\0"], "ConnectionRefused"),
+        (&[b""], "ConnectionRefused"),
+        (&[b"S", b"crooked words"], "TlsFailed"),
+        (&[b"N", FATAL], "ConnectionRefused"),
+        (&[b"N", CODE], "AuthenticationFailed"),
+        (&[b"N", b"crooked words, and no message at all"], "ConnectionRefused"),
+        (&[b"N", b""], "ConnectionRefused"),
+        // Password in clear, please.
+        (&[b"N", b"R\0\0\0\x08\0\0\0\x03", b"thanks"], "AuthenticationFailed"),
+        // Kerberos, please.
+        (&[b"N", b"R\0\0\0\x08\0\0\0\x02"], "AuthenticationFailed"),
+        // SASL by a mechanism of its own.
+        (&[b"N", b"R\0\0\0\x15\0\0\0\x0acrooked word\0\0"], "AuthenticationFailed"),
+    ];
+    for (answers, reason) in table {
+        let settings = of_uri(&answering(answers).await);
+        let error = tokio::time::timeout(Duration::from_secs(30), fails(&settings, reason)).await.unwrap();
+        assert!(!texts(&error).contains("crook") && !texts(&error).contains("CROOK"), "{answers:?}: {}", texts(&error));
+    }
+}
