@@ -64,13 +64,13 @@ pub async fn read(client: &Client) -> Result<Capabilities, CapabilitiesError> {
 
 /// Managed services let some roles create event triggers by means of their own. The server looks at the right before it
 /// looks for the function, so a function that cannot exist tells without creating anything.
-async fn may_create_event_triggers(client: &Client) -> Result<bool, CapabilitiesError> {
+pub(crate) async fn may_create_event_triggers(client: &Client) -> Result<bool, tokio_postgres::Error> {
     let probe = "CREATE EVENT TRIGGER pgrail_probe ON sql_drop EXECUTE FUNCTION pg_catalog.pgrail_no_such_function()";
     match client.batch_execute(probe).await {
         Ok(()) => Ok(true),
         Err(error) => match error.code() {
             Some(code) => Ok(*code == SqlState::UNDEFINED_FUNCTION),
-            None => Err(error.into()),
+            None => Err(error),
         },
     }
 }

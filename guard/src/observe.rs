@@ -6,6 +6,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio_postgres::Client;
 
+use crate::capabilities;
 use crate::catalog::{self, Catalog, CatalogError, Oid};
 use crate::configuration::Configuration;
 use crate::spec::GuardName;
@@ -71,6 +72,8 @@ pub struct LiveEventTrigger {
     pub name: String,
     /// Whether it fires whatever `session_replication_role` says.
     pub always: bool,
+    /// Whether the role may act as its owner.
+    pub owned: bool,
 }
 
 /// What of ours is in the catalog.
@@ -87,6 +90,11 @@ pub struct Live {
     pub in_recovery: bool,
     /// Whether the server counts rows; without, nothing can be enforced.
     pub track_counts: bool,
+    /// Whether the role administers a managed service, where it may have rights that PostgreSQL itself does not know.
+    pub managed_administrator: bool,
+    /// Whether the role may create event triggers.
+    #[serde(default)]
+    pub may_create_event_triggers: bool,
     /// Whether the role may create schemas here.
     pub may_create_schema: bool,
     /// Whether our configuration tables exist.
@@ -213,7 +221,11 @@ pub async fn observe(client: &Client) -> Result<Observed, ObserveError> {
         .await?;
     let observed = read(client).await;
     client.batch_execute("ROLLBACK").await?;
-    observed
+    let mut observed = observed?;
+    let live = &mut observed.live;
+    live.may_create_event_triggers = live.superuser
+        || (live.managed_administrator && !live.in_recovery && capabilities::may_create_event_triggers(client).await?);
+    Ok(observed)
 }
 
 async fn read(client: &Client) -> Result<Observed, ObserveError> {

@@ -35,7 +35,8 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Counts the attempt, which survives the abort, and fails the statement; or warns and lets it pass.
-CREATE OR REPLACE FUNCTION pgrail.verdict(p_assignment pgrail.assignment, p_code text, p_message text, p_detail text, p_hint text) RETURNS void
+CREATE OR REPLACE FUNCTION pgrail.verdict(p_assignment pgrail.assignment, p_code text, p_message text, p_detail text, p_hint text,
+                                          p_schema text DEFAULT NULL, p_table text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   guard pgrail.guard;
@@ -44,7 +45,9 @@ DECLARE
   setting text := 'pgrail.warned_' || p_assignment.id;
 BEGIN
   SELECT * INTO guard FROM pgrail.guard WHERE id = p_assignment.guard;
-  SELECT n.nspname, c.relname INTO root FROM pgrail.relation r JOIN pg_class c ON c.oid = r.rel JOIN pg_namespace n ON n.oid = c.relnamespace
+  -- A dropped table is not in the catalog any more.
+  SELECT coalesce(p_schema, n.nspname, '') AS nspname, coalesce(p_table, c.relname, '') AS relname INTO root
+    FROM pgrail.relation r LEFT JOIN pg_class c ON c.oid = r.rel LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE r.id = p_assignment.root;
   IF NOT guard.enforce AND current_setting(setting, true) = key THEN RETURN; END IF;
   PERFORM nextval(format('pgrail.blocked_%s', p_assignment.id)::regclass);
@@ -167,4 +170,42 @@ BEGIN
       'Delete in smaller batches, or ask for a GuardExemption.');
   END LOOP;
   RETURN false;
+END $$;
+
+-- DROP of a root, however it comes about, and of a partition where that is asked for. Tables are known by their numbers,
+-- partitions by the copy of our trigger that goes with them.
+CREATE OR REPLACE FUNCTION pgrail.judge_drop() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  x record;
+  a pgrail.assignment;
+BEGIN
+  FOR x IN SELECT d.objid, d.object_identity, d.schema_name, d.object_name FROM pg_event_trigger_dropped_objects() d
+           WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.object_type = 'table' AND NOT d.is_temporary LOOP
+    FOR a IN SELECT y.* FROM pgrail.relation r JOIN pgrail.assignment y ON y.root = r.id JOIN pgrail.guard g ON g.id = y.guard
+             WHERE r.rel = x.objid AND y.protect_drop ORDER BY g.enforce, g.name LOOP
+      PERFORM pgrail.verdict(a, 'PGR03', format('DROP of %s is not allowed', x.object_identity), 'The table is guarded.',
+        'Ask for a GuardExemption, or take the guard off first.', x.schema_name, x.object_name);
+    END LOOP;
+    FOR a IN
+      SELECT DISTINCT y.* FROM pg_event_trigger_dropped_objects() d
+      JOIN pgrail.relation r ON r.id = substring(d.address_names[3] FROM '^pgrail_delete_([0-9]{1,9})$')::int AND r.rel <> x.objid
+      JOIN pgrail.member m ON m.rel = r.rel AND m.effect = 'r'
+      JOIN pgrail.assignment y ON y.root = m.root
+      WHERE d.object_type = 'trigger' AND d.address_names[1] = x.schema_name AND d.address_names[2] = x.object_name AND y.protect_drop_partition
+    LOOP
+      PERFORM pgrail.verdict(a, 'PGR03', format('DROP of %s is not allowed', x.object_identity), 'The table is a partition of a guarded table.',
+        'Ask for a GuardExemption, or take the guard off first.', x.schema_name, x.object_name);
+    END LOOP;
+  END LOOP;
+END $$;
+
+-- Where somebody took our own tables away, DDL of the application must not suffer.
+CREATE OR REPLACE FUNCTION pgrail.on_drop() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF to_regclass('pgrail.guard') IS NOT NULL AND to_regclass('pgrail.relation') IS NOT NULL AND to_regclass('pgrail.assignment') IS NOT NULL
+     AND to_regclass('pgrail.member') IS NOT NULL AND to_regproc('pgrail.judge_drop') IS NOT NULL AND to_regproc('pgrail.verdict') IS NOT NULL THEN
+    PERFORM pgrail.judge_drop();
+  END IF;
 END $$;

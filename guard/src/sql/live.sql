@@ -6,8 +6,12 @@ SELECT pg_catalog.json_build_object(
   'server_version_num', pg_catalog.current_setting('server_version_num')::int,
   'in_recovery', pg_catalog.pg_is_in_recovery(),
   'track_counts', pg_catalog.current_setting('track_counts')::bool,
+  -- Managed services let some roles create event triggers; who those are is theirs to say, so only their members are worth a try.
+  'managed_administrator', EXISTS (SELECT FROM pg_catalog.pg_roles r
+      WHERE r.rolname IN ('rds_superuser', 'cloudsqlsuperuser', 'alloydbsuperuser', 'azure_pg_admin', 'supabase_admin', 'supabase_privileged_role') AND pg_catalog.pg_has_role(r.oid, 'MEMBER'))
+    OR coalesce(pg_catalog.current_setting('supautils.privileged_role', true) = current_user, false),
   'may_create_schema', pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
-  'configured', pg_catalog.to_regclass('pgrail.install') IS NOT NULL,
+  'configured', (SELECT pg_catalog.count(*) = 7 FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind = 'r' AND c.relname IN ('install', 'guard', 'relation', 'assignment', 'member', 'trigger', 'routine')),
   'schema_owner', (SELECT pg_catalog.pg_get_userbyid(nspowner) FROM ours),
   'schema_owned', coalesce((SELECT pg_catalog.pg_has_role(nspowner, 'USAGE') FROM ours), false),
   'triggers', coalesce((
@@ -30,6 +34,6 @@ SELECT pg_catalog.json_build_object(
                WHERE w.ev_class = c.oid AND c.relkind = 'v' LIMIT 1)) ORDER BY c.relname)
     FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind IN ('r', 'S', 'v')), '[]'),
   'event_triggers', coalesce((
-    SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', e.evtname, 'always', e.evtenabled = 'A') ORDER BY e.evtname)
+    SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', e.evtname, 'always', e.evtenabled = 'A', 'owned', pg_catalog.pg_has_role(e.evtowner, 'USAGE')) ORDER BY e.evtname)
     FROM pg_catalog.pg_event_trigger e JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid JOIN ours ON p.pronamespace = ours.oid), '[]')
 )::text

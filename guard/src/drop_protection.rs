@@ -1,0 +1,110 @@
+//! What holds DROP TABLE: an event trigger where the role may create one, a view on the table elsewhere. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::catalog::Oid;
+use crate::desired::{Desired, Root};
+use crate::observe::Observed;
+use crate::plan::{Drift, Statement, Step, StepKind};
+
+const EVENT_TRIGGER: &str = "pgrail_drop";
+
+/// What stands between a guarded table and DROP TABLE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DropProtection {
+    /// Nothing.
+    None,
+    /// A view of ours on the table: a plain DROP TABLE fails, one with CASCADE passes.
+    Pinned,
+    /// An event trigger.
+    EventTrigger,
+    /// The guard does not ask for it.
+    NotAsked,
+}
+
+fn enforces(root: &Root, desired: &Desired, partitions: bool) -> bool {
+    root.assignments.iter().any(|held| {
+        let asked = if partitions { held.protect_drop_partition } else { held.protect_drop };
+        asked && desired.configuration.guards.iter().any(|guard| guard.id == held.guard && guard.enforce)
+    })
+}
+
+/// An event trigger is kept where there is one, also by a role that may no longer create it.
+fn by_event_trigger(observed: &Observed) -> bool {
+    observed.live.may_create_event_triggers
+        || observed.live.event_triggers.iter().any(|trigger| trigger.name == EVENT_TRIGGER)
+}
+
+/// How a root stands now.
+pub(crate) fn of(root: &Root, desired: &Desired, observed: &Observed) -> DropProtection {
+    if !enforces(root, desired, false) && !enforces(root, desired, true) {
+        DropProtection::NotAsked
+    } else if observed.live.event_triggers.iter().any(|trigger| trigger.name == EVENT_TRIGGER && trigger.always) {
+        DropProtection::EventTrigger
+    } else if pins(observed).contains_key(&root.oid) {
+        DropProtection::Pinned
+    } else {
+        DropProtection::None
+    }
+}
+
+fn pins(observed: &Observed) -> BTreeMap<Oid, &str> {
+    observed.live.relations.iter().filter_map(|view| view.pins.map(|pinned| (pinned, view.name.as_str()))).collect()
+}
+
+/// The steps that protect, and those that end protection.
+pub(crate) fn steps(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> (Vec<Step>, Vec<Step>) {
+    let (mut add, mut end) = (Vec::new(), Vec::new());
+    // What was asked for before as it is now, and is not there, was taken away.
+    let unchanged = observed.recorded.as_ref().is_some_and(|recorded| recorded.configuration == desired.configuration);
+    let asked = desired.configuration.assignments.iter().any(|held| held.protect_drop || held.protect_drop_partition);
+    let installed = observed.live.event_triggers.iter().find(|trigger| trigger.name == EVENT_TRIGGER);
+    match installed {
+        None if asked && observed.live.may_create_event_triggers => {
+            if unchanged {
+                drift.push(Drift {
+                    table: "pgrail.on_drop".to_owned(),
+                    what: "the event trigger is missing".to_owned(),
+                });
+            }
+            let create = format!("CREATE EVENT TRIGGER {EVENT_TRIGGER} ON sql_drop EXECUTE FUNCTION pgrail.on_drop()");
+            let always = format!("ALTER EVENT TRIGGER {EVENT_TRIGGER} ENABLE ALWAYS");
+            add.push(step(None, vec![format!("{create};\n{always}")]));
+        }
+        Some(trigger) if asked && !trigger.always && trigger.owned => {
+            drift.push(Drift {
+                table: "pgrail.on_drop".to_owned(),
+                what: "the event trigger no longer fires ALWAYS".to_owned(),
+            });
+            add.push(step(None, vec![format!("ALTER EVENT TRIGGER {EVENT_TRIGGER} ENABLE ALWAYS")]));
+        }
+        Some(trigger) if !asked && trigger.owned => {
+            end.push(step(None, vec![format!("DROP EVENT TRIGGER {EVENT_TRIGGER}")]))
+        }
+        _ => {}
+    }
+
+    let wanted: BTreeSet<Oid> = if by_event_trigger(observed) {
+        BTreeSet::new()
+    } else {
+        desired.roots.values().filter(|root| enforces(root, desired, false)).map(|root| root.oid).collect()
+    };
+    let pinned = pins(observed);
+    for root in desired.roots.values().filter(|root| wanted.contains(&root.oid) && !pinned.contains_key(&root.oid)) {
+        let Some(table) = observed.catalog.table(root.oid) else { continue };
+        if unchanged {
+            drift.push(Drift { table: table.label(), what: "the view that holds DROP TABLE is missing".to_owned() });
+        }
+        // No column of the table is named: ALTER TABLE stays free.
+        let view = format!("CREATE VIEW pgrail.pin_{} AS SELECT 1 AS pinned FROM {}", root.checks.id, table.ident);
+        add.push(step(Some((root.oid, table.label())), vec![view]));
+    }
+    for (oid, name) in pinned.iter().filter(|(oid, _)| !wanted.contains(oid)) {
+        end.push(step(Some((*oid, observed.catalog.label(*oid))), vec![format!("DROP VIEW pgrail.{name}")]));
+    }
+    (add, end)
+}
+
+fn step(table: Option<(Oid, String)>, sql: Vec<String>) -> Step {
+    Step { kind: StepKind::DropProtection, table, statements: sql.into_iter().map(Statement::Batch).collect() }
+}

@@ -1,0 +1,66 @@
+//! Which tables a guard is for. Pure.
+
+use std::collections::BTreeSet;
+
+use crate::catalog::{Oid, Table, TableKind};
+use crate::observe::Observed;
+use crate::plan::Refused;
+use crate::spec::{GuardSpec, TableSelector};
+
+/// What a guard's selectors come to in a catalog.
+pub(crate) struct Matched {
+    pub(crate) tables: Vec<Oid>,
+    pub(crate) missing: Vec<String>,
+    pub(crate) refused: Vec<Refused>,
+}
+
+impl Matched {
+    pub(crate) fn of(spec: &GuardSpec, observed: &Observed) -> Self {
+        let catalog = &observed.catalog;
+        let can_guard = |table: &&Table| matches!(table.kind, TableKind::Ordinary | TableKind::Partitioned);
+        let selected: BTreeSet<Oid> = catalog
+            .tables()
+            .filter(can_guard)
+            .filter(|table| spec.selector_for(&table.schema, &table.name).is_some())
+            .map(|table| table.oid)
+            .collect();
+        let exact = |table: &Table| spec.selector_for(&table.schema, &table.name).is_some_and(TableSelector::is_exact);
+        // A glob that matches a partitioned table and its partitions means the one table.
+        let covered = |oid: &Oid| {
+            let above =
+                selected.iter().filter(|other| *other != oid).any(|other| catalog.descendants(*other).contains(oid));
+            above && !catalog.table(*oid).is_some_and(exact)
+        };
+        let has_parents = |oid: &Oid| catalog.table(*oid).is_some_and(|table| !table.parents.is_empty());
+        let tables = selected.iter().copied().filter(|oid| !(has_parents(oid) && covered(oid))).collect();
+        let (mut missing, mut refused) = (Vec::new(), Vec::new());
+        for selector in spec.selectors.iter().filter(|selector| selector.is_exact()) {
+            let label = format!("{}.{}", selector.schema, selector.name);
+            match catalog.table_named(&selector.schema, &selector.name) {
+                Some(table) => {
+                    refused.extend(refusal(table).map(|reason| Refused { table: label, reason: reason.to_owned() }))
+                }
+                None if is_system(&selector.schema) => {
+                    refused.push(Refused { table: label, reason: "it is not an application's table".to_owned() });
+                }
+                None => missing.push(label),
+            }
+        }
+        missing.sort();
+        missing.dedup();
+        Self { tables, missing, refused }
+    }
+}
+
+fn is_system(schema: &str) -> bool {
+    schema == "pgrail" || schema == "information_schema" || schema.starts_with("pg_")
+}
+
+fn refusal(table: &Table) -> Option<&'static str> {
+    match table.kind {
+        TableKind::Ordinary | TableKind::Partitioned => None,
+        TableKind::View => Some("it is a view: guard the tables it reads from"),
+        TableKind::MaterializedView => Some("it is a materialized view: its rows can be computed again"),
+        TableKind::Foreign => Some("it is a foreign table: its server, not this one, counts its rows"),
+    }
+}

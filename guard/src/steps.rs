@@ -1,0 +1,363 @@
+//! What has to be changed for a desired state to be the one that is there: the steps of a plan, in order. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::catalog::{Oid, Table};
+use crate::desired::{self, Desired, literal};
+use crate::drop_protection;
+use crate::observe::{Live, LiveTrigger, Observed};
+use crate::plan::{Drift, Plan, SCHEMA_VERSION, Statement, Step, StepKind};
+
+pub(crate) const SCHEMA_SQL: &str = include_str!("sql/schema.sql");
+pub(crate) const FUNCTIONS_SQL: &str = include_str!("sql/functions.sql");
+pub(crate) const CONFIGURE_SQL: &str = include_str!("sql/configure.sql");
+
+/// The functions of `functions.sql`, and whether every role may call them.
+pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
+    ("counts", false),
+    ("is_apply_worker", false),
+    ("judge_drop", false),
+    ("noted", false),
+    ("nothing", false),
+    ("on_drop", false),
+    ("trip", true),
+    ("truncating", true),
+    ("verdict", false),
+    ("would", false),
+];
+
+/// The steps from what is to what shall be, and what somebody else changed meanwhile.
+pub(crate) fn difference(desired: &Desired, observed: &Observed) -> Plan {
+    let mut plan =
+        Plan { steps: Vec::new(), drift: Vec::new(), tables: Vec::new(), missing: Vec::new(), refused: Vec::new() };
+    if desired.configuration.guards.is_empty() {
+        plan.steps = everything_off(observed);
+        return plan;
+    }
+    let bootstrap = bootstrap(desired, observed, &mut plan.drift);
+    let configured = observed.recorded.as_ref().is_some_and(|recorded| recorded.configuration == desired.configuration);
+    let (create, drop) = routines(desired, observed, &mut plan.drift);
+    let triggers = triggers(desired, observed, &mut plan.drift);
+    plan.steps.extend(bootstrap);
+    if !configured {
+        let value = serde_json::to_value(&desired.configuration).unwrap_or_default();
+        let statements = CONFIGURE_SQL
+            .split("\n\n")
+            .map(|sql| Statement::Json(sql.trim().trim_end_matches(';').to_owned(), value.clone()));
+        plan.steps.push(Step::new(StepKind::Configure, statements.collect()));
+    }
+    let (protect, unprotect) = drop_protection::steps(desired, observed, &mut plan.drift);
+    plan.steps.extend(create);
+    plan.steps.extend(triggers);
+    plan.steps.extend(protect);
+    plan.steps.extend(unprotect);
+    plan.steps.extend(drop);
+    plan
+}
+
+fn bootstrap(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> Option<Step> {
+    let intact = observed.recorded.as_ref().is_some_and(|recorded| {
+        let mut intact = recorded.schema_version == SCHEMA_VERSION;
+        for (name, _) in FUNCTIONS {
+            let now = observed.live.routines.iter().find(|routine| routine.name == *name);
+            let was = recorded.routines.get(*name);
+            let same = matches!((now, was), (Some(now), Some(was)) if now.fingerprint == was.fingerprint);
+            if !same && was.is_some() {
+                let what = if now.is_none() { "the function was dropped" } else { "the function was changed" };
+                drift.push(Drift { table: format!("pgrail.{name}"), what: what.to_owned() });
+            }
+            intact &= same && was.is_some_and(|was| was.source == FUNCTIONS_SQL);
+        }
+        intact
+    });
+    if intact {
+        return None;
+    }
+    let install = serde_json::json!({ "version": SCHEMA_VERSION, "owner": desired.configuration.owner });
+    let names: Vec<&str> = FUNCTIONS.iter().map(|(name, _)| *name).collect();
+    let public: Vec<&str> = FUNCTIONS.iter().filter(|(_, public)| *public).map(|(name, _)| *name).collect();
+    Some(Step::new(
+        StepKind::Bootstrap,
+        vec![
+            Statement::Batch(SCHEMA_SQL.to_owned()),
+            Statement::Json(
+                "INSERT INTO pgrail.install AS i (schema_version, owner) SELECT ($1::jsonb ->> 'version')::int, $1::jsonb ->> 'owner' \
+                 ON CONFLICT (singleton) DO UPDATE SET schema_version = excluded.schema_version"
+                    .to_owned(),
+                install,
+            ),
+            Statement::Batch(FUNCTIONS_SQL.to_owned()),
+            Statement::Batch(privileges(&public)),
+            record_routines(&names, |_| FUNCTIONS_SQL.to_owned()),
+        ],
+    ))
+}
+
+/// Grants exactly what roles of the application need: default privileges may have given more, or less.
+fn privileges(public: &[&str]) -> String {
+    let public = public.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");
+    include_str!("sql/privileges.sql").replace("'{public}'", &public)
+}
+
+fn record_routines(names: &[&str], source: impl Fn(&str) -> String) -> Statement {
+    let rows: Vec<_> = names.iter().map(|name| serde_json::json!({ "name": name, "source": source(name) })).collect();
+    Statement::Exactly(
+        rows.len() as u64,
+        include_str!("sql/record_routines.sql").to_owned(),
+        serde_json::Value::Array(rows),
+    )
+}
+
+fn routines(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> (Option<Step>, Option<Step>) {
+    let empty = BTreeMap::new();
+    let recorded = observed.recorded.as_ref().map_or(&empty, |recorded| &recorded.routines);
+    let live: BTreeMap<&str, _> =
+        observed.live.routines.iter().map(|routine| (routine.name.as_str(), routine)).collect();
+    let mut create = Vec::new();
+    for (name, source) in &desired.routines {
+        let (now, was) = (live.get(name.as_str()), recorded.get(name));
+        let untouched = matches!((now, was), (Some(now), Some(was)) if now.fingerprint == was.fingerprint);
+        if was.is_some() && !untouched {
+            let what = if now.is_none() { "the function was dropped" } else { "the function was changed" };
+            drift.push(Drift { table: format!("pgrail.{name}"), what: what.to_owned() });
+        }
+        if !untouched || was.is_some_and(|was| was.source != *source) {
+            create.push(name.as_str());
+        }
+    }
+    let sequences: BTreeSet<&str> = observed
+        .live
+        .relations
+        .iter()
+        .filter(|relation| relation.kind == "S")
+        .map(|relation| relation.name.as_str())
+        .collect();
+    let mut statements: Vec<Statement> = desired
+        .sequences
+        .iter()
+        .filter(|name| !sequences.contains(name.as_str()))
+        .map(|name| Statement::Batch(format!("CREATE SEQUENCE pgrail.{name}")))
+        .collect();
+    statements.extend(
+        create.iter().filter_map(|name| desired.routines.get(*name)).map(|source| Statement::Batch(source.clone())),
+    );
+    if !statements.is_empty() {
+        statements.push(Statement::Batch(privileges(&create)));
+    }
+    if !create.is_empty() {
+        statements.push(record_routines(&create, |name| desired.routines.get(name).cloned().unwrap_or_default()));
+    }
+    let create = (!statements.is_empty()).then(|| Step::new(StepKind::Routines, statements));
+
+    let fixed = |name: &str| FUNCTIONS.iter().any(|(fixed, _)| *fixed == name);
+    let gone = observed
+        .live
+        .routines
+        .iter()
+        .filter(|routine| !desired.routines.contains_key(&routine.name) && !fixed(&routine.name));
+    let mut statements: Vec<Statement> = gone
+        .map(|routine| Statement::Batch(format!("DROP FUNCTION pgrail.{}({})", routine.name, routine.arguments)))
+        .collect();
+    statements.extend(
+        sequences
+            .iter()
+            .filter(|name| name.starts_with("blocked_") && !desired.sequences.contains(**name))
+            .map(|name| Statement::Batch(format!("DROP SEQUENCE pgrail.{name}"))),
+    );
+    let forgotten = recorded.keys().any(|name| !desired.routines.contains_key(name) && !fixed(name));
+    if !statements.is_empty() || forgotten {
+        let kept: Vec<&str> =
+            desired.routines.keys().map(String::as_str).chain(FUNCTIONS.iter().map(|(name, _)| *name)).collect();
+        statements.push(Statement::Json(
+            "DELETE FROM pgrail.routine WHERE name NOT IN (SELECT jsonb_array_elements_text($1::jsonb))".to_owned(),
+            serde_json::json!(kept),
+        ));
+    }
+    (create, (!statements.is_empty()).then(|| Step::new(StepKind::Cleanup, statements)))
+}
+
+#[derive(Default)]
+struct TableChange {
+    drop: Vec<String>,
+    create: Vec<(String, String)>,
+    always: Vec<String>,
+    forget: bool,
+}
+
+/// One step per table, so that no transaction holds locks on two: what is installed from the far end of the closure to
+/// its root; what goes, from the root outwards.
+fn triggers(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> Vec<Step> {
+    let empty = BTreeMap::new();
+    let recorded = observed.recorded.as_ref().map_or(&empty, |recorded| &recorded.triggers);
+    let live: BTreeMap<(Oid, &str), &LiveTrigger> =
+        observed.live.triggers.iter().map(|trigger| ((trigger.rel, trigger.name.as_str()), trigger)).collect();
+    let catalog = &observed.catalog;
+    let owned = |oid: Oid| catalog.table(oid).is_some_and(|table| table.owned);
+    let mut changes: BTreeMap<Oid, TableChange> = BTreeMap::new();
+    let mut drifted = |rel: Oid, what: String| drift.push(Drift { table: catalog.label(rel), what });
+
+    for ((rel, name), source) in &desired.triggers {
+        let (now, was) =
+            (live.get(&(*rel, name.as_str())).filter(|now| !now.clone), recorded.get(&(*rel, name.clone())));
+        let problem = match (now, was) {
+            (_, None) => None,
+            (None, Some(_)) => Some("was dropped or replaced"),
+            (Some(now), Some(was)) if now.fingerprint != was.fingerprint => Some("was changed"),
+            (Some(now), Some(_)) if now.disabled => Some("was disabled"),
+            (Some(now), Some(_)) if !now.always && owned(*rel) => Some("no longer fires ALWAYS"),
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            drifted(*rel, format!("trigger {name} {problem}"));
+        }
+        let same =
+            matches!((now, was), (Some(now), Some(was)) if now.fingerprint == was.fingerprint && was.source == *source);
+        if !same {
+            changes.entry(*rel).or_default().create.push((name.clone(), source.clone()));
+        } else if now.is_some_and(|now| !now.always) && owned(*rel) {
+            changes.entry(*rel).or_default().always.push(name.clone());
+        }
+    }
+    for ((rel, name), now) in &live {
+        if now.clone {
+            let created_above = catalog.partition_ancestors(*rel).iter().any(|above| {
+                changes.get(above).is_some_and(|change| {
+                    change.create.iter().any(|(created, _)| created == name)
+                        || change.always.iter().any(|on| on == name)
+                })
+            });
+            if !now.always && owned(*rel) && !created_above {
+                drifted(
+                    *rel,
+                    format!("trigger {name} {}", if now.disabled { "was disabled" } else { "no longer fires ALWAYS" }),
+                );
+                changes.entry(*rel).or_default().always.push((*name).to_owned());
+            }
+        } else if !desired.triggers.contains_key(&(*rel, (*name).to_owned())) {
+            changes.entry(*rel).or_default().drop.push((*name).to_owned());
+        }
+    }
+    for (rel, name) in recorded.keys() {
+        if !desired.triggers.contains_key(&(*rel, name.clone())) {
+            changes.entry(*rel).or_default().forget = true;
+        }
+    }
+    let far = |oid: &Oid| desired.distance.get(oid).copied();
+    let mut order: Vec<Oid> = changes.keys().copied().collect();
+    order.sort_by_key(|oid| (far(oid).is_none(), std::cmp::Reverse(far(oid)), *oid));
+    order.iter().filter_map(|oid| changes.get(oid).map(|change| table_step(*oid, change, desired, observed))).collect()
+}
+
+fn table_step(oid: Oid, change: &TableChange, desired: &Desired, observed: &Observed) -> Step {
+    let table = observed.catalog.table(oid);
+    let mut ddl = Vec::new();
+    let mut create: Vec<(&String, &String)> = change.create.iter().map(|(name, source)| (name, source)).collect();
+    let mut functions = Vec::new();
+    if let Some(Table { ident, owned, .. }) = table {
+        if *owned {
+            ddl.extend(change.drop.iter().map(|name| format!("DROP TRIGGER {name} ON {ident}")));
+        } else if !change.drop.is_empty() {
+            // Only with their function; then those that shall stay are made again, in the same transaction.
+            let name = desired::trigger_function(oid);
+            ddl.push(format!("DROP FUNCTION IF EXISTS pgrail.{name}() CASCADE"));
+            create = desired
+                .triggers
+                .iter()
+                .filter(|((rel, _), _)| *rel == oid)
+                .map(|((_, name), source)| (name, source))
+                .collect();
+            if let Some(source) = desired.routines.get(&name) {
+                ddl.push(source.clone());
+                functions.push(name);
+            }
+        }
+        for (name, source) in &create {
+            ddl.push(format!("CREATE OR REPLACE TRIGGER {name} {source}"));
+        }
+        let created = create.iter().map(|(name, _)| *name).filter(|_| *owned);
+        for name in created.chain(&change.always) {
+            ddl.push(format!("ALTER TABLE {ident} ENABLE ALWAYS TRIGGER {name}"));
+        }
+    }
+    let mut statements = Vec::new();
+    if !ddl.is_empty() {
+        statements.push(Statement::Batch(ddl.join(";\n")));
+    }
+    if !change.create.is_empty() {
+        let rows: Vec<_> = change
+            .create
+            .iter()
+            .map(|(name, source)| serde_json::json!({ "rel": oid, "name": name, "source": source }))
+            .collect();
+        statements.push(Statement::Exactly(
+            rows.len() as u64,
+            include_str!("sql/record_triggers.sql").to_owned(),
+            serde_json::Value::Array(rows),
+        ));
+    }
+    if change.forget || !change.drop.is_empty() {
+        let kept: Vec<&str> =
+            desired.triggers.keys().filter(|(rel, _)| *rel == oid).map(|(_, name)| name.as_str()).collect();
+        statements.push(Statement::Json(
+            "DELETE FROM pgrail.trigger WHERE rel = ($1::jsonb ->> 'rel')::oid AND name NOT IN (SELECT jsonb_array_elements_text($1::jsonb -> 'kept'))"
+                .to_owned(),
+            serde_json::json!({ "rel": oid, "kept": kept }),
+        ));
+    }
+    Step { kind: StepKind::Triggers, table: Some((oid, observed.catalog.label(oid))), statements }
+}
+
+/// Everything of ours, the triggers table by table first. What somebody else put into our schema keeps it there.
+fn everything_off(observed: &Observed) -> Vec<Step> {
+    let Live { triggers, routines, relations, event_triggers, schema_owner, .. } = &observed.live;
+    if schema_owner.is_none() {
+        return Vec::new();
+    }
+    let mut steps = Vec::new();
+    if observed.live.configured {
+        // Lets everything pass at once, before the first lock is waited for.
+        steps.push(Step::new(StepKind::Configure, vec![Statement::Batch("DELETE FROM pgrail.guard".to_owned())]));
+    }
+    if !event_triggers.is_empty() {
+        let drops =
+            event_triggers.iter().map(|trigger| Statement::Batch(format!("DROP EVENT TRIGGER {}", trigger.name)));
+        steps.push(Step::new(StepKind::Cleanup, drops.collect()));
+    }
+    let mut by_table: BTreeMap<Oid, Vec<&str>> = BTreeMap::new();
+    for trigger in triggers.iter().filter(|trigger| !trigger.clone) {
+        by_table.entry(trigger.rel).or_default().push(&trigger.name);
+    }
+    for (oid, names) in by_table {
+        let Some(table) = observed.catalog.table(oid) else { continue };
+        let drops: Vec<String> = if table.owned {
+            names.iter().map(|name| format!("DROP TRIGGER {name} ON {}", table.ident)).collect()
+        } else {
+            vec![format!("DROP FUNCTION IF EXISTS pgrail.{}() CASCADE", desired::trigger_function(oid))]
+        };
+        steps.push(Step {
+            kind: StepKind::Triggers,
+            table: Some((oid, table.label())),
+            statements: vec![Statement::Batch(drops.join(";\n"))],
+        });
+    }
+    let views = relations
+        .iter()
+        .filter(|relation| relation.pins.is_some())
+        .map(|view| format!("DROP VIEW pgrail.{}", view.name));
+    let sequences = relations
+        .iter()
+        .filter(|relation| relation.kind == "S")
+        .map(|sequence| format!("DROP SEQUENCE pgrail.{}", sequence.name));
+    let functions = routines
+        .iter()
+        .map(|routine| format!("DROP FUNCTION IF EXISTS pgrail.{}({})", routine.name, routine.arguments));
+    let ours = ["member", "assignment", "relation", "guard", "trigger", "routine", "install"];
+    let tables = ours
+        .iter()
+        .filter(|name| relations.iter().any(|relation| relation.kind == "r" && relation.name == **name))
+        .map(|name| format!("DROP TABLE pgrail.{name}"));
+    let all: Vec<String> =
+        views.chain(functions).chain(sequences).chain(tables).chain(["DROP SCHEMA pgrail".to_owned()]).collect();
+    steps.push(Step::new(StepKind::Cleanup, vec![Statement::Batch(all.join(";\n"))]));
+    steps
+}
