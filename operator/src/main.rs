@@ -1,3 +1,16 @@
-//! The one binary of pgrail.
+//! The one binary of pgrail: the operator, the agent that its Job pods run, and the command line.
 
-fn main() {}
+mod cli;
+mod database;
+mod kubernetes;
+mod not_implemented;
+mod operator;
+mod protected_database;
+mod table_guard;
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    cli::run().await
+}

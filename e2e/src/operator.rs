@@ -1,0 +1,109 @@
+//! An operator of one test's own, as a process on this machine that looks after the test's namespace only.
+
+use crate::TestNamespace;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::Stdio;
+use tokio::process::{Child, Command};
+
+/// The binary under test.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("PGRAIL_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("the path of this test");
+    let folder = test.parent().and_then(|deps| deps.parent()).expect("target/debug");
+    let path = folder.join("pgrail");
+    assert!(path.exists(), "{} does not exist: build it with `cargo build -p pgrail`, or set PGRAIL_BIN", path.display());
+    path
+}
+
+/// A running operator. Killed when dropped.
+pub struct Operator {
+    child: Child,
+    log: PathBuf,
+    metrics: String,
+}
+
+impl Operator {
+    /// Starts one for a namespace. It may reach databases on this machine.
+    pub async fn start(namespace: &TestNamespace) -> Self {
+        Self::start_as(namespace, "test").await
+    }
+
+    /// As [`Self::start`], with a name in the Lease: for two at once.
+    pub async fn start_as(namespace: &TestNamespace, identity: &str) -> Self {
+        let log = std::env::temp_dir().join(format!("pgrail-operator-{}-{identity}.log", namespace.name));
+        let out = File::create(&log).expect("a log file");
+        let port = free_port();
+        let child = Command::new(binary())
+            .args(["operator", "--namespace", &namespace.name, "--watch-namespace", &namespace.name])
+            .args(["--identity", identity, "--allowed-hosts", "127.0.0.0/8,localhost"])
+            .args(["--http-address", &format!("127.0.0.1:{port}")])
+            .env("KUBECONFIG", &namespace.cluster.kubeconfig)
+            .env("PGRAIL_LOG", "info,pgrail=debug")
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(out.try_clone().expect("a log file")))
+            .stderr(Stdio::from(out))
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the operator starts");
+        let mut operator = Self { child, log, metrics: format!("127.0.0.1:{port}") };
+        operator.serving().await;
+        operator
+    }
+
+    async fn serving(&mut self) {
+        let started = crate::eventually("the operator serves /healthz", async || {
+            tokio::net::TcpStream::connect(&self.metrics).await.is_ok().then_some(())
+        });
+        started.await;
+        if let Some(status) = self.child.try_wait().expect("its status") {
+            panic!("the operator ended at once ({status}):\n{}", self.log());
+        }
+    }
+
+    /// What it wrote to its log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The value of a metric, summed over the series whose labels contain all of `labels`.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.metrics_text().await;
+        text.lines()
+            .filter(|line| line.split(['{', ' ']).next() == Some(name))
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    async fn metrics_text(&self) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(&self.metrics).await.expect("the operator serves /metrics");
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.expect("a request");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("an answer");
+        text
+    }
+
+    /// Resident memory, in bytes.
+    pub fn memory(&self) -> u64 {
+        let id = self.child.id().expect("it runs");
+        let status = fs::read_to_string(format!("/proc/{id}/status")).expect("its status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        let kilobytes: u64 = line.split_whitespace().nth(1).and_then(|it| it.parse().ok()).expect("a number");
+        kilobytes * 1024
+    }
+
+    /// Kills it as a lost node would.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("killed");
+    }
+}
+
+/// A port that nobody uses now.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address").port()
+}

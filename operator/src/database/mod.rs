@@ -1,0 +1,7 @@
+//! A `ProtectedDatabase` as the other controllers use it: its Secret resolved, its one connection held.
+
+mod resolve;
+mod session;
+
+pub(crate) use resolve::{ConnectionSource, ResolveError, resolve};
+pub(crate) use session::{Borrowed, DatabaseError, Databases};

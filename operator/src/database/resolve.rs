@@ -1,0 +1,148 @@
+//! From the connection of a spec to settings: the Secrets it names, its own fields, and whether the host is allowed.
+
+use crate::operator::Context;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use pgrail_crds::conditions::reasons::reachable;
+use pgrail_crds::{Connection, TlsMode as DeclaredTls};
+use pgrail_postgres::{ConnectionSettings, HostNotAllowed, Overrides, SecretError, TlsMode, host_allowed, lookup_name};
+use std::collections::BTreeMap;
+
+/// Why a connection cannot even be tried.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResolveError {
+    /// A Secret that the spec names does not exist.
+    #[error("the Secret {name:?} that {field} names does not exist in this namespace: create it, or correct the name")]
+    SecretMissing {
+        /// Where it is named.
+        field: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The Secret with the certificate authority lacks the key.
+    #[error("the Secret {name:?} has no key {key:?}, which spec.connection.tls.caSecretRef names")]
+    AuthorityMissing {
+        /// The Secret.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// The Secret cannot be used.
+    #[error("the Secret {name:?}: {source}")]
+    Secret {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        source: SecretError,
+    },
+    /// The host is not allowed.
+    #[error("the host {host:?} is not allowed: {source}")]
+    Host {
+        /// The host.
+        host: String,
+        /// Why not.
+        source: HostNotAllowed,
+    },
+    /// The apiserver did not answer.
+    #[error("could not read a Secret")]
+    Api(#[source] kube::Error),
+}
+
+impl ResolveError {
+    /// The reason of `Reachable=False`.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::SecretMissing { .. } => reachable::SECRET_MISSING,
+            Self::AuthorityMissing { .. } | Self::Secret { .. } => reachable::SECRET_INCOMPLETE,
+            Self::Host { .. } => reachable::HOST_NOT_ALLOWED,
+            Self::Api(_) => reachable::TIMEOUT,
+        }
+    }
+}
+
+/// Settings of a connection and what led to them.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionSource {
+    /// What to connect with.
+    pub(crate) settings: ConnectionSettings,
+    /// Keys of the URI that mean nothing to PostgreSQL, named to the user.
+    pub(crate) ignored_keys: Vec<String>,
+}
+
+/// Reads the Secrets of a connection and makes settings of them.
+pub(crate) async fn resolve(
+    context: &Context,
+    namespace: &str,
+    connection: &Connection,
+) -> Result<ConnectionSource, ResolveError> {
+    let name = &connection.secret_ref.name;
+    let keys = secret(context, namespace, "spec.connection.secretRef", name).await?;
+    let authority = match &connection.tls.ca_secret_ref {
+        None => None,
+        Some(reference) => {
+            let mut keys = secret(context, namespace, "spec.connection.tls.caSecretRef", &reference.name).await?;
+            let pem = keys.remove(&reference.key).ok_or_else(|| ResolveError::AuthorityMissing {
+                name: reference.name.clone(),
+                key: reference.key.clone(),
+            })?;
+            Some(pem)
+        }
+    };
+    settings(context, namespace, connection, &keys, authority)
+}
+
+fn settings(
+    context: &Context,
+    namespace: &str,
+    connection: &Connection,
+    keys: &BTreeMap<String, Vec<u8>>,
+    authority: Option<Vec<u8>>,
+) -> Result<ConnectionSource, ResolveError> {
+    let overrides = Overrides {
+        host: connection.host.clone(),
+        port: connection.port.and_then(|port| u16::try_from(port).ok()),
+        database: connection.database.clone(),
+        user: connection.user.clone(),
+        tls: Some(tls_mode(connection.tls.mode)),
+    };
+    let found = pgrail_postgres::from_secret(keys, &overrides)
+        .map_err(|source| ResolveError::Secret { name: connection.secret_ref.name.clone(), source })?;
+    let mut settings = found.settings;
+    let refused = |source| ResolveError::Host { host: settings.host.clone(), source };
+    if settings.is_unix_socket() {
+        return Err(refused(HostNotAllowed::Address));
+    }
+    if found.host_from_spec {
+        host_allowed(&settings.host, namespace, &context.settings.allowed_hosts).map_err(refused)?;
+    }
+    // A bare Service name means the object's namespace, not the operator's.
+    settings.lookup = lookup_name(&settings.host, namespace);
+    if authority.is_some() {
+        settings.ca_pem = authority;
+    }
+    Ok(ConnectionSource { settings, ignored_keys: found.ignored_keys })
+}
+
+async fn secret(
+    context: &Context,
+    namespace: &str,
+    field: &'static str,
+    name: &str,
+) -> Result<BTreeMap<String, Vec<u8>>, ResolveError> {
+    let secret = Api::<Secret>::namespaced(context.client.clone(), namespace)
+        .get_opt(name)
+        .await
+        .map_err(ResolveError::Api)?
+        .ok_or_else(|| ResolveError::SecretMissing { field, name: name.to_owned() })?;
+    Ok(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect())
+}
+
+fn tls_mode(declared: DeclaredTls) -> TlsMode {
+    match declared {
+        DeclaredTls::Disable => TlsMode::Disable,
+        DeclaredTls::Prefer => TlsMode::Prefer,
+        DeclaredTls::Require => TlsMode::Require,
+        DeclaredTls::VerifyCa => TlsMode::VerifyCa,
+        DeclaredTls::VerifyFull => TlsMode::VerifyFull,
+    }
+}

@@ -1,0 +1,181 @@
+//! One connection per database, held, shared by the controllers, renewed when its Secret changed.
+
+use super::resolve::{ResolveError, resolve};
+use crate::operator::Context;
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use pgrail_crds::conditions::reasons::reachable;
+use pgrail_crds::{Connection as DeclaredConnection, ProtectedDatabase};
+use pgrail_postgres::{ConnectError, Connection, ConnectionSettings};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::OwnedMutexGuard;
+
+/// How often the Secret is read again, so that a changed password is picked up before it is needed.
+const SECRET_EVERY: SignedDuration = SignedDuration::from_mins(10);
+/// A failure is told to everybody who asks within this time, instead of trying for each.
+const FAILURE_STANDS: SignedDuration = SignedDuration::from_secs(2);
+
+/// Why a database cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct DatabaseError {
+    /// The reason of `Reachable=False`.
+    pub(crate) reason: &'static str,
+    /// What is wrong and what mends it.
+    pub(crate) message: String,
+    /// Only the user can mend it.
+    pub(crate) stalled: bool,
+}
+
+impl From<ResolveError> for DatabaseError {
+    fn from(error: ResolveError) -> Self {
+        let stalled = !matches!(error, ResolveError::Api(_));
+        Self { reason: error.reason(), message: crate::kubernetes::controller::chain(&error), stalled }
+    }
+}
+
+impl From<ConnectError> for DatabaseError {
+    fn from(error: ConnectError) -> Self {
+        let reason = error.reason();
+        let stalled = [
+            reachable::AUTHENTICATION_FAILED,
+            reachable::DATABASE_MISSING,
+            reachable::TLS_FAILED,
+            reachable::HOST_NOT_ALLOWED,
+        ]
+        .contains(&reason);
+        Self { reason, message: crate::kubernetes::controller::chain(&error), stalled }
+    }
+}
+
+/// The connections of all databases.
+#[derive(Default)]
+pub(crate) struct Databases {
+    handles: Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<Handle>>>>,
+}
+
+/// One database: its connection, or why there is none.
+#[derive(Default)]
+struct Handle {
+    session: Option<Session>,
+    failure: Option<(Timestamp, DeclaredConnection, DatabaseError)>,
+}
+
+/// A connection that is held.
+struct Session {
+    connection: Connection,
+    declared: DeclaredConnection,
+    settings: ConnectionSettings,
+    ignored_keys: Vec<String>,
+    secret_read: Timestamp,
+}
+
+/// The use of a database's connection. Nobody else uses it meanwhile.
+pub(crate) struct Borrowed {
+    handle: OwnedMutexGuard<Handle>,
+}
+
+impl Databases {
+    /// The connection of a database, made if need be.
+    pub(crate) async fn borrow(
+        &self,
+        context: &Context,
+        database: &ProtectedDatabase,
+    ) -> Result<Borrowed, DatabaseError> {
+        let namespace = database.namespace().unwrap_or_default();
+        let handle = self.handle(&namespace, &database.name_any());
+        let mut handle = handle.lock_owned().await;
+        let now = context.now();
+        let declared = &database.spec.connection;
+        if let Some((since, wanted, failure)) = &handle.failure
+            && wanted == declared
+            && now.duration_since(*since) < FAILURE_STANDS
+        {
+            return Err(failure.clone());
+        }
+        match handle.connect(context, &namespace, declared, now).await {
+            Ok(()) => {
+                handle.failure = None;
+                Ok(Borrowed { handle })
+            }
+            Err(error) => {
+                handle.session = None;
+                handle.failure = Some((context.now(), declared.clone(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Closes the connection of a database that is suspended or gone.
+    pub(crate) fn forget(&self, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    fn handle(&self, namespace: &str, name: &str) -> Arc<tokio::sync::Mutex<Handle>> {
+        let key = (namespace.to_owned(), name.to_owned());
+        Arc::clone(self.handles.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default())
+    }
+}
+
+impl Handle {
+    async fn connect(
+        &mut self,
+        context: &Context,
+        namespace: &str,
+        declared: &DeclaredConnection,
+        now: Timestamp,
+    ) -> Result<(), DatabaseError> {
+        if let Some(session) = &mut self.session
+            && session.declared == *declared
+            && !session.connection.is_closed()
+        {
+            if now.duration_since(session.secret_read) < SECRET_EVERY {
+                return Ok(());
+            }
+            let source = resolve(context, namespace, declared).await?;
+            if source.settings == session.settings {
+                session.secret_read = now;
+                return Ok(());
+            }
+        }
+        self.session = None;
+        let source = resolve(context, namespace, declared).await?;
+        let connection = pgrail_postgres::connect_within(&source.settings, &context.settings.address_policy).await?;
+        self.session = Some(Session {
+            connection,
+            declared: declared.clone(),
+            settings: source.settings,
+            ignored_keys: source.ignored_keys,
+            secret_read: now,
+        });
+        Ok(())
+    }
+}
+
+impl Borrowed {
+    /// The connection.
+    pub(crate) fn connection(&mut self) -> Result<&mut Connection, DatabaseError> {
+        self.handle.session.as_mut().map(|session| &mut session.connection).ok_or_else(|| DatabaseError {
+            reason: reachable::CONNECTION_REFUSED,
+            message: "the connection was closed".to_owned(),
+            stalled: false,
+        })
+    }
+
+    /// What it was made with.
+    pub(crate) fn settings(&self) -> Option<&ConnectionSettings> {
+        self.handle.session.as_ref().map(|session| &session.settings)
+    }
+
+    /// Keys of the Secret's URI that mean nothing to PostgreSQL.
+    pub(crate) fn ignored_keys(&self) -> &[String] {
+        self.handle.session.as_ref().map_or(&[], |session| &session.ignored_keys)
+    }
+
+    /// The connection is not to be trusted any more: the next user makes a new one.
+    pub(crate) fn discard(mut self) {
+        self.handle.session = None;
+    }
+}

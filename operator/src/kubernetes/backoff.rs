@@ -1,0 +1,45 @@
+//! How long to wait before the next try of an object that keeps failing.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+const FIRST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// Exponential backoff per object (by UID or name), from 2 seconds to 5 minutes.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    failures: Mutex<HashMap<String, u32>>,
+}
+
+impl Backoff {
+    /// Counts one more failure and says how long to wait.
+    pub(crate) fn next(&self, key: &str) -> Duration {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(key.to_owned()).or_default();
+        let wait = FIRST.saturating_mul(1 << (*count).min(8)).min(LONGEST);
+        *count = count.saturating_add(1);
+        wait
+    }
+
+    /// The object is well again, or gone.
+    pub(crate) fn reset(&self, key: &str) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_five_minutes_and_start_anew_after_a_success() {
+        let backoff = Backoff::default();
+        let waits: Vec<_> = (0..10).map(|_| backoff.next("a").as_secs()).collect();
+        assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(backoff.next("b").as_secs(), 2);
+        backoff.reset("a");
+        assert_eq!(backoff.next("a").as_secs(), 2);
+    }
+}

@@ -1,0 +1,219 @@
+//! One way to run a controller: a watch that survives objects it cannot read, bounded concurrency, and a metric per run.
+
+use crate::operator::Context;
+use futures::StreamExt;
+use crate::kubernetes::api::untyped;
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, predicates, watcher};
+use kube::{Resource, ResourceExt};
+use pgrail_crds::conditions::{READY, STALLED, reasons};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use std::fmt::Debug;
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Objects of one kind that are reconciled at the same time.
+const CONCURRENCY: u16 = 16;
+/// Changes to one object within this time become one reconcile.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// How long one reconcile may take before it is given up and tried again.
+const LONGEST_RECONCILE: Duration = Duration::from_secs(240);
+/// When an object that cannot be read is looked at again.
+const UNPARSABLE_RETRY: Duration = Duration::from_secs(600);
+
+/// Brings objects of one kind to what they declare.
+pub(crate) trait Reconciler: Send + Sync + 'static {
+    /// The kind.
+    type Kind: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync;
+    /// What goes wrong in Kubernetes itself. What the user can mend is said on the object instead.
+    type Error: std::error::Error + Send + Sync + 'static;
+    /// Name of the controller: field manager, metric label, reporter of Events.
+    const NAME: &'static str;
+
+    /// Looks at one object and says when to look again.
+    fn reconcile(
+        object: Arc<Self::Kind>,
+        context: Arc<Context>,
+    ) -> impl Future<Output = Result<Action, Self::Error>> + Send;
+}
+
+/// Tells every controller when to stop.
+#[derive(Clone, Debug)]
+pub(crate) struct Stop(pub(crate) tokio::sync::watch::Receiver<bool>);
+
+impl Stop {
+    /// Completes when it is time.
+    pub(crate) async fn stopped(mut self) {
+        // An error means that the sender is gone, which is a stop too.
+        let _ = self.0.wait_for(|stop| *stop).await;
+    }
+}
+
+/// A failed reconcile: retried with backoff.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReconcileError {
+    /// The controller's own.
+    #[error(transparent)]
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+    /// It took too long.
+    #[error("gave up after {} s", LONGEST_RECONCILE.as_secs())]
+    TooLong,
+    /// An object that cannot be read could not even be told so.
+    #[error("could not write the status of an object that cannot be read")]
+    Unparsable(#[source] kube::Error),
+}
+
+/// The kinds as they are watched: an object that cannot be read does not end the watch.
+pub(crate) type Watched<K> = DeserializeGuard<K>;
+
+/// Where a controller's own watch can be read from.
+pub(crate) type Store<K> = reflector::Store<Watched<K>>;
+
+/// A watch of one kind, and the controller on it. `status` changes of the object itself do not trigger it.
+pub(crate) fn watch<K>(api: Api<Watched<K>>) -> (Controller<Watched<K>>, Store<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (reader, writer) = reflector::store();
+    let changes = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|object: &mut Watched<K>| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(declared, PredicateConfig::default());
+    (Controller::for_stream(changes, reader.clone()), reader)
+}
+
+/// What of an object a controller acts on: everything but its status.
+fn declared<K: Resource>(object: &K) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    predicates::generation(object).hash(&mut hasher);
+    predicates::finalizers(object).hash(&mut hasher);
+    predicates::annotations(object).hash(&mut hasher);
+    predicates::labels(object).hash(&mut hasher);
+    object.meta().deletion_timestamp.is_some().hash(&mut hasher);
+    object.meta().uid.hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+/// Runs a controller until `stop`; reconciles under way are finished first.
+pub(crate) async fn run<R: Reconciler>(
+    controller: Controller<Watched<R::Kind>>,
+    context: Arc<Context>,
+    stop: Stop,
+) where
+    R::Kind: 'static,
+{
+    controller
+        .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
+        .graceful_shutdown_on(stop.stopped())
+        .run(|object, context| reconcile::<R>(object, context), error_policy::<R>, context)
+        .for_each(|result| async move {
+            if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
+                tracing::warn!(controller = R::NAME, %error, "the watch failed and is started again");
+            }
+        })
+        .await;
+}
+
+async fn reconcile<R: Reconciler>(
+    object: Arc<Watched<R::Kind>>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
+    let timer = context.metrics.reconcile_started(R::NAME);
+    let result = match &object.0 {
+        Err(invalid) => refuse_unparsable::<R>(object.as_ref(), &invalid.error, &context).await,
+        Ok(parsed) => {
+            let reconcile = R::reconcile(Arc::new(parsed.clone()), Arc::clone(&context));
+            match tokio::time::timeout(LONGEST_RECONCILE, reconcile).await {
+                Ok(result) => result.map_err(|error| ReconcileError::Failed(Box::new(error))),
+                Err(_) => Err(ReconcileError::TooLong),
+            }
+        }
+    };
+    timer.finished(result.is_ok());
+    if result.is_ok() {
+        context.backoff.reset(&key::<R>(object.as_ref()));
+    }
+    result
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the signature is kube's")]
+fn error_policy<R: Reconciler>(object: Arc<Watched<R::Kind>>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    let wait = context.backoff.next(&key::<R>(object.as_ref()));
+    tracing::warn!(
+        controller = R::NAME,
+        object = %ObjectRef::from_obj(object.as_ref()),
+        error = %chain(error),
+        retry_in_seconds = wait.as_secs(),
+        "reconcile failed"
+    );
+    Action::requeue(wait)
+}
+
+/// An error with its sources, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        source = inner.source();
+    }
+    text
+}
+
+fn key<R: Reconciler>(object: &impl ResourceExt) -> String {
+    format!("{}/{}", R::NAME, object.uid().unwrap_or_else(|| object.name_any()))
+}
+
+/// Says on an object why it cannot be read. It stays as it is: nothing is undone because of it.
+async fn refuse_unparsable<R: Reconciler>(
+    object: &Watched<R::Kind>,
+    error: &str,
+    context: &Context,
+) -> Result<Action, ReconcileError> {
+    let (name, namespace) = (object.name_any(), object.namespace());
+    let kind = R::Kind::kind(&());
+    let message = format!(
+        "this {kind} cannot be read as its type: {error}. Nothing was changed because of it; correct the field and apply it again"
+    );
+    tracing::warn!(controller = R::NAME, object = %ObjectRef::from_obj(object), error, "object cannot be read");
+    let api = untyped::<R::Kind>(context.client.clone(), namespace.as_deref());
+    let current = api.get(&name).await.map_err(ReconcileError::Unparsable)?;
+    let said = current.data["status"]["conditions"].as_array().into_iter().flatten().any(|condition| {
+        condition["type"] == STALLED && condition["message"] == message.as_str() && condition["status"] == "True"
+    });
+    if !said {
+        let now = crate::kubernetes::conditions::whole_seconds(context.now());
+        let condition = |kind: &str, status: &str| {
+            json!({"type": kind, "status": status, "reason": reasons::UNPARSABLE, "message": message,
+                   "observedGeneration": object.meta().generation, "lastTransitionTime": now.to_string()})
+        };
+        // The whole status as it was, under the controller's own field manager: so that the next good reconcile owns,
+        // and can take away, what is said here.
+        let mut status = current.data["status"].clone();
+        if !status.is_object() {
+            status = json!({});
+        }
+        let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.retain(|condition| condition["type"] != READY && condition["type"] != STALLED);
+        conditions.extend([condition(READY, "False"), condition(STALLED, "True")]);
+        status["conditions"] = conditions.into();
+        let patch = json!({
+            "apiVersion": R::Kind::api_version(&()), "kind": kind, "metadata": {"name": name}, "status": status
+        });
+        let parameters = PatchParams::apply(&format!("pgrail-{}", R::NAME)).force();
+        api.patch_status(&name, &parameters, &Patch::Apply(&patch)).await.map_err(ReconcileError::Unparsable)?;
+    }
+    Ok(Action::requeue(UNPARSABLE_RETRY))
+}

@@ -1,0 +1,9 @@
+//! What every controller needs of Kubernetes: guarded watches, conditions, status patches, Events, finalizers.
+
+pub(crate) mod api;
+pub(crate) mod backoff;
+pub(crate) mod conditions;
+pub(crate) mod controller;
+pub(crate) mod events;
+pub(crate) mod finalizer;
+pub(crate) mod status;

@@ -1,0 +1,177 @@
+//! Starting and stopping the operator.
+
+use super::leader::Election;
+use super::{Context, Metrics, Settings, http};
+use crate::database::Databases;
+use crate::kubernetes::backoff::Backoff;
+use crate::kubernetes::controller::Stop;
+use crate::kubernetes::events::Events;
+use crate::{not_implemented, protected_database, table_guard};
+use futures::FutureExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client, Config, ResourceExt};
+use pgrail_postgres::{AddressPolicy, AllowedHosts, PatternError};
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Options of `pgrail operator`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Example:\n  pgrail operator --namespace pgrail-system --image pgrail:0.1.0")]
+pub(crate) struct OperatorArgs {
+    /// Namespace that the operator runs in: its Lease lives there
+    #[arg(long, env = "PGRAIL_NAMESPACE", default_value = "pgrail-system")]
+    namespace: String,
+    /// Look after one namespace only
+    #[arg(long, env = "PGRAIL_WATCH_NAMESPACE")]
+    watch_namespace: Option<String>,
+    /// Name of this process in the Lease and in Events; usually the pod's
+    #[arg(long, env = "PGRAIL_IDENTITY", default_value = "pgrail")]
+    identity: String,
+    /// Image of the pods that make backups: pgrail's own
+    #[arg(long, env = "PGRAIL_IMAGE", default_value = concat!("ghcr.io/pgrail/pgrail:", env!("CARGO_PKG_VERSION")))]
+    image: String,
+    /// Pull policy of that image
+    #[arg(long, env = "PGRAIL_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
+    image_pull_policy: String,
+    /// Hosts that databases may have besides Services of their own namespace: names with `*`, addresses, networks
+    #[arg(long, env = "PGRAIL_ALLOWED_HOSTS", value_delimiter = ',')]
+    allowed_hosts: Vec<String>,
+    /// Address of `/healthz`, `/readyz` and `/metrics`
+    #[arg(long, env = "PGRAIL_HTTP_ADDRESS", default_value = "0.0.0.0:8080")]
+    http_address: SocketAddr,
+}
+
+/// Why the operator could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("--allowed-hosts cannot be used")]
+    AllowedHosts(#[source] PatternError),
+    #[error("no Kubernetes to talk to: neither a service account nor a kubeconfig")]
+    Configuration(#[source] kube::config::InferConfigError),
+    #[error("no client for the apiserver")]
+    Client(#[source] kube::Error),
+    #[error("could not read the namespace kube-system, whose UID names the cluster")]
+    ClusterId(#[source] kube::Error),
+    #[error("could not serve /healthz and /metrics")]
+    Http(#[source] std::io::Error),
+    #[error("no longer the leader")]
+    Leader(#[source] super::leader::Lost),
+}
+
+/// Runs the controllers until SIGTERM, SIGINT, or the loss of the Lease.
+pub(crate) async fn run(args: OperatorArgs) -> ExitCode {
+    match operate(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %crate::kubernetes::controller::chain(&error), "the operator ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn operate(args: OperatorArgs) -> Result<(), RunError> {
+    let allowed_hosts = AllowedHosts::parse(&args.allowed_hosts).map_err(RunError::AllowedHosts)?;
+    let config = Config::infer().await.map_err(RunError::Configuration)?;
+    let apiserver_addresses = addresses_of(&config).await;
+    let client = Client::try_from(config).map_err(RunError::Client)?;
+    let cluster_id = cluster_id(&client).await?;
+    let http_address = args.http_address;
+    let settings = Settings {
+        namespace: args.namespace,
+        watch_namespace: args.watch_namespace,
+        identity: args.identity,
+        image: args.image,
+        image_pull_policy: args.image_pull_policy,
+        address_policy: AddressPolicy::operator(apiserver_addresses, allowed_hosts.clone()),
+        allowed_hosts,
+    };
+    let clock = Timestamp::now;
+    let mut election = Election::new(client.clone(), &settings.namespace, settings.identity.clone(), clock);
+    let context = Arc::new(Context {
+        events: Events::new(client.clone(), settings.identity.clone()),
+        client,
+        settings,
+        cluster_id,
+        databases: Databases::default(),
+        seen: protected_database::Seen::default(),
+        known: table_guard::Known::default(),
+        deletions: table_guard::Deletions::default(),
+        backoff: Backoff::default(),
+        metrics: Metrics::default(),
+        clock,
+    });
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), cluster_id = context.cluster_id, "pgrail starts");
+
+    let (stop, stopped) = watch::channel(false);
+    let stopped = Stop(stopped);
+    let http = http::serve(http_address, Arc::clone(&context)).map(|served| served.map_err(RunError::Http));
+    let work = async {
+        tokio::select! {
+            () = election.acquire() => {}
+            () = signalled() => return Ok(()),
+        }
+        tracing::info!("leader: the controllers start");
+        let controllers = controllers(&context, &stopped);
+        tokio::pin!(controllers);
+        let lost = tokio::select! {
+            () = &mut controllers => None,
+            lost = election.hold() => Some(lost),
+            () = signalled() => None,
+        };
+        if let Some(lost) = lost {
+            return Err(RunError::Leader(lost));
+        }
+        tracing::info!("stopping: reconciles under way are finished first");
+        stop.send_replace(true);
+        controllers.await;
+        election.release().await;
+        Ok(())
+    };
+    tokio::select! {
+        served = http => served,
+        worked = work => worked,
+    }
+}
+
+/// All controllers, until `stop`.
+async fn controllers(context: &Arc<Context>, stop: &Stop) {
+    let (databases, _) = protected_database::controller(context);
+    let (guards, guard_store) = table_guard::controller(context);
+    futures::join!(
+        protected_database::run(databases, context, stop.clone()),
+        table_guard::run(guards, guard_store, context, stop.clone()),
+        not_implemented::run(context, stop.clone()),
+    );
+}
+
+async fn cluster_id(client: &Client) -> Result<String, RunError> {
+    let namespace = Api::<Namespace>::all(client.clone()).get("kube-system").await.map_err(RunError::ClusterId)?;
+    Ok(namespace.uid().unwrap_or_default())
+}
+
+/// Where the apiserver is: no database may claim to be there.
+async fn addresses_of(config: &Config) -> Vec<IpAddr> {
+    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let port = config.cluster_url.port_u16().unwrap_or(443);
+    match tokio::net::lookup_host((host, port)).await {
+        Ok(addresses) => addresses.map(|address| address.ip()).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "the apiserver's host does not resolve");
+            Vec::new()
+        }
+    }
+}
+
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,167 @@
+//! What a database is and holds: asked of PostgreSQL, the costly part only when something may have changed.
+
+use super::{CATALOG_EVERY, ESTIMATES_EVERY};
+use crate::database::DatabaseError;
+use crate::kubernetes::controller::chain;
+use crate::operator::Context;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use pgrail_crds::ProtectedDatabase;
+use pgrail_guard::{Capabilities, Fingerprint};
+use pgrail_guard::blast_radius::{self, BlastRadius};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+/// What came of looking.
+pub(super) enum Observation {
+    /// It was not looked at.
+    Suspended,
+    /// It cannot be reached.
+    Unreachable(DatabaseError),
+    /// It answered.
+    Reached(Box<Reached>),
+}
+
+/// A database that answered.
+pub(super) struct Reached {
+    /// What pgrail's login can do.
+    pub(super) capabilities: Capabilities,
+    /// The login.
+    pub(super) user: String,
+    /// Keys of the URI that mean nothing to PostgreSQL.
+    pub(super) ignored_keys: Vec<String>,
+    /// What it holds.
+    pub(super) survey: Survey,
+}
+
+/// What a database holds.
+pub(super) enum Survey {
+    /// Nothing changed since it was last written.
+    Unchanged,
+    /// Read now.
+    Read(Contents),
+    /// A transaction-mode pooler is in between: nothing read there can be relied on.
+    Pooler,
+    /// Could not be read.
+    Failed(String),
+}
+
+/// Tables and what deletes on them can take with them.
+pub(super) struct Contents {
+    /// Tables.
+    pub(super) tables: usize,
+    /// Worst first.
+    pub(super) blast_radius: Vec<BlastRadius>,
+    /// Whether the estimates may move.
+    pub(super) fresh_estimates: bool,
+}
+
+/// What was last seen of each database, by UID.
+#[derive(Default)]
+pub(crate) struct Seen(Mutex<HashMap<String, Sighting>>);
+
+#[derive(Clone)]
+struct Sighting {
+    generation: Option<i64>,
+    fingerprint: Fingerprint,
+    at: Timestamp,
+    estimates_at: Timestamp,
+}
+
+impl Seen {
+    /// The database is gone.
+    pub(crate) fn forget(&self, database: &ProtectedDatabase) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&database.uid().unwrap_or_default());
+    }
+
+    fn last(&self, database: &ProtectedDatabase) -> Option<Sighting> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&database.uid().unwrap_or_default()).cloned()
+    }
+
+    fn note(&self, database: &ProtectedDatabase, sighting: Sighting) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(database.uid().unwrap_or_default(), sighting);
+    }
+}
+
+/// Looks at a database.
+pub(super) async fn observe(context: &Context, database: &ProtectedDatabase) -> Observation {
+    if database.spec.suspend {
+        context.databases.forget(&database.namespace().unwrap_or_default(), &database.name_any());
+        return Observation::Suspended;
+    }
+    match reach(context, database).await {
+        Ok(reached) => Observation::Reached(Box::new(reached)),
+        Err(error) => {
+            context.seen.forget(database);
+            Observation::Unreachable(error)
+        }
+    }
+}
+
+async fn reach(context: &Context, database: &ProtectedDatabase) -> Result<Reached, DatabaseError> {
+    let mut borrowed = context.databases.borrow(context, database).await?;
+    let user = borrowed.settings().map(|settings| settings.user.clone()).unwrap_or_default();
+    let ignored_keys = borrowed.ignored_keys().to_vec();
+    let answers = async {
+        let capabilities = pgrail_guard::capabilities::read(borrowed.connection()?).await.map_err(lost)?;
+        let fingerprint = pgrail_guard::light_check(borrowed.connection()?).await.map_err(lost)?;
+        Ok::<_, DatabaseError>((capabilities, fingerprint))
+    };
+    let (capabilities, fingerprint) = match answers.await {
+        Ok(answers) => answers,
+        Err(error) => {
+            borrowed.discard();
+            return Err(error);
+        }
+    };
+    let last = context.seen.last(database);
+    let now = context.now();
+    let unchanged = last.as_ref().is_some_and(|last| {
+        last.generation == database.metadata.generation
+            && last.fingerprint == fingerprint
+            && now.duration_since(last.at) < CATALOG_EVERY
+    });
+    if unchanged {
+        return Ok(Reached { capabilities, user, ignored_keys, survey: Survey::Unchanged });
+    }
+    // A failed detection is no proof of a pooler: it is tried again with the next new look.
+    let pooled = last.is_none()
+        && pgrail_postgres::detect_pooler_on(borrowed.connection()?, &context.settings.address_policy)
+            .await
+            .unwrap_or(false);
+    if pooled {
+        return Ok(Reached { capabilities, user, ignored_keys, survey: Survey::Pooler });
+    }
+    let survey = match contents(borrowed.connection()?).await {
+        Err(error) => Survey::Failed(error),
+        Ok((tables, blast_radius)) => {
+            let fresh_estimates =
+                last.as_ref().is_none_or(|last| now.duration_since(last.estimates_at) >= ESTIMATES_EVERY);
+            let estimates_at = match last {
+                Some(last) if !fresh_estimates => last.estimates_at,
+                _ => now,
+            };
+            let generation = database.metadata.generation;
+            context.seen.note(database, Sighting { generation, fingerprint, at: now, estimates_at });
+            Survey::Read(Contents { tables, blast_radius, fresh_estimates })
+        }
+    };
+    Ok(Reached { capabilities, user, ignored_keys, survey })
+}
+
+async fn contents(client: &pgrail_postgres::Connection) -> Result<(usize, Vec<BlastRadius>), String> {
+    let observed = pgrail_guard::observe(client).await.map_err(|error| chain(&error))?;
+    let tables = observed.catalog.tables().filter(|table| !table.is_partition).count();
+    Ok((tables, blast_radius::compute(&observed.catalog, &observed.guarded_tables())))
+}
+
+/// A question that got no answer: the connection is gone or the server is.
+fn lost(error: impl std::error::Error) -> DatabaseError {
+    DatabaseError {
+        reason: pgrail_crds::conditions::reasons::reachable::TIMEOUT,
+        message: format!("the server stopped answering: {}", chain(&error)),
+        stalled: false,
+    }
+}

@@ -1,0 +1,172 @@
+//! The status of a `ProtectedDatabase`, from what was observed. Pure.
+
+use super::observe::{Contents, Observation, Reached, Survey};
+use crate::kubernetes::conditions::{Conditions, Status};
+use jiff::Timestamp;
+use pgrail_crds::conditions::reasons::{self, database as database_reasons, reachable};
+use pgrail_crds::conditions::{LEAST_PRIVILEGE, REACHABLE, READY};
+use pgrail_crds::{BlastRadius, Capabilities, ProtectedDatabase, ProtectedDatabaseStatus};
+use std::collections::HashMap;
+
+/// Rows of the blast radius that the status lists.
+const LISTED: usize = 20;
+/// The oldest server that is worked with.
+const OLDEST_SERVER: i32 = 140_000;
+
+/// The status that the database should have.
+pub(super) fn status(
+    database: &ProtectedDatabase,
+    observation: &Observation,
+    now: Timestamp,
+) -> ProtectedDatabaseStatus {
+    let mut status = database.status.clone().unwrap_or_default();
+    let generation = database.metadata.generation;
+    let mut conditions = Conditions::new(&status.conditions, generation, now);
+    match observation {
+        Observation::Suspended => {
+            let message = "spec.suspend is true: the database is left alone and nothing is known of it";
+            conditions.set(READY, Status::Unknown, reasons::SUSPENDED, message);
+            conditions.set(REACHABLE, Status::Unknown, reasons::SUSPENDED, message);
+            conditions.keep(LEAST_PRIVILEGE);
+        }
+        Observation::Unreachable(error) => {
+            conditions.set(REACHABLE, Status::False, error.reason, &error.message);
+            if error.stalled {
+                conditions.stalled(error.reason, &error.message);
+            } else {
+                conditions.set(READY, Status::False, database_reasons::UNREACHABLE, &error.message);
+            }
+            conditions.keep(LEAST_PRIVILEGE);
+        }
+        Observation::Reached(reached) => {
+            report_reached(database, reached, &mut status, &mut conditions);
+        }
+    }
+    status.observed_generation = generation;
+    status.conditions = conditions.finish();
+    status
+}
+
+fn report_reached(
+    database: &ProtectedDatabase,
+    reached: &Reached,
+    status: &mut ProtectedDatabaseStatus,
+    conditions: &mut Conditions,
+) {
+    let found = &reached.capabilities;
+    status.server_version = Some(found.server_version.clone());
+    status.capabilities = Some(Capabilities {
+        superuser: found.superuser,
+        owns_tables: found.owns_tables,
+        event_triggers: found.event_triggers,
+        read_all_data: found.read_all_data,
+        bypass_rls: found.bypass_rls,
+    });
+    let ignored = match reached.ignored_keys.as_slice() {
+        [] => String::new(),
+        keys => format!("; keys of the URI that mean nothing to PostgreSQL are ignored: {}", keys.join(", ")),
+    };
+    let connected = format!("connected to PostgreSQL {} as {}{ignored}", found.server_version, reached.user);
+    conditions.set(REACHABLE, Status::True, reachable::CONNECTED, connected);
+    report_privilege(database, reached, conditions);
+    report_ready(reached, conditions);
+    if let Survey::Read(contents) = &reached.survey {
+        status.tables = i64::try_from(contents.tables).ok();
+        let unguarded = contents.blast_radius.iter().filter(|it| it.cascade_tables > 0 && !it.guarded).count();
+        status.unguarded_at_risk = i64::try_from(unguarded).ok();
+        status.blast_radius = blast_radius(&status.blast_radius, contents);
+    }
+}
+
+fn report_privilege(database: &ProtectedDatabase, reached: &Reached, conditions: &mut Conditions) {
+    if database.spec.application_roles.contains(&reached.user) {
+        let message = format!(
+            "pgrail logs in as {}, which spec.applicationRoles names as an application's role: whoever has that login \
+             can take guards off. Give pgrail a role of its own (`pgrail grants` prints the SQL)",
+            reached.user
+        );
+        conditions.set(LEAST_PRIVILEGE, Status::False, database_reasons::APPLICATION_ROLE, message);
+    } else if reached.capabilities.superuser {
+        let message = format!(
+            "{} is a superuser, which pgrail does not need. `pgrail grants` prints the SQL for a role with only what it needs",
+            reached.user
+        );
+        conditions.set(LEAST_PRIVILEGE, Status::False, database_reasons::SUPERUSER, message);
+    } else {
+        let message = format!("{} is no superuser and no application's role", reached.user);
+        conditions.set(LEAST_PRIVILEGE, Status::True, database_reasons::DEDICATED_ROLE, message);
+    }
+}
+
+fn report_ready(reached: &Reached, conditions: &mut Conditions) {
+    let found = &reached.capabilities;
+    if found.server_version_num < OLDEST_SERVER {
+        let message = format!("PostgreSQL {} is too old: pgrail works with 15 and newer", found.server_version);
+        conditions.stalled(database_reasons::UNSUPPORTED_VERSION, message);
+    } else if found.in_recovery {
+        let message = "the server is a standby, where nothing can be installed: point the connection at the primary";
+        conditions.stalled(database_reasons::READ_ONLY_SERVER, message);
+    } else {
+        match &reached.survey {
+            Survey::Pooler => {
+                let message = "a transaction-mode pooler is in between, where a session cannot be relied on: use the server's own port, or a session-mode pool";
+                conditions.stalled(database_reasons::POOLER_DETECTED, message);
+            }
+            Survey::Failed(error) => {
+                let message = format!("the catalog could not be read: {error}");
+                conditions.set(READY, Status::False, database_reasons::CATALOG_UNREADABLE, message);
+            }
+            Survey::Unchanged | Survey::Read(_) => {
+                conditions.set(READY, Status::True, reasons::AS_DECLARED, "reachable, and its tables are known");
+            }
+        }
+    }
+}
+
+/// The worst tables. Where estimates may not move yet, those already told stand.
+fn blast_radius(told: &[BlastRadius], contents: &Contents) -> Vec<BlastRadius> {
+    let told: HashMap<&str, &BlastRadius> = told.iter().map(|it| (it.table.as_str(), it)).collect();
+    contents
+        .blast_radius
+        .iter()
+        .take(LISTED)
+        .map(|it| {
+            let mut now = BlastRadius {
+                table: it.table.clone(),
+                rows: two_digits(it.rows),
+                cascade_tables: i64::try_from(it.cascade_tables).unwrap_or(i64::MAX),
+                rows_at_risk: two_digits(it.rows_at_risk),
+                per_row: two_digits(it.per_row),
+                guarded: it.guarded,
+            };
+            if let Some(told) = told.get(it.table.as_str())
+                && !contents.fresh_estimates
+                && told.cascade_tables == now.cascade_tables
+            {
+                (now.rows, now.rows_at_risk, now.per_row) = (told.rows, told.rows_at_risk, told.per_row);
+            }
+            now
+        })
+        .collect()
+}
+
+/// An estimate is no more exact than this.
+pub(crate) fn two_digits(estimate: u64) -> i64 {
+    let mut scale = 1;
+    while estimate / scale >= 100 {
+        scale *= 10;
+    }
+    let rounded = (estimate + scale / 2) / scale * scale;
+    i64::try_from(rounded).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_have_two_digits() {
+        let rounded: Vec<_> = [0, 7, 99, 104, 105, 1_299_999, 999_999].iter().map(|it| two_digits(*it)).collect();
+        assert_eq!(rounded, [0, 7, 99, 100, 110, 1_300_000, 1_000_000]);
+    }
+}

@@ -1,0 +1,102 @@
+//! Installing a guard, and looking again afterwards: what is reported is what was found, not what was done.
+
+use super::observe::Known;
+use super::report::{Judgement, Looked, Outcome};
+use crate::database::{Borrowed, DatabaseError};
+use crate::kubernetes::controller::chain;
+use crate::kubernetes::events::Severity;
+use crate::operator::Context;
+use kube::ResourceExt;
+use pgrail_crds::TableGuard;
+use pgrail_crds::conditions::reasons::{event, reachable};
+use pgrail_guard::GuardSpec;
+
+/// Brings the database to what the guard declares, if it is not there already.
+pub(super) async fn install(
+    guard: &TableGuard,
+    spec: &GuardSpec,
+    borrowed: &mut Borrowed,
+    context: &Context,
+) -> Result<Outcome, DatabaseError> {
+    let known: &Known = &context.known;
+    let fingerprint = pgrail_guard::light_check(borrowed.connection()?).await.map_err(|error| lost(&error))?;
+    if known.holds(guard, &fingerprint, context.now()) {
+        let counters = pgrail_guard::counters(borrowed.connection()?).await.map_err(|error| lost(&error))?;
+        let ours = counters.into_iter().filter(|counter| counter.guard == spec.name.as_str()).collect();
+        return Ok(Outcome::Unchanged(ours));
+    }
+    known.forget(guard);
+    let looked = match look(spec, borrowed).await? {
+        Ok(looked) => looked,
+        Err(error) => return Ok(Outcome::Unplannable(error)),
+    };
+    if looked.plan.is_empty() {
+        known.note(guard, fingerprint, context.now());
+        return Ok(Outcome::Judged(Box::new(Judgement::of(looked))));
+    }
+    let applied = match pgrail_guard::apply(borrowed.connection()?, &looked.plan).await {
+        Ok(applied) => applied,
+        Err(pgrail_guard::ApplyError::Busy) => return Ok(Outcome::Judged(Box::new(Judgement::busy(looked)))),
+        Err(error @ pgrail_guard::ApplyError::Query(_)) => return Err(lost(&error)),
+    };
+    let done = applied.steps.iter().filter(|(_, outcome)| *outcome == pgrail_guard::Outcome::Done).count();
+    context.metrics.guard_steps(&guard.namespace().unwrap_or_default(), &guard.name_any(), done as u64);
+    let first_time = looked.observed.recorded.as_ref().is_none_or(|it| it.configuration.guard_id(&spec.name).is_none());
+    let drift = looked.plan.drift().to_vec();
+    // The fingerprint is taken before the look: a change in between shows at the next check.
+    let fingerprint = pgrail_guard::light_check(borrowed.connection()?).await.map_err(|error| lost(&error))?;
+    let looked = match look(spec, borrowed).await? {
+        Ok(looked) => looked,
+        Err(error) => return Ok(Outcome::Unplannable(error)),
+    };
+    if looked.plan.is_empty() {
+        known.note(guard, fingerprint, context.now());
+    }
+    Ok(Outcome::Judged(Box::new(Judgement::after(looked, &applied, drift, first_time))))
+}
+
+async fn look(spec: &GuardSpec, borrowed: &mut Borrowed) -> Result<Result<Looked, pgrail_guard::PlanError>, DatabaseError> {
+    let observed = pgrail_guard::observe(borrowed.connection()?).await.map_err(|error| lost(&error))?;
+    let plan = match pgrail_guard::plan(spec, &observed) {
+        Ok(plan) => plan,
+        Err(error) => return Ok(Err(error)),
+    };
+    let tables: Vec<_> = plan.tables().iter().filter_map(|table| table.oid).collect();
+    let tamper = pgrail_guard::tamper::read(borrowed.connection()?, &tables).await.map_err(|error| chain(&error));
+    Ok(Ok(Looked { observed, plan, tamper }))
+}
+
+fn lost(error: &dyn std::error::Error) -> DatabaseError {
+    DatabaseError { reason: reachable::TIMEOUT, message: chain(error), stalled: false }
+}
+
+/// Says on Events what happened: installed, put back, attempts stopped.
+pub(super) async fn announce(guard: &TableGuard, outcome: &Outcome, context: &Context) {
+    let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
+    let now = context.now();
+    let attempts = outcome.attempts_since(guard.status.as_ref());
+    for (table, more, total) in &attempts {
+        context.metrics.blocked(&namespace, &name, table, *more);
+        let warned = if guard.spec.mode == pgrail_crds::GuardMode::Warn { "warned of (mode Warn)" } else { "stopped" };
+        let note = format!("{more} more {} on {table} {warned}, {total} in all", plural(*more, "attempt"));
+        tracing::info!(namespace, name, table, more, total, "bulk changes {warned}");
+        context.events.publish(guard, Severity::Warning, "Enforce", event::BULK_DELETE_BLOCKED, note, now).await;
+    }
+    let Outcome::Judged(judgement) = outcome else { return };
+    context.metrics.guard_enforced(&namespace, &name, judgement.all_enforced());
+    if judgement.installed_first {
+        let note = format!("guards {} {}", judgement.tables.len(), plural(judgement.tables.len() as u64, "table"));
+        context.events.publish(guard, Severity::Normal, "Install", event::GUARD_INSTALLED, note, now).await;
+    }
+    if judgement.repaired() {
+        context.metrics.drift_repaired(&namespace, &name);
+        let what: Vec<_> = judgement.drift.iter().map(ToString::to_string).collect();
+        let note = format!("put back: {}", what.join("; "));
+        tracing::warn!(namespace, name, what = ?what, "drift repaired");
+        context.events.publish(guard, Severity::Warning, "Repair", event::DRIFT_REPAIRED, note, now).await;
+    }
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
+}

@@ -1,0 +1,133 @@
+//! `TableGuard`: what it declares is installed in PostgreSQL, verified there, put back when it drifts, and taken away
+//! when it is deleted.
+
+mod apply;
+mod dereference;
+mod finalize;
+mod observe;
+mod protection;
+mod report;
+pub(crate) mod validate;
+
+use crate::kubernetes::api::watched;
+use crate::kubernetes::controller::{self, Reconciler, Stop, Store, Watched};
+use crate::kubernetes::{finalizer, status};
+use crate::operator::Context;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, watcher};
+use kube::{Api, Resource, ResourceExt};
+pub(crate) use finalize::Deletions;
+pub(crate) use observe::Known;
+use pgrail_crds::conditions::READY;
+use pgrail_crds::{DeletionPolicy, ProtectedDatabase, TableGuard};
+use report::Outcome;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest that an object waits which only its user can mend.
+const STALLED_RETRY: Duration = Duration::from_secs(600);
+
+/// The watch of this kind.
+pub(crate) fn controller(context: &Context) -> (Controller<Watched<TableGuard>>, Store<TableGuard>) {
+    controller::watch(watched(context))
+}
+
+/// Runs the controller until `stop`. A database that became ready, or stopped being so, is a change of its guards too.
+pub(crate) async fn run(
+    guards: Controller<Watched<TableGuard>>,
+    store: Store<TableGuard>,
+    context: &Arc<Context>,
+    stop: Stop,
+) {
+    let databases: Api<Watched<ProtectedDatabase>> = watched(context);
+    let changes = watcher(databases, watcher::Config::default())
+        .default_backoff()
+        .touched_objects()
+        .predicate_filter(readiness, PredicateConfig::default());
+    let guards = guards.watches_stream(changes, move |database: Watched<ProtectedDatabase>| {
+        let (namespace, name) = (database.namespace(), database.name_any());
+        let of_it = store.state().into_iter().filter(move |guard| {
+            guard.namespace() == namespace
+                && guard.0.as_ref().is_ok_and(|guard| guard.spec.database_ref.name == name)
+        });
+        of_it.map(|guard| ObjectRef::from_obj(guard.as_ref())).collect::<Vec<_>>()
+    });
+    controller::run::<TableGuards>(guards, Arc::clone(context), stop).await;
+}
+
+/// What of a database matters to its guards.
+fn readiness(database: &Watched<ProtectedDatabase>) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    database.uid().hash(&mut hasher);
+    database.meta().generation.hash(&mut hasher);
+    if let Ok(database) = &database.0 {
+        let conditions = database.status.iter().flat_map(|status| &status.conditions);
+        conditions.filter(|condition| condition.type_ == READY).for_each(|ready| ready.status.hash(&mut hasher));
+    }
+    Some(hasher.finish())
+}
+
+struct TableGuards;
+
+impl Reconciler for TableGuards {
+    type Kind = TableGuard;
+    type Error = kube::Error;
+    const NAME: &'static str = "tableguard";
+
+    async fn reconcile(guard: Arc<TableGuard>, context: Arc<Context>) -> Result<Action, kube::Error> {
+        if guard.metadata.deletion_timestamp.is_some() {
+            return finalize::finalize(&guard, &context).await;
+        }
+        let api: Api<TableGuard> = Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
+        match guard.spec.deletion_policy {
+            DeletionPolicy::Delete => finalizer::add(&api, guard.as_ref()).await?,
+            DeletionPolicy::Retain => finalizer::remove(&api, guard.as_ref()).await?,
+        }
+        let (outcome, interval) = enforce(&guard, &context).await?;
+        let next = report::status(&guard, &outcome, context.now());
+        status::write(&context, Self::NAME, guard.as_ref(), guard.status.as_ref(), &next).await?;
+        apply::announce(&guard, &outcome, &context).await;
+        Ok(Action::requeue(wait(&context, &guard, &outcome, interval)))
+    }
+}
+
+/// dereference -> validate -> observe -> plan -> apply
+async fn enforce(guard: &TableGuard, context: &Context) -> Result<(Outcome, Duration), kube::Error> {
+    let database = match dereference::database(guard, context).await? {
+        Ok(database) => database,
+        Err(absent) => return Ok((Outcome::Blocked(absent), STALLED_RETRY)),
+    };
+    let spec = match validate::validate(guard, &context.cluster_id) {
+        Ok(spec) => spec,
+        Err(refused) => return Ok((Outcome::Refused(refused), STALLED_RETRY)),
+    };
+    let interval = Duration::from(database.spec.check_interval);
+    let mut borrowed = match context.databases.borrow(context, &database).await {
+        Ok(borrowed) => borrowed,
+        Err(error) => return Ok((Outcome::Unreachable(error), interval)),
+    };
+    match apply::install(guard, &spec, &mut borrowed, context).await {
+        Ok(outcome) => Ok((outcome, interval)),
+        Err(error) => {
+            borrowed.discard();
+            Ok((Outcome::Unreachable(error), interval))
+        }
+    }
+}
+
+/// When to look again: at the database's interval while all is well, sooner while something is pending, never later
+/// than ten minutes when only the user can mend it.
+fn wait(context: &Context, guard: &TableGuard, outcome: &Outcome, interval: Duration) -> Duration {
+    let key = format!("guard/{}", guard.uid().unwrap_or_default());
+    match outcome {
+        Outcome::Blocked(_) | Outcome::Refused(_) | Outcome::Unplannable(_) => STALLED_RETRY,
+        Outcome::Unreachable(_) => context.backoff.next(&key),
+        Outcome::Judged(judgement) if judgement.pending() => context.backoff.next(&key),
+        Outcome::Judged(_) | Outcome::Unchanged(_) => {
+            context.backoff.reset(&key);
+            interval
+        }
+    }
+}

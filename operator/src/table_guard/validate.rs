@@ -1,0 +1,126 @@
+//! From the raw object to the engine's own vocabulary: the only thing that later steps read. Pure.
+
+use kube::ResourceExt;
+use pgrail_crds::annotations::TAKE_OVER;
+use pgrail_crds::conditions::reasons;
+use pgrail_crds::{GuardMode, LimitOverrides, Operation, Protection, TableGuard};
+use pgrail_guard::{
+    Allowance, ClusterId, GuardName, GuardSpec, Mode, PartialLimits, Protect, SpecError, TableLimits, TableSelector,
+};
+
+/// A field that cannot be used, although the schema lets it pass.
+#[derive(Debug, thiserror::Error)]
+#[error("{field}: {source}")]
+pub(crate) struct ValidateError {
+    /// Path of the field.
+    pub(crate) field: String,
+    /// What is wrong with it.
+    pub(crate) source: SpecError,
+}
+
+impl ValidateError {
+    /// The reason of `Ready=False`.
+    pub(crate) fn reason(&self) -> &'static str {
+        reasons::INVALID_SPEC
+    }
+}
+
+/// Makes the engine's specification of a guard. `cluster_id` is the owner that is stamped on what is installed.
+pub(crate) fn validate(guard: &TableGuard, cluster_id: &str) -> Result<GuardSpec, ValidateError> {
+    let at = |field: &str| {
+        let field = field.to_owned();
+        move |source| ValidateError { field, source }
+    };
+    let name = GuardName::new(format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any()))
+        .map_err(at("metadata.name"))?;
+    let owner = ClusterId::new(cluster_id).map_err(at("the cluster's id"))?;
+    let mut selectors = Vec::with_capacity(guard.spec.tables.len());
+    for (index, table) in guard.spec.tables.iter().enumerate() {
+        let limits = table.limits.as_ref().map(overrides).unwrap_or_default();
+        let selector = TableSelector::new(&table.schema, &table.name, table.exclude.clone(), limits)
+            .map_err(at(&format!("spec.tables[{index}]")))?;
+        selectors.push(selector);
+    }
+    let mut spec = GuardSpec::new(name, owner, selectors);
+    spec.mode = match guard.spec.mode {
+        GuardMode::Enforce => Mode::Enforce,
+        GuardMode::Warn => Mode::Warn,
+    };
+    spec.limits = TableLimits {
+        max_rows: guard.spec.limits.max_rows,
+        max_cascade_rows: guard.spec.limits.max_cascade_rows,
+        max_transaction_rows: guard.spec.limits.max_transaction_rows,
+        max_updated_rows: guard.spec.limits.max_updated_rows,
+    };
+    spec.limits.validate().map_err(at("spec.limits"))?;
+    for (index, selector) in spec.selectors.iter().enumerate() {
+        let limits = spec.limits.overridden(&selector.limits);
+        limits.validate().map_err(at(&format!("spec.tables[{index}].limits")))?;
+    }
+    let protects = |what| guard.spec.protect.contains(&what);
+    spec.protect = Protect {
+        delete: protects(Protection::Delete),
+        truncate: protects(Protection::Truncate),
+        drop: protects(Protection::Drop),
+        drop_partition: protects(Protection::DropPartition),
+    };
+    spec.allowances = guard.spec.allowances.iter().map(allowance).collect();
+    spec.take_over = guard.annotations().get(TAKE_OVER).is_some_and(|value| value == "true");
+    Ok(spec)
+}
+
+fn overrides(limits: &LimitOverrides) -> PartialLimits {
+    PartialLimits {
+        max_rows: limits.max_rows,
+        max_cascade_rows: limits.max_cascade_rows,
+        max_transaction_rows: limits.max_transaction_rows,
+        max_updated_rows: limits.max_updated_rows,
+    }
+}
+
+fn allowance(declared: &pgrail_crds::Allowance) -> Allowance {
+    let operations = declared.operations.iter().map(|operation| match operation {
+        Operation::Delete => pgrail_guard::Operation::Delete,
+        Operation::Truncate => pgrail_guard::Operation::Truncate,
+        Operation::Drop => pgrail_guard::Operation::Drop,
+        Operation::Update => pgrail_guard::Operation::Update,
+    });
+    Allowance { role: declared.role.clone(), limits: overrides(&declared.limits), operations: operations.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn guard(spec: serde_json::Value) -> TableGuard {
+        serde_json::from_value(json!({"apiVersion": "pgrail.dev/v1alpha1", "kind": "TableGuard",
+            "metadata": {"name": "core", "namespace": "shop"}, "spec": spec}))
+        .unwrap()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_reference() {
+        let spec = validate(
+            &guard(json!({"databaseRef": {"name": "shop"}, "tables": [{"schema": "public", "name": "users"}]})),
+            "id",
+        )
+        .unwrap();
+        assert_eq!(spec.name.as_str(), "shop/core");
+        assert_eq!((spec.limits.max_rows, spec.limits.max_cascade_rows), (100, 1000));
+        assert!(spec.protect.delete && spec.protect.truncate && spec.protect.drop && !spec.protect.drop_partition);
+        assert!(!spec.take_over);
+    }
+
+    #[test]
+    fn an_override_below_the_total_is_refused_by_its_field() {
+        let error = validate(
+            &guard(json!({"databaseRef": {"name": "shop"}, "limits": {"maxTransactionRows": 2000},
+                "tables": [{"schema": "public", "name": "users", "limits": {"maxRows": 5000}}]})),
+            "id",
+        )
+        .unwrap_err();
+        assert_eq!(error.field, "spec.tables[0].limits");
+        assert!(error.to_string().contains("maxTransactionRows"), "{error}");
+    }
+}
