@@ -142,16 +142,13 @@ async fn open(
     address: Option<IpAddr>,
     deadline: Instant,
 ) -> Result<Transport, ConnectError> {
-    match address {
-        Some(address) => encrypt(settings, open_tcp(settings, address, deadline).await?, deadline).await,
-        None => {
-            let file = format!("{}/.s.PGSQL.{}", settings.host.trim_end_matches('/'), settings.port);
-            let stream = within(deadline, settings, Stage::Connecting, UnixStream::connect(file))
-                .await?
-                .map_err(ConnectError::Refused)?;
-            Ok(Transport::Unix(stream))
-        }
-    }
+    let Some(address) = address else {
+        let file = format!("{}/.s.PGSQL.{}", settings.host.trim_end_matches('/'), settings.port);
+        let socket = within(deadline, settings, Stage::Connecting, UnixStream::connect(file)).await?;
+        return Ok(Transport::Unix(socket.map_err(ConnectError::Refused)?));
+    };
+    let stream = open_tcp(settings, address, deadline).await?;
+    encrypt(settings, stream, deadline).await
 }
 
 async fn open_tcp(
@@ -173,7 +170,7 @@ async fn open_tcp(
     let socket = SockRef::from(&stream);
     socket.set_tcp_keepalive(&keepalive).map_err(ConnectError::Refused)?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(Duration::from_secs(60))).map_err(ConnectError::Refused)?;
+    socket.set_tcp_user_timeout(Some(Duration::from_mins(1))).map_err(ConnectError::Refused)?;
     stream.set_nodelay(true).map_err(ConnectError::Refused)?;
     Ok(stream)
 }

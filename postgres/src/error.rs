@@ -184,9 +184,6 @@ impl ConnectError {
         if let Some(problem) = find::<AuthenticationProblem>(error) {
             return Self::Authentication(*problem);
         }
-        if find::<io::Error>(error).is_some() || error.is_closed() {
-            return Self::Closed;
-        }
         // The kinds of tokio-postgres are private; its texts of this kind are its own, not the server's.
         if error.to_string().starts_with("authentication error") {
             return Self::Authentication(if channel_binding_required {
@@ -194,6 +191,9 @@ impl ConnectError {
             } else {
                 AuthenticationProblem::ServerNotProven
             });
+        }
+        if find::<io::Error>(error).is_some() || error.is_closed() {
+            return Self::Closed;
         }
         Self::NotPostgres
     }

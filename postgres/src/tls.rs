@@ -115,14 +115,13 @@ impl ServerCertVerifier for Verifier {
 pub(crate) fn problem_of(error: &std::io::Error) -> TlsProblem {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::InvalidCertificate(problem)) => match problem {
-            CertificateError::UnknownIssuer => TlsProblem::UnknownIssuer,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 TlsProblem::WrongName
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsProblem::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsProblem::NotYetValid,
-            // The same name and key as a trusted authority's, yet another signature: an authority made anew.
-            CertificateError::BadSignature => TlsProblem::UnknownIssuer,
+            // A bad signature: an authority of the trusted one's name, made anew with another key.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsProblem::UnknownIssuer,
             _ => TlsProblem::BadCertificate,
         },
         _ => TlsProblem::Handshake,

@@ -1,6 +1,6 @@
 //! A database per test.
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fmt, thread};
@@ -85,13 +85,12 @@ impl Drop for Database {
         }
         let (uri, name) = (self.server_uri.clone(), self.name.clone());
         // A thread with a runtime of its own: the test's runtime may be shutting down, or be this very thread.
-        let dropper = thread::spawn(move || {
+        let worker = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime to drop the database in").block_on(drop_database(&uri, &name));
         });
-        if dropper.join().is_err() && !thread::panicking() {
-            panic!("the database {} could not be dropped", self.name);
-        }
+        let dropped = worker.join().is_ok();
+        assert!(dropped || thread::panicking(), "the database {} could not be dropped", self.name);
     }
 }
 
@@ -117,9 +116,14 @@ impl Deref for Client {
     }
 }
 
-impl Client {
-    /// For what needs it mutably, such as [`tokio_postgres::Client::transaction`].
-    pub fn as_mut(&mut self) -> &mut tokio_postgres::Client {
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.client
+    }
+}
+
+impl AsMut<tokio_postgres::Client> for Client {
+    fn as_mut(&mut self) -> &mut tokio_postgres::Client {
         &mut self.client
     }
 }

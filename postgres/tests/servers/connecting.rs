@@ -26,6 +26,9 @@ async fn a_dropped_session_ends_in_the_middle_of_a_statement_too() {
         let watcher = connect(&settings(&server)).await.unwrap();
         let connection = connect(&settings(&server)).await.unwrap();
         let process: i32 = connection.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&process];
+        // The server looks after its client while a statement runs.
+        connection.batch_execute("SET client_connection_check_interval = '100ms'").await.unwrap();
         {
             let statement = connection.batch_execute("SELECT pg_sleep(600)");
             tokio::pin!(statement);
@@ -35,16 +38,14 @@ async fn a_dropped_session_ends_in_the_middle_of_a_statement_too() {
                 tokio::select! {
                     biased;
                     result = &mut statement => panic!("the statement ended: {result:?}"),
-                    rows = watcher.query_one(running, &[&process]) => if rows.unwrap().get::<_, i64>(0) == 1 { break },
+                    rows = watcher.query_one(running, &parameters) => if rows.unwrap().get::<_, i64>(0) == 1 { break },
                 }
             }
         }
-        // The server notices when it next looks at the socket.
-        watcher.execute("SELECT pg_cancel_backend($1)", &[&process]).await.unwrap();
         drop(connection);
         let there = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1";
         tokio::time::timeout(Duration::from_secs(30), async {
-            while watcher.query_one(there, &[&process]).await.unwrap().get::<_, i64>(0) != 0 {}
+            while watcher.query_one(there, &parameters).await.unwrap().get::<_, i64>(0) != 0 {}
         })
         .await
         .expect("the session to end");

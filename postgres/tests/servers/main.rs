@@ -1,5 +1,7 @@
 //! Connecting to real servers: see `e2e/postgres/servers.sh`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
+
 mod connecting;
 mod failing;
 mod pooler;
@@ -32,7 +34,7 @@ fn texts(error: &ConnectError) -> String {
     let mut texts = format!("{error:?} {error}");
     let mut next = std::error::Error::source(error);
     while let Some(source) = next {
-        texts.push_str(&format!(" {source} {source:?}"));
+        texts = format!("{texts} {source} {source:?}");
         next = source.source();
     }
     texts
