@@ -13,7 +13,8 @@ def cell(text):
 
 
 def begun(text):
-    return text if text.startswith("`") else text[:1].upper() + text[1:]
+    # Names of fields keep their first letter.
+    return text[:1].upper() + text[1:] if text.split(" ")[0].rstrip(",:;").islower() else text
 
 
 def kind_of(schema):

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Tests of the book: the reference is what the types say, every page is in the summary, every link leads somewhere.
+# The last line is `N passed, N failed`.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+passed=0 failed=0
+check() {
+  local name=$1 output; shift
+  if output=$("$@" 2>&1); then
+    passed=$((passed + 1))
+    printf 'ok    %s\n' "$name"
+  else
+    failed=$((failed + 1))
+    printf 'FAIL  %s\n' "$name"
+    tail -n 30 <<<"$output" | sed 's/^/      /'
+  fi
+}
+
+links_lead_somewhere() { # FILE...
+  local file link target broken=0
+  for file in "$@"; do
+    while read -r link; do
+      [[ $link == *://* || $link == '#'* || -z $link ]] && continue
+      target=$(dirname "$file")/${link%%#*}
+      [[ -e $target ]] || { echo "$file: $link leads nowhere"; broken=1; }
+    done < <(grep -oE '\]\([^) ]+\)' "$file" | sed -E 's/^\]\(//; s/\)$//')
+  done
+  return "$broken"
+}
+all_in_summary() {
+  local page missing=0
+  while read -r page; do
+    grep -qF "(${page#docs/src/})" docs/src/SUMMARY.md || { echo "$page is not in SUMMARY.md"; missing=1; }
+  done < <(find docs/src -name '*.md' ! -name SUMMARY.md)
+  return "$missing"
+}
+# Commands that the book and the README tell people to run.
+commands_exist() {
+  local file missing=0
+  while read -r file; do
+    [[ -e $file ]] || { echo "$file does not exist"; missing=1; }
+  done < <(grep -rohE '\b(charts|deploy|demo|docs|e2e|examples)/[A-Za-z0-9_./-]*[A-Za-z0-9]' README.md charts/pgrail/README.md docs/src demo/demo.sh | sort -u)
+  return "$missing"
+}
+not() { ! "$@"; }
+
+check "the reference is what the types say" docs/reference.sh --check
+check "every page is in the summary" all_in_summary
+mapfile -t pages < <(find README.md CHANGELOG.md charts/pgrail/README.md docs/src -name '*.md')
+check "links lead somewhere" links_lead_somewhere "${pages[@]}"
+broken=$(mktemp)
+trap 'rm -f "$broken"' EXIT
+echo "[x](no-such-page.md)" >"$broken"
+check "a broken link is found" not links_lead_somewhere "$broken"
+check "files that the book names exist" commands_exist
+
+printf '%s passed, %s failed\n' "$passed" "$failed"
+(( failed == 0 ))
