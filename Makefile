@@ -15,3 +15,7 @@ cluster-down: ## end it, with everything it made
 
 image: ## build the container image, and load it into the node that runs (with or without Docker)
 	@e2e/cluster/image.sh --name $(CLUSTER)
+
+.PHONY: demo
+demo: ## the main job on real input: 1.3 million rows, the Friday delete, the guard, the backup; cleans up after itself
+	@demo/demo.sh
