@@ -1,0 +1,87 @@
+//! `pgrail agent dump`: takes the dump and hands it over to `verify`.
+
+use jiff::Timestamp;
+use pgrail_dump::{BackupIdentity, DumpRequest, DumpResult, Message, Phase, dump_until};
+use pgrail_postgres::AddressPolicy;
+
+use super::Places;
+use super::config::{AgentConfig, DumpConfig, RESULT_FILE, backup_name, scheduled_time};
+use super::outcome::{told_to_stop, unfit};
+use super::progress::ProgressLog;
+use super::settings::{SettingsError, config, connection, store};
+
+pub(super) async fn run(places: &Places) -> Message {
+    match attempt(places).await {
+        Ok(message) => message,
+        Err(error) => unfit(Phase::Dump, error.reason(), &error),
+    }
+}
+
+async fn attempt(places: &Places) -> Result<Message, SettingsError> {
+    let config = config(places)?;
+    let dump = config.dump.as_ref().ok_or(SettingsError::NoPart("dump"))?;
+    let store = store(&config.store, places)?;
+    let request = request(&config, dump, places, Timestamp::now())?;
+    let log = ProgressLog::new();
+    let result = match dump_until(&request, &store, &|progress| log.note(progress), told_to_stop()).await {
+        Ok(result) => result,
+        Err(error) => return Ok(Message::Failed(error.failure(&request, &store))),
+    };
+    hand_over(&result, places)?;
+    Ok(Message::Dump(result))
+}
+
+fn request(config: &AgentConfig, dump: &DumpConfig, places: &Places, now: Timestamp) -> Result<DumpRequest, SettingsError> {
+    let identity = &config.identity;
+    let backup_name =
+        dump.backup_name.clone().unwrap_or_else(|| backup_name(&identity.schedule, &places.job));
+    let identity = BackupIdentity {
+        cluster_id: identity.cluster_id.clone(),
+        namespace: identity.namespace.clone(),
+        schedule: identity.schedule.clone(),
+        schedule_uid: identity.schedule_uid.clone(),
+        database: dump.database.clone(),
+        database_uid: dump.database_uid.clone(),
+        backup_name,
+        timestamp: scheduled_time(&identity.schedule, &places.job).unwrap_or(now),
+        run_id: run_id(&places.pod_uid, now),
+    };
+    let mut request = DumpRequest::new(connection(&dump.connection, places)?, identity);
+    // The pod reaches no more than any other pod of its namespace does, so there is nothing to shield from it.
+    request.addresses = AddressPolicy::any();
+    request.compression = dump.compression;
+    request.filter = dump.filter.clone();
+    request.globals = dump.globals;
+    request.row_counts = dump.row_counts;
+    request.client_folder.clone_from(&places.client_folder);
+    Ok(request)
+}
+
+/// Tells runs apart: the beginning of the pod's UID, which is random, and the second, since a container may be started
+/// again in the same pod.
+fn run_id(pod_uid: &str, now: Timestamp) -> String {
+    let pod: String = pod_uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+    format!("{pod}{:x}", now.as_second().rem_euclid(0x10_0000))
+}
+
+/// `verify` needs all of it; the termination message has no room.
+fn hand_over(result: &DumpResult, places: &Places) -> Result<(), SettingsError> {
+    let file = places.work.join(RESULT_FILE);
+    let text = serde_json::to_vec(result).map_err(SettingsError::Result)?;
+    std::fs::write(&file, text).map_err(|source| SettingsError::File { file, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_attempts_of_one_run_have_two_places() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let first = run_id("0f3a1c2e-77aa-4b1c-8000-000000000000", at("2026-11-23T02:15:00Z"));
+        assert!(first.starts_with("0f3a1c2e"));
+        assert_ne!(first, run_id("0f3a1c2e-77aa-4b1c-8000-000000000000", at("2026-11-23T02:15:07Z")));
+        assert_ne!(first, run_id("1f3a1c2e-77aa-4b1c-8000-000000000000", at("2026-11-23T02:15:00Z")));
+        assert!(!run_id("", at("2026-11-23T02:15:00Z")).is_empty());
+    }
+}

@@ -1,0 +1,91 @@
+//! `pgrail agent`: what the pods run that the operator makes. It knows the database, the store and its configuration, and
+//! nothing of Kubernetes: it has no token.
+//!
+//! Each step leaves its outcome as the container's termination message (`pgrail_dump::Message`), says how it goes on
+//! standard error, and ends with 0, with 1 (trying again can help) or with [`config::EXIT_NOT_RETRYABLE`].
+
+pub(crate) mod config;
+mod dump;
+mod outcome;
+mod progress;
+mod prune;
+mod settings;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use outcome::finish;
+
+/// Runs one step of a backup in a pod
+///
+/// Configured by the operator through PGRAIL_AGENT_CONFIG and mounted Secrets; `pgrail dump` does the same by hand.
+#[derive(Args, Debug)]
+#[command(after_help = "Example, as the operator sets it up:\n  PGRAIL_AGENT_CONFIG='{\"identity\":…}' pgrail agent dump")]
+pub(crate) struct AgentArgs {
+    #[command(subcommand)]
+    step: Step,
+    #[command(flatten)]
+    places: Places,
+}
+
+#[derive(Subcommand, Debug, Clone, Copy)]
+enum Step {
+    /// Takes the dump into the store; it is not a backup before `verify`
+    Dump,
+    /// Reads the dump back and publishes it
+    Verify,
+    /// Removes dumps that retention let go, and what failed runs left
+    Prune,
+}
+
+/// Where everything is; the defaults are what the operator mounts.
+#[derive(Args, Debug)]
+struct Places {
+    /// The configuration as JSON
+    #[arg(long, env = config::CONFIG_VARIABLE, global = true, hide_env_values = true)]
+    config: Option<String>,
+    /// A file with the configuration, instead of --config
+    #[arg(long, global = true, conflicts_with = "config")]
+    config_file: Option<PathBuf>,
+    /// The Secret with the login, one file per key
+    #[arg(long, global = true, default_value = config::CONNECTION_FOLDER)]
+    connection_folder: PathBuf,
+    /// The folder with the server's certificate authority as ca.crt
+    #[arg(long, global = true, default_value = config::AUTHORITY_FOLDER)]
+    authority_folder: PathBuf,
+    /// The store's Secret, one file per key
+    #[arg(long, global = true, default_value = config::STORE_FOLDER)]
+    store_folder: PathBuf,
+    /// Where the volume of file:// stores is mounted
+    #[arg(long, global = true, default_value = config::VOLUME_FOLDER)]
+    volume: PathBuf,
+    /// The folder that `dump` and `verify` share
+    #[arg(long, global = true, default_value = config::WORK_FOLDER)]
+    work: PathBuf,
+    /// Where the outcome is written
+    #[arg(long, env = "PGRAIL_TERMINATION_LOG", global = true, default_value = "/dev/termination-log")]
+    termination_log: PathBuf,
+    /// The folder of pg_dump and pg_restore, if they are not in PATH
+    #[arg(long, env = "PGRAIL_PG_BIN", global = true)]
+    client_folder: Option<PathBuf>,
+    /// The Job that the pod belongs to
+    #[arg(long, env = config::JOB_VARIABLE, global = true, default_value = "")]
+    job: String,
+    /// The pod's UID
+    #[arg(long, env = config::POD_UID_VARIABLE, global = true, default_value = "")]
+    pod_uid: String,
+}
+
+/// Runs the step and leaves its outcome.
+pub(crate) async fn run(args: AgentArgs) -> ExitCode {
+    let places = &args.places;
+    let outcome = match args.step {
+        Step::Dump => dump::run(places).await,
+        Step::Verify => verify::run(places).await,
+        Step::Prune => prune::run(places).await,
+    };
+    finish(outcome, &places.termination_log).await
+}

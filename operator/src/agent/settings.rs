@@ -1,0 +1,119 @@
+//! The agent's configuration and what is mounted, put together for the backup engine.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pgrail_dump::{Reason, Scheme, Store, StoreCredentials, StoreError, StoreSettings};
+use pgrail_postgres::{ConnectionSettings, Overrides, SecretError, TlsMode, UnknownTlsMode, from_secret};
+
+use super::Places;
+use super::config::{AUTHORITY_FILE, AgentConfig, ConnectionConfig, StoreConfig};
+
+/// A configuration that cannot be worked with.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SettingsError {
+    #[error("no configuration: neither --config nor --config-file is given")]
+    NoConfig,
+    #[error("the configuration cannot be read")]
+    Config(#[source] serde_json::Error),
+    #[error("the configuration has no part `{0}`")]
+    NoPart(&'static str),
+    #[error("{} cannot be read", .file.display())]
+    File { file: PathBuf, source: io::Error },
+    #[error("the result of the dump cannot be read")]
+    Result(#[source] serde_json::Error),
+    #[error("the database's Secret cannot be used")]
+    Secret(#[from] SecretError),
+    #[error("the configuration names no TLS mode")]
+    TlsMode(#[from] UnknownTlsMode),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl SettingsError {
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Store(error) => error.reason(),
+            Self::File { .. } => Reason::Internal,
+            Self::NoConfig
+            | Self::Config(_)
+            | Self::NoPart(_)
+            | Self::Result(_)
+            | Self::Secret(_)
+            | Self::TlsMode(_) => Reason::InvalidRequest,
+        }
+    }
+}
+
+pub(super) fn config(places: &Places) -> Result<AgentConfig, SettingsError> {
+    let text = match (&places.config, &places.config_file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(file)) => read_to_string(file)?,
+        (None, None) => return Err(SettingsError::NoConfig),
+    };
+    serde_json::from_str(&text).map_err(SettingsError::Config)
+}
+
+pub(super) fn store(config: &StoreConfig, places: &Places) -> Result<Store, SettingsError> {
+    let mut settings = StoreSettings::new(config.url.clone());
+    settings.endpoint.clone_from(&config.endpoint);
+    settings.region.clone_from(&config.region);
+    settings.allow_http = config.allow_http;
+    settings.root = (config.url.scheme() == Scheme::File).then(|| places.volume.clone());
+    let mut keys = Vec::new();
+    for (key, value) in secret(&places.store_folder)? {
+        // A store's Secret may hold more than what is read from it, which then need not be text.
+        if let Ok(value) = String::from_utf8(value) {
+            keys.push((key, value));
+        }
+    }
+    settings.credentials = StoreCredentials::from_keys(keys);
+    Ok(Store::open(&settings)?)
+}
+
+pub(super) fn connection(config: &ConnectionConfig, places: &Places) -> Result<ConnectionSettings, SettingsError> {
+    let tls = config.tls.as_deref().map(str::parse::<TlsMode>).transpose()?;
+    let overrides = Overrides {
+        host: config.host.clone(),
+        port: config.port,
+        database: config.database.clone(),
+        user: config.user.clone(),
+        tls,
+    };
+    let mut settings = from_secret(&secret(&places.connection_folder)?, &overrides)?.settings;
+    settings.application_name = "pgrail-dump".to_owned();
+    let authority = places.authority_folder.join(AUTHORITY_FILE);
+    settings.ca_pem = match std::fs::read(&authority) {
+        Ok(pem) => Some(pem),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(source) => return Err(SettingsError::File { file: authority, source }),
+    };
+    Ok(settings)
+}
+
+/// A mounted Secret, one file per key; none where nothing is mounted.
+fn secret(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, SettingsError> {
+    let failed = |source| SettingsError::File { file: folder.to_owned(), source };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut keys = BTreeMap::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        // The kubelet swaps versions of a Secret by links and folders that start with two dots.
+        if name.starts_with("..") || !entry.path().is_file() {
+            continue;
+        }
+        let value = std::fs::read(entry.path()).map_err(|source| SettingsError::File { file: entry.path(), source })?;
+        keys.insert(name, value);
+    }
+    Ok(keys)
+}
+
+pub(super) fn read_to_string(file: &Path) -> Result<String, SettingsError> {
+    std::fs::read_to_string(file).map_err(|source| SettingsError::File { file: file.to_owned(), source })
+}
