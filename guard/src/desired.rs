@@ -216,7 +216,7 @@ fn add_gates(catalog: &Catalog, desired: &mut Desired, carriers: &BTreeSet<Oid>,
 fn add_statement_triggers(catalog: &Catalog, desired: &mut Desired) {
     for root in desired.roots.values() {
         let checks = &root.checks;
-        if checks.needs_note() {
+        if checks.limits_deletes() {
             desired.routines.insert(format!("note_{}", checks.id), gate::create_note(checks));
         }
         if checks.updates.is_some() {
@@ -229,10 +229,14 @@ fn add_statement_triggers(catalog: &Catalog, desired: &mut Desired) {
             }
             let (ident, id) = (&table.ident, checks.id);
             let mut add = |name: String, source: String| desired.triggers.insert((table.oid, name), source);
-            if checks.needs_note() {
+            if checks.limits_deletes() {
+                // Only in a procedure that has committed does the transaction begin after the client's statement.
+                let committed =
+                    "pg_catalog.transaction_timestamp() OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp() AND ";
+                let when = if checks.needs_note() { "" } else { committed };
                 add(
                     format!("pgrail_note_{id}"),
-                    format!("BEFORE DELETE ON {ident} FOR EACH STATEMENT WHEN (pgrail.note_{id}())"),
+                    format!("BEFORE DELETE ON {ident} FOR EACH STATEMENT WHEN ({when}pgrail.note_{id}())"),
                 );
             }
             if checks.updates.is_some() {

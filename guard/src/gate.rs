@@ -53,7 +53,8 @@ impl RootChecks {
         self.limits().next().is_some()
     }
 
-    /// Whether a statement on the root must note where the counters stand.
+    /// Whether every statement on the root must note where the counters stand. The others do so only inside a procedure
+    /// that has committed.
     pub fn needs_note(&self) -> bool {
         self.limits_deletes() && (self.per_statement.is_some() || self.partitioned || !self.updated.is_empty())
     }
@@ -291,14 +292,39 @@ fn write_cascade(body: &mut String, roots: &[&RootChecks]) {
 }
 
 /// `CREATE OR REPLACE FUNCTION pgrail.note_<id>()`: a statement on the root begins; notes once per client statement where
-/// the counters stand, as `statement:rows:rows of other tables:updated before the first:inserted`. Local to the transaction.
+/// the counters stand, local to the transaction, as seven fields: statement, rows, rows of other tables; updates before the
+/// first statement; inserts; rows and rows of other tables before the first statement.
 pub fn create_note(root: &RootChecks) -> String {
     let id = root.id;
     let (rows, inserted) = (sum("deleted", &root.leaves), sum("inserted", &root.leaves));
     let (deleted, updated) = (sum("deleted", &root.deleted), sum("updated", &root.updated));
     let setting = format!("'pgrail.note_{id}'");
+    let field = |field: u8| format!("pg_catalog.split_part(s, ':', {field})::pg_catalog.int8");
     format!(
-        "CREATE OR REPLACE FUNCTION pgrail.note_{id}() RETURNS pg_catalog.bool\nLANGUAGE plpgsql VOLATILE AS $note$\nDECLARE\n  s pg_catalog.text := pg_catalog.current_setting({setting}, true);\n  key pg_catalog.text := {STATEMENT_KEY};\n  u pg_catalog.int8 := {updated};\n  u0 pg_catalog.int8 := u;\nBEGIN\n  IF pg_catalog.left(s, 16) {EQ} key THEN RETURN false; END IF;\n  IF s OPERATOR(pg_catalog.~) '^[0-9a-f]{{16}}(:[0-9]{{1,18}}){{4}}$' THEN u0 := pg_catalog.split_part(s, ':', 4)::pg_catalog.int8; END IF;\n  s := pg_catalog.set_config({setting}, pg_catalog.concat(key, ':', {rows}, ':', {deleted} {PLUS} greatest(u {MINUS} u0, 0), ':', u0, ':', {inserted}), true);\n  RETURN false;\nEND $note$"
+        "CREATE OR REPLACE FUNCTION pgrail.note_{id}() RETURNS pg_catalog.bool
+LANGUAGE plpgsql VOLATILE AS $note$
+DECLARE
+  s pg_catalog.text := pg_catalog.current_setting({setting}, true);
+  key pg_catalog.text := {STATEMENT_KEY};
+  r pg_catalog.int8 := {rows};
+  c pg_catalog.int8 := {deleted};
+  u pg_catalog.int8 := {updated};
+  r0 pg_catalog.int8 := r;
+  c0 pg_catalog.int8 := c;
+  u0 pg_catalog.int8 := u;
+BEGIN
+  IF pg_catalog.left(s, 16) {EQ} key THEN RETURN false; END IF;
+  IF s OPERATOR(pg_catalog.~) '^[0-9a-f]{{16}}(:[0-9]{{1,18}}){{6}}$' THEN
+    u0 := {};
+    r0 := {};
+    c0 := {};
+  END IF;
+  s := pg_catalog.set_config({setting}, pg_catalog.concat(key, ':', r, ':', c {PLUS} greatest(u {MINUS} u0, 0), ':', u0, ':', {inserted}, ':', r0, ':', c0), true);
+  RETURN false;
+END $note$",
+        field(4),
+        field(6),
+        field(7),
     )
 }
 

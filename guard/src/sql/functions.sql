@@ -73,6 +73,8 @@ DECLARE
   update_note text := nullif(current_setting('pgrail.updated_' || p_root, true), '');
   is_current bool;
   moved bigint;
+  earlier bigint := 0;
+  earlier_cascaded bigint := 0;
   deleted bigint;
   cascaded bigint;
   of_statement record;
@@ -110,13 +112,20 @@ BEGIN
   moved := CASE WHEN (SELECT count(*) = 0 FROM pgrail.member m WHERE m.root = p_root AND m.effect = 'r' AND (SELECT relkind FROM pg_class WHERE oid = m.rel) = 'p') THEN 0
                 WHEN is_current THEN least(pgrail.noted(note, 2), pgrail.noted(note, 5), n.deleted)
                 ELSE least(n.inserted, n.deleted) END;
-  deleted := n.deleted - coalesce(moved, 0);
+  -- The counters also hold what the session did in transactions that it has not reported yet. It reports when it is
+  -- idle, which it is not between the transactions of a procedure: what was there before the first statement on the root
+  -- is theirs, if there was a COMMIT. Only then does a transaction begin after the client's statement; no setting can fake that.
+  IF transaction_timestamp() > statement_timestamp() THEN
+    earlier := coalesce(pgrail.noted(note, 6), 0);
+    earlier_cascaded := coalesce(pgrail.noted(note, 7), 0);
+  END IF;
+  deleted := n.deleted - greatest(coalesce(moved, 0), earlier);
   -- Rows updated before the first delete on the root were not nulled by it.
-  cascaded := n.cascaded + greatest(n.nulled - coalesce(pgrail.noted(note, 4), 0), 0);
+  cascaded := n.cascaded - earlier_cascaded + greatest(n.nulled - coalesce(pgrail.noted(note, 4), 0), 0);
   -- Per statement: against what was noted when this client statement first came to the root. A note of another
   -- statement: this one did not delete from the root. None at all: a partition that has no triggers of its own yet.
-  SELECT CASE WHEN is_current THEN deleted - coalesce(pgrail.noted(note, 2) - moved, 0) WHEN note IS NULL THEN deleted ELSE 0 END AS deleted,
-         CASE WHEN is_current THEN cascaded - coalesce(pgrail.noted(note, 3), 0) WHEN note IS NULL THEN cascaded ELSE 0 END AS cascaded
+  SELECT CASE WHEN is_current THEN n.deleted - coalesce(pgrail.noted(note, 2), 0) WHEN note IS NULL THEN deleted ELSE 0 END AS deleted,
+         CASE WHEN is_current THEN cascaded - coalesce(pgrail.noted(note, 3) - earlier_cascaded, 0) WHEN note IS NULL THEN cascaded ELSE 0 END AS cascaded
     INTO of_statement;
 
   FOR a IN SELECT x.* FROM pgrail.assignment x JOIN pgrail.guard g ON g.id = x.guard WHERE x.root = p_root AND x.protect_delete
