@@ -50,13 +50,14 @@ if [[ $target == runtime ]]; then
   touch --date=@0 "$context/pgrail"
 fi
 
-archive() { # FILE: the image as docker-archive
-  if command -v docker >/dev/null && docker info >/dev/null 2>&1; then
-    docker build --quiet "${arguments[@]}" "$context" >&2
-    docker save --output "$1" "$tag"
-  else
-    "$cluster_dir/requirements.sh" image
-    # Two builds at once would make the same base twice.
+# build: the image, its id in $id; archive FILE: the same as docker-archive.
+if command -v docker >/dev/null && docker info >/dev/null 2>&1; then
+  build() { id=$(docker build --quiet "${arguments[@]}" "$context"); }
+  archive() { docker save --output "$1" "$tag"; }
+else
+  "$cluster_dir/requirements.sh" image
+  build() {
+    # Two builds at once would make the same base twice. The lock is held to the end.
     mkdir -p "$cache/images"
     exec 8>"$cache/images/.lock"
     flock 8
@@ -64,11 +65,10 @@ archive() { # FILE: the image as docker-archive
     storage=overlay
     [[ $(stat --file-system --format %T "$cache/images") == overlayfs ]] && storage=vfs
     make_base
-    buildah bud --quiet --layers --pull=never --network=host "${arguments[@]}" "$context" >&2 8>&-
-    buildah push --quiet "$tag" "docker-archive:$1:$tag" >&2 8>&-
-    exec 8>&-
-  fi
-}
+    id=$(buildah bud --quiet --layers --pull=never --network=host "${arguments[@]}" "$context" 8>&-)
+  }
+  archive() { buildah push --quiet "$tag" "docker-archive:$1:$tag" >&2 8>&-; }
+fi
 
 # A store and a runtime folder of our own: nothing of the user's images is touched.
 buildah() {
@@ -102,7 +102,16 @@ make_base() {
 }
 
 began=$SECONDS
-archive "$context/image.tar"
+build
 say "$tag is built after $((SECONDS - began)) s"
-[[ -z $load ]] || "$cluster_dir/load.sh" --name "$name" "$context/image.tar"
+if [[ -n $load && -z ${PGRAIL_KUBECONFIG:-} ]]; then
+  # What the node has already is not packed and loaded again.
+  loaded=$(run_dir "$name")/loaded/${tag//[\/:]/_}
+  if [[ $(cat "$loaded" 2>/dev/null) != "$id" ]]; then
+    archive "$context/image.tar"
+    "$cluster_dir/load.sh" --name "$name" "$context/image.tar"
+    mkdir -p "${loaded%/*}"
+    printf '%s\n' "$id" >"$loaded"
+  fi
+fi
 printf '%s\n' "$tag"

@@ -86,8 +86,9 @@ cronjob_fires_by_hand() {
 privileged_pod_is_refused() { ! kubectl --namespace smoke run bad --image pgrail.dev/pause:1 --privileged; }
 
 pod_reaches_the_host() {
-  printf 'from the host\n' | timeout 60 busybox nc -l -s "$PGRAIL_CLUSTER_HOST" -p 15999 &
-  restricted_job smoke host "[[ \$(cat </dev/tcp/$PGRAIL_CLUSTER_HOST/15999) == 'from the host' ]]"
+  local port=$((23000 + RANDOM % 1000))
+  printf 'from the host\n' | timeout 60 busybox nc -l -p "$port" &
+  restricted_job smoke host "[[ \$(cat </dev/tcp/$PGRAIL_CLUSTER_HOST/$port) == 'from the host' ]]"
 }
 
 apiserver_comes_back() {
@@ -138,6 +139,7 @@ check "helm reaches the cluster" "$HELM" list --all-namespaces
 check "PostgreSQL and S3 come up as restricted pods" "$cluster_dir/workloads/up.sh" --name "$name" smoke postgres s3
 check "a restricted Job of an arbitrary user completes, with a scratch volume" restricted_job smoke job \
   'id; ! touch /x; touch /tmp/x /scratch/x; getent hosts kubernetes.default.svc; getent hosts s3; exec 3<>/dev/tcp/s3/9000'
+# shellcheck disable=SC2016 # expanded in the pod
 check "PostgreSQL answers over TLS by its Service's name" restricted_job smoke postgres \
   'export PGPASSWORD=$(cat /superuser/password); [[ $(psql "host=postgres.smoke.svc user=postgres dbname=postgres sslmode=verify-full sslrootcert=/tls/ca.crt" -Atc "show server_version_num") == 18* ]]'
 check "S3 keeps an object, reached from this machine" s3_keeps_an_object

@@ -34,6 +34,11 @@ if [[ $mode == node ]]; then
 fi
 
 run=$(run_dir "$name")
+if [[ $mode == node ]]; then
+  # The node has a /run and a /var of its own; and the address of a Unix socket has at most 107 bytes.
+  [[ $(realpath -m "$run") != @(/run|/var)/* ]] || die "the state of a node cannot be under /run or /var: set PGRAIL_STATE"
+  (( ${#run} < 90 )) || die "$run is too long a path for a node's sockets: set PGRAIL_STATE"
+fi
 slot_taken() { # by a run of ours, or by anything else that has the ports or addresses
   grep -qsx "slot=$1" "$registry"/*/settings && return 0
   if [[ $mode == node ]]; then
