@@ -13,8 +13,8 @@ cluster-up: ## start a throwaway Kubernetes and say how to use it (NODE=1: with 
 cluster-down: ## end it, with everything it made
 	@e2e/cluster/down.sh --name $(CLUSTER)
 
-image: ## build the container image, and load it into the node that runs (with or without Docker)
-	@e2e/cluster/image.sh --name $(CLUSTER)
+image: ## build the container image, and load it into the node if one runs (Docker is not needed)
+	@e2e/cluster/image.sh $(if $(filter-out default,$(CLUSTER)),--name $(CLUSTER))
 
 .PHONY: demo
 demo: ## the main job on real input: 1.3 million rows, the Friday delete, the guard, the backup; cleans up after itself

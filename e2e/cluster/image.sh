@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # image.sh [--binary FILE] [--tag NAME:TAG] [--name CLUSTER | --no-load] [--postgresql MAJOR]: builds the image from
-# deploy/Dockerfile around a pgrail program and loads it into a running node. Prints the image's name.
+# deploy/Dockerfile around a pgrail program and loads it into the node of that name (without a name: into the default
+# one, if it runs). Prints the image's name.
 #   --binary      default: target/release/pgrail, built when it is not there
 #   --tag         default: pgrail.dev/pgrail:dev
 #   --postgresql  builds the server image alone, without pgrail: pgrail.dev/postgresql:MAJOR (15 or 18)
@@ -10,7 +11,7 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 repository=$(cd "$cluster_dir/../.." && pwd)
 
-binary= tag= name=default load=yes postgresql=
+binary= tag= name= load=yes postgresql=
 while (( $# )); do
   case $1 in
     --binary) binary=$2; shift ;;
@@ -101,6 +102,10 @@ make_base() {
   buildah commit --quiet --rm "$container" "$base" >/dev/null 8>&-
 }
 
+if [[ -z $name ]]; then
+  name=default
+  [[ -e $(run_dir default)/node-ready ]] || load=
+fi
 began=$SECONDS
 build
 say "$tag is built after $((SECONDS - began)) s"
