@@ -29,20 +29,18 @@ majors="${PGRAIL_TEST_MAJORS:-15 18}"
 say() { printf 'postgres: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-# PostgreSQL refuses root.
-as_server_user() {
-  if [ "$(id -u)" -eq 0 ]; then
-    setpriv --reuid="$(id -u nobody)" --regid="$(id -g nobody)" --clear-groups -- "$@"
-  else
-    "$@"
-  fi
-}
+# PostgreSQL refuses root. A prefix, not a function: in the background a function would keep a shell alive.
+as_server_user=()
+if [ "$(id -u)" -eq 0 ]; then
+  as_server_user=(setpriv "--reuid=$(id -u nobody)" "--regid=$(id -g nobody)" --clear-groups --)
+fi
 
 give_to_server_user() { # PATH…
   [ "$(id -u)" -ne 0 ] || chown nobody: "$@"
 }
 
-started_at() { awk '{ sub(/.*\) /, ""); print $20 }' "/proc/$1/stat" 2>/dev/null || true; }
+# When a process began, in the kernel's ticks: with its number, who it is. Nothing for one that is gone or a zombie.
+started_at() { awk '{ sub(/.*\) /, "") } $1 !~ /[ZX]/ { print $20 }' "/proc/$1/stat" 2>/dev/null || true; }
 
 # The process of a data folder, if it is alive and really that folder's: numbers are reused.
 server_process() { # DATA
@@ -128,7 +126,7 @@ make_certificates() { # FOLDER
 programs_for_server() { # MAJOR|pgbouncer FOLDER
   local bin below root cache="${PGRAIL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pgrail}/postgres"
   bin="$("$here/software.sh" "$1")"
-  if ! as_server_user test -x "$bin"; then
+  if ! "${as_server_user[@]}" test -x "$bin"; then
     below="${bin#"$cache/"}"
     root="$cache/${below%%/*}"
     cp -al "$root" "$2/software" 2>/dev/null || { rm -rf "$2/software" && cp -a "$root" "$2/software"; }
@@ -198,7 +196,7 @@ start_server() { # NAME MAJOR TLS: a server in the folder NAME of this run; its 
   bin="$(programs_for_server "$2" "$folder")"
   cp "$run/password" "$folder/password"
   give_to_server_user "$folder" "$folder/password"
-  if ! as_server_user "$bin/initdb" --pgdata="$data" --username=postgres --pwfile="$folder/password" --auth=scram-sha-256 \
+  if ! "${as_server_user[@]}" "$bin/initdb" --pgdata="$data" --username=postgres --pwfile="$folder/password" --auth=scram-sha-256 \
     --encoding=UTF8 --locale=C.UTF-8 --no-sync >"$folder/initdb.log" 2>&1; then
     show_log "$folder/initdb.log"
     return 1
@@ -211,7 +209,7 @@ start_server() { # NAME MAJOR TLS: a server in the folder NAME of this run; its 
   fi
   for try in 1 2 3 4 5; do
     port="$(free_port)"
-    as_server_user setsid "$bin/postgres" -D "$data" -p "$port" >"$folder/log" 2>&1 </dev/null 8>&- 9>&- &
+    "${as_server_user[@]}" setsid "$bin/postgres" -D "$data" -p "$port" >"$folder/log" 2>&1 </dev/null 8>&- 9>&- &
     process=$!
     # pg_ctl's own way of waiting: the line "ready" in postmaster.pid, read until the process ends or time is up.
     if wait_until_ready "$data" "$process"; then
@@ -265,7 +263,7 @@ logfile = $folder/log
 pidfile = $folder/pgbouncer.pid
 INI
     give_to_server_user "$folder/pgbouncer.ini" "$folder/users" "$folder"
-    as_server_user "$bin/pgbouncer" -q -d "$folder/pgbouncer.ini" 8>&- 9>&- >"$folder/start.log" 2>&1 || continue
+    "${as_server_user[@]}" "$bin/pgbouncer" -q -d "$folder/pgbouncer.ini" 8>&- 9>&- >"$folder/start.log" 2>&1 || continue
     until=$((SECONDS + 20))
     while [ "$SECONDS" -lt "$until" ]; do
       if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && pooler_process "$folder" >/dev/null; then
