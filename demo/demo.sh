@@ -7,17 +7,19 @@
 #   DEMO_IMAGE         pgrail's image, as that cluster can pull it
 #   DEMO_DATABASE_URL  optional: your PostgreSQL, as pods reach it, with a login that may create databases and roles.
 #                      A database pgrail_demo_… is created for the demo, and dropped at its end.
+# DEMO_PROGRAM=FILE takes a pgrail that was built before, instead of building one.
 # DEMO_KEEP=1 leaves everything running and says how to look around and how to end it.
 # shellcheck disable=SC1090,SC1091,SC2034,SC2154
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
-friday=$root/examples/friday
+cd "$root"
+friday=examples/friday
 source "$here/lib.sh"
 
 case ${1:-} in
   "") ;;
-  -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  -h | --help) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
   *) echo "demo.sh takes no arguments; see demo.sh --help" >&2; exit 2 ;;
 esac
 
@@ -37,6 +39,12 @@ else
   stage=control-plane
 fi
 source "$here/stage-$([[ $stage == control-plane ]] && echo control-plane || echo pods).sh"
+
+build_program() {
+  program=${DEMO_PROGRAM:-${CARGO_TARGET_DIR:-$root/target}/release/pgrail}
+  [[ -n ${DEMO_PROGRAM:-} ]] || quietly "pgrail, built from source (minutes the first time)" \
+    cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" --package pgrail
+}
 
 finish() {
   local status=$?
@@ -75,8 +83,18 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+helm() { command "${HELM:-helm}" "$@"; }
 condition() { kubectl get "$1" "$2" -n "$namespace" -o "jsonpath={.status.conditions[?(@.type=='$3')].status}"; }
 condition_is() { [[ $(condition "$1" "$2" "$3") == "$4" ]]; }
+# Until a condition is True; not any longer once the operator says that it waits for somebody.
+await_condition() { # SECONDS KIND NAME CONDITION WHAT
+  become() {
+    [[ $(condition "$1" "$2" Stalled) != True ]] || return 0
+    condition_is "$1" "$2" "$3" True
+  }
+  await "$1" "$5" become "$2" "$3" "$4"
+  condition_is "$2" "$3" "$4" True || stop "$2/$3 is stalled: $(field "$2" "$3" ".status.conditions[?(@.type=='Stalled')].message")"
+}
 field() { kubectl get "$1" "$2" -n "$namespace" -o "jsonpath={$3}"; }
 rows() {
   sql_admin -Atc "select (select count(*) from users) + (select count(*) from leads) + (select count(*) from conversations)
@@ -116,7 +134,7 @@ grep -q '^DELETE 1$' "$work/unguarded" || stop "the unguarded delete did not wor
 unguarded=$(awk '/^DELETE 1$/ { getline; print $2 }' "$work/unguarded")
 tell "   DELETE FROM users WHERE id = 42;   -- one row, its owner's right by row level security" \
      "   DELETE 1"
-printf '   %sgone in %.0f ms: 1,300,001 rows. The server says "DELETE 1".%s\n' "$red" "$unguarded" "$plain"
+printf '   %sgone in %s: 1,300,001 rows. The server says "DELETE 1".%s\n' "$red" "$(seconds "${unguarded%.*}")" "$plain"
 
 step "The operator"
 stage_operator
@@ -127,9 +145,9 @@ stage_login
 applied=$(now)
 database_manifest >"$work/database.yaml"
 show kubectl apply -n "$namespace" -f "$work/database.yaml" -f "$friday/guard.yaml"
-await 60 "the database is Ready" condition_is pgdb friday Ready True
-await 60 "the guard is Enforced" condition_is tguard core Enforced True
-await 60 "the guard is Ready" condition_is tguard core Ready True
+await_condition 60 pgdb friday Ready "the database is Ready"
+await_condition 60 tguard core Enforced "the guard is Enforced"
+await_condition 60 tguard core Ready "the guard is Ready"
 good "Ready and Enforced $(seconds $(( $(now) - applied ))) after kubectl apply, both together"
 show kubectl get pgdb,tguard -n "$namespace"
 tell "What one delete can take with it, as the operator found in the catalog (status.blastRadius):"
@@ -196,7 +214,7 @@ else
   good "verified $(seconds $(( $(now) - applied ))) after kubectl apply: $(field dbbackup before-the-weekend .status.rows) rows," \
     "$(( $(field dbbackup before-the-weekend .status.sizeBytes) / 1024 )) KiB, $(field dbbackup before-the-weekend .status.verification.level)"
   [[ $(field dbbackup before-the-weekend .status.rows) == "$(rows)" ]] || stop "the dump does not hold the rows of the database"
-  await 300 "the schedule is fresh" condition_is bsched nightly BackupFresh True
+  await_condition 300 bsched nightly BackupFresh "the schedule is fresh"
   show kubectl get dbbackup -n "$namespace" -o wide
   tell "$(field dbbackup before-the-weekend .status.location)"
 fi

@@ -15,9 +15,7 @@ stage_up() {
   quietly "etcd, API server, controller manager" "$root/e2e/cluster/up.sh" --name "$run" --owner $$
   eval "$("$root/e2e/cluster/env.sh" --name "$run")"
   show kubectl version
-  quietly "pgrail, built from source (minutes the first time)" \
-    cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" --package pgrail
-  pgrail=${CARGO_TARGET_DIR:-$root/target}/release/pgrail
+  build_program
   kubectl create namespace "$namespace" >/dev/null
 }
 
@@ -41,7 +39,7 @@ load_schema() {
 sql_admin() { "$psql" -X -q -v ON_ERROR_STOP=1 "$server_url/$sql_database" "$@"; }
 sql_app() { "$psql" -X "postgres://friday_app:$app_password@${server_url##*@}/$sql_database" "$@" 2>&1; }
 database_manifest() { cat "$friday/database.yaml"; }
-pgrail_grants() { "$pgrail" grants "$@"; }
+pgrail_grants() { "$program" grants "$@"; }
 
 secret() { # NAME KEY=VALUE...: never on a command line that others can read
   local name=$1 pair; shift
@@ -53,14 +51,15 @@ secret() { # NAME KEY=VALUE...: never on a command line that others can read
 
 stage_operator() {
   # The chart gives the CRDs and the rights; a pod would wait for a node for ever.
-  show "${HELM:-$("$root/e2e/cluster/tools.sh" helm)/helm}" upgrade --install "$release" "$root/charts/pgrail" \
+  HELM=${HELM:-$("$root/e2e/cluster/tools.sh" helm)/helm}
+  show helm upgrade --install "$release" charts/pgrail \
     --namespace "$release_namespace" --create-namespace --set replicas=0 --hide-notes
   local http
   http=127.0.0.1:$(free_port)
   # With the rights of the chart's service account, not the administrator's.
   operator_kubeconfig
   KUBECONFIG=$work/operator.kubeconfig PGRAIL_NAMESPACE=$release_namespace PGRAIL_IDENTITY=$run \
-    PGRAIL_HTTP_ADDRESS=$http PGRAIL_ALLOWED_HOSTS=127.0.0.1 "$pgrail" operator >"$logs/operator.log" 2>&1 &
+    PGRAIL_HTTP_ADDRESS=$http PGRAIL_ALLOWED_HOSTS=127.0.0.1 "$program" operator >"$logs/operator.log" 2>&1 &
   operator_process=$!
   await 30 "the operator is ready" curl --silent --fail "http://$http/readyz"
   good "the operator runs as process $operator_process, with the rights of the chart's service account"

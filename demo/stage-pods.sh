@@ -31,11 +31,10 @@ stage_up() {
 }
 
 build_image() {
-  quietly "pgrail, built from source (minutes the first time)" \
-    cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" --package pgrail
+  build_program
   image=pgrail.dev/pgrail:demo
   quietly "the image, built from deploy/Dockerfile" "$root/e2e/cluster/image.sh" --name "$run" --tag "$image" \
-    --binary "${CARGO_TARGET_DIR:-$root/target}/release/pgrail"
+    --binary "$program"
 }
 
 apply() { sed "s|image: pgrail.dev/.*|image: $image|" "$1" | kubectl apply -n "$namespace" -f - >/dev/null; }
@@ -84,11 +83,17 @@ stage_database() {
   quietly "1.3 million rows loaded" load_schema
   good "PostgreSQL $(sql_admin -Atc 'show server_version')"
 }
+# An authority, and a certificate that it signed: no client that looks takes an authority's own as a server's.
 certificate() {
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=postgres \
-    -addext subjectAltName=DNS:postgres -keyout "$work/tls.key" -out "$work/tls.crt" 2>/dev/null
+  local key=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
+  {
+    openssl req -x509 "${key[@]}" -days 2 -subj "/CN=the demo's authority" -keyout "$work/ca.key" -out "$work/ca.crt"
+    openssl req "${key[@]}" -subj /CN=postgres -keyout "$work/tls.key" -out "$work/tls.csr"
+    openssl x509 -req -in "$work/tls.csr" -CA "$work/ca.crt" -CAkey "$work/ca.key" -set_serial 1 -days 2 \
+      -extfile <(printf 'subjectAltName=DNS:postgres\nextendedKeyUsage=serverAuth\n') -out "$work/tls.crt"
+  } >"$logs/certificate.log" 2>&1
   kubectl create secret generic postgres-tls -n "$namespace" --from-file=tls.crt="$work/tls.crt" \
-    --from-file=tls.key="$work/tls.key" --from-file=ca.crt="$work/tls.crt" >/dev/null
+    --from-file=tls.key="$work/tls.key" --from-file=ca.crt="$work/ca.crt" >/dev/null
 }
 load_schema() {
   sql_admin <"$friday/schema.sql"
@@ -125,7 +130,7 @@ stage_operator() {
     fi
     [[ -n $own_database ]] || arguments+=(--set "allowedHosts={$sql_host}")
   fi
-  show "${HELM:-helm}" upgrade --install "$release" "$root/charts/pgrail" --namespace "$release_namespace" --create-namespace \
+  show helm upgrade --install "$release" charts/pgrail --namespace "$release_namespace" --create-namespace \
     --wait --timeout 3m "${arguments[@]}" --hide-notes
   show kubectl get pods -n "$release_namespace" -l "app.kubernetes.io/instance=$release"
 }
@@ -163,7 +168,7 @@ stage_down() {
     in_toolbox "psql -X -q -d \"\$SERVER_URL\" -c 'drop database if exists $sql_database with (force)'"
     in_toolbox "psql -X -q -d \"\$SERVER_URL\" -c 'drop role if exists friday_app, friday_owner, pgrail'"
   fi
-  "${HELM:-helm}" uninstall "$release" -n "$release_namespace" --ignore-not-found --wait
+  helm uninstall "$release" -n "$release_namespace" --ignore-not-found --wait
   kubectl delete namespace "$namespace" --ignore-not-found --timeout=120s
 }
 
