@@ -29,6 +29,7 @@ suites_of() {
 
 # The archive and keyring that this machine itself trusts for Debian.
 debian_archive() {
+  # shellcheck disable=SC2016 # apt fills these in
   apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
     awk '$2 == "Debian" && $1 !~ /security/ { print $1; exit }'
 }
@@ -66,7 +67,7 @@ packages_of() { # PACKAGE…
 wrap_programs() { # ROOT BIN
   local root="$1" bin="$2" program loader up
   # Older suites keep a few libraries in /lib, and so does this tree then.
-  [ -d "$root/lib" ] && cp -an "$root/lib/." "$root/usr/lib/" && rm -rf "$root/lib"
+  [ -d "$root/lib" ] && cp -an "$root/lib/." "$root/usr/lib/" && rm -rf "${root:?}/lib"
   loader="$(cd "$root" && find usr/lib -path '*-linux-gnu/ld-linux*.so.*' -print -quit)"
   [ -n "$loader" ] || die "no program loader in the unpacked packages"
   up="$(realpath --relative-to "$root/$bin" "$root")"
