@@ -58,7 +58,8 @@ pub async fn list(store: &Store, scope: Scope<'_>) -> Result<Listing, StoreError
         Scope::Schedule(schedule) => (schedule, folder_of(schedule)?),
     };
     let runs = runs(store, &folder).await?;
-    let published: Vec<String> = runs.into_iter().filter(|(_, run)| run.is_published()).map(|(location, _)| location).collect();
+    let published: Vec<String> =
+        runs.into_iter().filter(|(_, run)| run.is_published()).map(|(location, _)| location).collect();
     let mut found = futures::stream::iter(published)
         .map(|location| async move {
             let manifest = Manifest::read(store, &location).await;
@@ -68,10 +69,9 @@ pub async fn list(store: &Store, scope: Scope<'_>) -> Result<Listing, StoreError
     let mut listing = Listing::default();
     while let Some((location, manifest)) = found.next().await {
         match manifest {
-            Ok(manifest) if manifest.location != location => listing.unreadable.push(Unreadable {
-                problem: format!("its manifest is of {}", manifest.location),
-                location,
-            }),
+            Ok(manifest) if manifest.location != location => listing
+                .unreadable
+                .push(Unreadable { problem: format!("its manifest is of {}", manifest.location), location }),
             Ok(manifest) if manifest.belongs_to(schedule) => listing.ours.push(manifest),
             Ok(manifest) => listing.discovered.push(manifest),
             Err(ManifestError::Store(error)) if is_gone(&error) => {}
@@ -92,9 +92,9 @@ pub(crate) fn is_gone(error: &StoreError) -> bool {
 }
 
 pub(crate) fn folder_of(schedule: &ScheduleIdentity) -> Result<String, StoreError> {
-    schedule.folder().map_err(|error| {
-        StoreError::Url(StoreUrlError::Segment { segment: error.value, problem: error.problem })
-    })
+    schedule
+        .folder()
+        .map_err(|error| StoreError::Url(StoreUrlError::Segment { segment: error.value, problem: error.problem }))
 }
 
 /// The objects of one run's folder.

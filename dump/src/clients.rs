@@ -130,7 +130,8 @@ impl ClientTools {
                 .map_err(|source| ToolError::Start { program: shown.clone(), source })?;
             let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
             // `pg_dump (PostgreSQL) 18.6 (Debian 18.6-3)`, `… 19beta1`
-            let version = text.split(") ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default().to_owned();
+            let version =
+                text.split(") ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default().to_owned();
             let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
             tools.major = digits.parse().map_err(|_| ToolError::Version { program: shown, output: text.clone() })?;
             tools.version = version;
@@ -257,7 +258,8 @@ async fn last_lines(mut stderr: impl AsyncRead + Unpin) -> String {
             }
         }
     }
-    let lines: Vec<_> = lines.iter().filter(|line| !line.is_empty()).map(|line| String::from_utf8_lossy(line)).collect();
+    let lines: Vec<_> =
+        lines.iter().filter(|line| !line.is_empty()).map(|line| String::from_utf8_lossy(line)).collect();
     lines.join(" | ")
 }
 
@@ -267,8 +269,9 @@ mod tests {
 
     #[tokio::test]
     async fn last_lines_are_kept_and_cut() {
-        let mut text: String = (0..100).map(|number| format!("line {number}\n")).collect();
-        text.push_str(&"x".repeat(1000));
+        let mut lines: Vec<_> = (0..100).map(|number| format!("line {number}")).collect();
+        lines.push("x".repeat(1000));
+        let text = lines.join("\n");
         let kept = last_lines(text.as_bytes()).await;
         assert!(kept.contains("line 99 | xxx") && !kept.contains("line 79"), "{kept}");
         assert!(kept.len() < 1000);

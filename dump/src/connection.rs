@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use pgrail_postgres::{ConnectError, ConnectionSettings, Reached};
+use pgrail_postgres::{ConnectError, ConnectionSettings, Password, Reached};
 use tempfile::NamedTempFile;
 
 use crate::{Reason, secrets::Redactor};
@@ -33,7 +33,7 @@ impl Environment {
 
 /// Everything in the settings that must never be shown.
 pub(crate) fn secrets(settings: &ConnectionSettings) -> Redactor {
-    Redactor::new(settings.password.iter().map(|password| password.reveal()))
+    Redactor::new(settings.password.iter().map(Password::reveal))
 }
 
 /// What a failed connection means for a dump.

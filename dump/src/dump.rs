@@ -5,7 +5,8 @@ use std::future::{Future, pending};
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    DumpDetails, DumpRequest, DumpResult, Failure, Phase, Progress, Reason, RowCounts, Segment, Store, StoreError, TableRows,
+    DumpDetails, DumpRequest, DumpResult, Failure, Phase, Progress, Reason, RowCounts, Segment, Store, StoreError,
+    TableRows,
     archive::{Contents, DecodeError, Decoded, Decoder},
     clients::{Running, ToolError},
     connection::{self, Environment},
@@ -170,7 +171,8 @@ async fn stream(
 ) -> Result<Streamed, DumpError> {
     let snapshot = &prepared.snapshot;
     let exact = request.row_counts == RowCounts::Exact;
-    let tables = snapshot.relations.iter().filter(|table| table.has_rows(&request.filter, snapshot.server.standby)).count();
+    let tables =
+        snapshot.relations.iter().filter(|table| table.has_rows(&request.filter, snapshot.server.standby)).count();
     progress(Progress::Started { tables, database_bytes: snapshot.server.database_bytes });
     let counts = async {
         let counted = |tables, of| progress(Progress::Counted { tables, of });
@@ -237,7 +239,11 @@ async fn pump(
     }
 }
 
-async fn write_globals(request: &DumpRequest, prepared: &Prepared, store: &Store) -> Result<Option<Segment>, DumpError> {
+async fn write_globals(
+    request: &DumpRequest,
+    prepared: &Prepared,
+    store: &Store,
+) -> Result<Option<Segment>, DumpError> {
     use sha2::{Digest, Sha256};
     if !request.globals {
         return Ok(None);

@@ -24,7 +24,7 @@ pub struct BackupIdentity {
     pub database_uid: String,
     /// The `DatabaseBackup`'s name.
     pub backup_name: String,
-    /// When this run was started, to the second.
+    /// The moment that this run is named after, to the second: scheduled for, or started.
     pub timestamp: Timestamp,
     /// Tells two runs of the same second apart: a few letters or digits that nobody else draws.
     pub run_id: String,

@@ -1,4 +1,59 @@
-//! The backup engine.
+//! The backup engine: dump, verify, prune, and the catalog of the store. Knows PostgreSQL, object stores and processes, and
+//! nothing of Kubernetes.
+//!
+//! # The way of one backup
+//!
+//! ```no_run
+//! # use pgrail_dump::*;
+//! # async fn backup(connection: pgrail_postgres::ConnectionSettings, identity: BackupIdentity) -> Result<(), Box<dyn std::error::Error>> {
+//! let mut settings = StoreSettings::new(StoreUrl::parse("s3://backups/shop")?);
+//! settings.endpoint = Some("http://s3.infra.svc:9000".into());
+//! settings.allow_http = true;
+//! settings.credentials = StoreCredentials::from_keys([/* the keys of the Secret */]);
+//! let store = Store::open(&settings)?;
+//!
+//! let request = DumpRequest::new(connection, identity);
+//! let dumped = dump(&request, &store, &|_| {}).await?;
+//! // The archive is in the store, and does not exist for anyone: it has no manifest.
+//! let verified = verify(&VerifyRequest::new(dumped), &store, &|_| {}).await?;
+//! // Every byte was read back, decoded and compared with the snapshot; the manifest was written last.
+//! println!("{}", Message::Verify(verified).to_json());
+//! # Ok(()) }
+//! ```
+//!
+//! | step | function | result | error |
+//! | --- | --- | --- | --- |
+//! | take the dump | [`dump`], [`dump_until`] | [`DumpResult`] | [`DumpError`] |
+//! | read it back, publish it | [`verify`], [`verify_until`] | [`VerifyResult`] | [`VerifyError`] |
+//! | what there is | [`list`] | [`Listing`] of [`Manifest`]s | [`StoreError`] |
+//! | what stays, and why | [`retention::decide`] (pure) | [`retention::Decision`]s | |
+//! | remove the rest | [`prune`] | [`PruneReport`] | [`PruneError`] |
+//!
+//! Every error has `reason()`, one of the bounded set [`Reason`], and `failure(…)`, a [`Failure`] without secrets.
+//! [`Message`] is what a container leaves behind for the operator: compact JSON of at most 4,096 bytes. The full
+//! [`DumpResult`] (with `details`) goes from the container that dumps to the one that verifies by a file.
+//!
+//! # In the store
+//!
+//! `<prefix>/<cluster id>/<namespace>/<schedule>/<timestamp>-<run id>/` holds `dump.pgc.000` and, above 100 GiB, further
+//! segments (put together in order they are what `pg_dump -Fc` wrote), `globals.sql` (roles and memberships, no
+//! passwords, no settings), and `manifest.json`, written last and once.
+//!
+//! # What it holds itself to
+//!
+//! - A dump is whole or refused: unreadable tables, sequences or large objects, row security, a client older than the
+//!   server and transaction-mode poolers are found before the first byte.
+//! - Row counts are taken under the very snapshot that pg_dump uses, and compared when the archive is read back.
+//! - Memory does not grow with the database: three parts of 16 MiB (see [`UploadLimits`]).
+//! - A failure at any moment leaves nothing that could be mistaken for a backup; what could not be taken back is swept
+//!   by a later [`prune`] after [`GRACE`].
+//! - Passwords go to pg_dump by its environment only, and into no error, result or log.
+//! - pgrail's own schema and triggers are part of a dump like everything else (a restore leaves them out); the rows of its
+//!   tables are not compared.
+//!
+//! # Not yet
+//!
+//! Restores and drills, encryption and parallel dumps come later: a request for the last two is refused.
 
 mod archive;
 mod catalog;
@@ -34,6 +89,8 @@ pub use reason::Reason;
 pub use request::{Compression, CompressionError, CompressionMethod, DumpRequest, Progress, RowCounts};
 pub use secrets::Redactor;
 pub use snapshot::SnapshotError;
-pub use store::{Listed, Scheme, Segment, Store, StoreCredentials, StoreError, StoreSettings, StoreUrl, StoreUrlError, UploadLimits};
+pub use store::{
+    Listed, Scheme, Segment, Store, StoreCredentials, StoreError, StoreSettings, StoreUrl, StoreUrlError, UploadLimits,
+};
 pub use tables::{Rows, TableRows, TablesDiffer};
 pub use verify::{VerifyError, VerifyRequest, verify, verify_until};

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupIdentity, Compression, Contents, DumpDetails, DumpResult, Filter, Reason, RowCounts, Segment, Store, StoreError,
-    TableRows, VerificationLevel,
+    BackupIdentity, Compression, Contents, DumpDetails, DumpResult, Filter, Reason, RowCounts, Segment, Store,
+    StoreError, TableRows, VerificationLevel,
 };
 
 /// The name of a manifest within its dump's folder.

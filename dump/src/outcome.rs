@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupIdentity, Compression, Contents, Filter, PruneReport, Reason, RowCounts, Segment, TableRows, secrets::Redactor,
+    BackupIdentity, Compression, Contents, Filter, PruneReport, Reason, RowCounts, Segment, TableRows,
+    secrets::Redactor,
 };
 
 /// What Kubernetes keeps of a container's termination message, in bytes.
@@ -205,7 +206,9 @@ impl Message {
         match &mut message {
             Self::Prune(report) => report.shorten(),
             // Control characters grow sixfold in JSON.
-            Self::Failed(failure) => failure.message = failure.message.chars().filter(|c| !c.is_control()).take(500).collect(),
+            Self::Failed(failure) => {
+                failure.message = failure.message.chars().filter(|c| !c.is_control()).take(500).collect();
+            }
             // Every text in these is bounded, a server's version excepted.
             Self::Dump(result) | Self::Verify(VerifyResult { backup: result, .. }) => {
                 result.server_version = result.server_version.chars().take(40).collect();
@@ -251,7 +254,8 @@ mod tests {
 
     #[test]
     fn unknown_reasons_are_read() {
-        let text = r#"{"kind":"failed","phase":"dump","reason":"FromTheFuture","message":"","retryable":true,"more":1}"#;
+        let text =
+            r#"{"kind":"failed","phase":"dump","reason":"FromTheFuture","message":"","retryable":true,"more":1}"#;
         assert!(matches!(Message::parse(text).unwrap(), Message::Failed(failure) if failure.reason == Reason::Unknown));
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     DumpRequest, IdentityError, PatternError, Reason,
     clients::{ClientTools, ToolError},
     request::CompressionError,
-    snapshot::{Snapshot, SnapshotError},
+    snapshot::{Access, Snapshot, SnapshotError},
 };
 
 /// How many tables an error names.
@@ -44,13 +44,17 @@ pub enum PreflightError {
     #[error("the database cannot be looked at")]
     Snapshot(#[from] SnapshotError),
     /// A transaction-mode pooler.
-    #[error("the connection goes through a pooler in transaction mode: connect to the server itself, or to the pooler's session mode")]
+    #[error(
+        "the connection goes through a pooler in transaction mode: connect to the server itself, or to the pooler's session mode"
+    )]
     Pooled,
     /// Some tables or sequences cannot be read.
     #[error("the role cannot read {0}: grant it pg_read_all_data, or SELECT and USAGE on the schema")]
     Unreadable(String),
     /// Some large objects cannot be read.
-    #[error("the role cannot read {unreadable} of {total} large objects, which pg_read_all_data does not cover: grant SELECT on them or make the role a member of their owner")]
+    #[error(
+        "the role cannot read {unreadable} of {total} large objects, which pg_read_all_data does not cover: grant SELECT on them or make the role a member of their owner"
+    )]
     LargeObjects {
         /// Those.
         unreadable: u64,
@@ -66,9 +70,11 @@ impl PreflightError {
     /// The reason as one word.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Identity(_) | Self::Pattern(_) | Self::Unsupported(_) => Reason::InvalidRequest,
+            Self::Identity(_)
+            | Self::Pattern(_)
+            | Self::Unsupported(_)
+            | Self::Compression(CompressionError::Level { .. }) => Reason::InvalidRequest,
             Self::Compression(CompressionError::Method { .. }) => Reason::CompressionUnsupported,
-            Self::Compression(CompressionError::Level { .. }) => Reason::InvalidRequest,
             Self::Client(error) => error.reason(Reason::ClientMissing),
             Self::ClientTooOld { .. } => Reason::VersionMismatch,
             Self::Snapshot(error) => error.reason(),
@@ -117,13 +123,17 @@ pub(crate) async fn check(request: &DumpRequest) -> Result<Prepared, PreflightEr
 
 fn check_rights(request: &DumpRequest, snapshot: &Snapshot) -> Result<(), PreflightError> {
     let dumped = || snapshot.relations.iter().filter(|relation| relation.is_dumped(&request.filter));
-    let unreadable: Vec<_> =
-        dumped().filter(|relation| !relation.readable).map(|relation| (&relation.schema, &relation.name)).collect();
+    let unreadable: Vec<_> = dumped()
+        .filter(|relation| relation.access == Access::Unreadable)
+        .map(|relation| (&relation.schema, &relation.name))
+        .collect();
     if !unreadable.is_empty() {
         return Err(PreflightError::Unreadable(named(&unreadable)));
     }
     let hidden: Vec<_> = dumped()
-        .filter(|relation| relation.row_security && relation.has_rows(&request.filter, snapshot.server.standby))
+        .filter(|relation| {
+            relation.access == Access::RowSecurity && relation.has_rows(&request.filter, snapshot.server.standby)
+        })
         .map(|relation| (&relation.schema, &relation.name))
         .collect();
     if !hidden.is_empty() {

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How old something without a manifest must be before it counts as left behind.
-pub const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+pub const GRACE: Duration = Duration::from_hours(24);
 
 /// How many entries of each list fit into a container's message.
 const SHORT: usize = 8;
@@ -141,13 +141,20 @@ pub async fn prune(store: &Store, request: &PruneRequest) -> Result<PruneReport,
         }
     }
     for (location, run) in &runs {
-        if run.has_manifest() || request.running.contains(location) || !run.objects.iter().all(|object| is_old(request, object)) {
+        if run.has_manifest()
+            || request.running.contains(location)
+            || !run.objects.iter().all(|object| is_old(request, object))
+        {
             continue;
         }
         match remove_objects(store, run).await {
             Ok(()) => report.swept.push(location.clone()),
             Err(error) => {
-                report.refused.push(Refused { location: location.clone(), reason: error.reason(), message: error.to_string() });
+                report.refused.push(Refused {
+                    location: location.clone(),
+                    reason: error.reason(),
+                    message: error.to_string(),
+                });
             }
         }
     }
@@ -185,7 +192,8 @@ async fn remove(store: &Store, request: &PruneRequest, location: &str, run: &Run
 /// The manifest goes first: what remains when this breaks off is no backup any more, and is swept.
 async fn remove_objects(store: &Store, run: &Run) -> Result<(), StoreError> {
     let is_manifest = |object: &&Listed| object.key.rsplit('/').next() == Some(MANIFEST);
-    for object in run.objects.iter().filter(is_manifest).chain(run.objects.iter().filter(|object| !is_manifest(object))) {
+    for object in run.objects.iter().filter(is_manifest).chain(run.objects.iter().filter(|object| !is_manifest(object)))
+    {
         store.delete(&object.key).await?;
     }
     Ok(())

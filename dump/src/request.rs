@@ -53,7 +53,7 @@ impl DumpRequest {
             identity,
             age_recipients: Vec::new(),
             client_folder: None,
-            lock_wait: Duration::from_secs(600),
+            lock_wait: Duration::from_mins(10),
             upload: UploadLimits::default(),
             clock: Timestamp::now,
         }

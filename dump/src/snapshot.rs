@@ -36,8 +36,7 @@ impl SnapshotError {
     pub fn reason(&self) -> Reason {
         use tokio_postgres::error::SqlState;
         match self {
-            Self::Connect(error) => crate::connection::reason(error),
-            Self::Pooler(DetectPoolerError::Connect(error)) => crate::connection::reason(error),
+            Self::Connect(error) | Self::Pooler(DetectPoolerError::Connect(error)) => crate::connection::reason(error),
             Self::Pooler(DetectPoolerError::Query(_)) => Reason::ConnectionFailed,
             Self::Version(_) => Reason::Internal,
             Self::Query { source, .. } => match source.code() {
@@ -78,26 +77,46 @@ pub(crate) struct Relation {
     quoted: String,
     has_rows: bool,
     unlogged: bool,
-    pub(crate) readable: bool,
-    pub(crate) row_security: bool,
-    extension_member: bool,
-    extension_configuration: bool,
+    pub(crate) access: Access,
+    membership: Membership,
+}
+
+/// How much of a relation the role can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Whole,
+    Unreadable,
+    /// Row security may hide rows.
+    RowSecurity,
+}
+
+/// What a relation is to extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Membership {
+    None,
+    /// Recreated by its extension.
+    Member,
+    /// The same, but (some of) its rows are dumped.
+    Configuration,
 }
 
 impl Relation {
     /// Whether pg_dump looks at it at all, and so must be able to read it.
     pub(crate) fn is_dumped(&self, filter: &Filter) -> bool {
-        filter.has_table(&self.schema, &self.name) && (!self.extension_member || self.extension_configuration)
+        filter.has_table(&self.schema, &self.name) && self.membership != Membership::Member
     }
 
     /// Whether the archive has an entry for its rows. A standby cannot read unlogged tables.
     pub(crate) fn has_rows(&self, filter: &Filter, standby: bool) -> bool {
-        self.has_rows && self.is_dumped(filter) && filter.has_rows(&self.schema, &self.name) && !(self.unlogged && standby)
+        self.has_rows
+            && self.is_dumped(filter)
+            && filter.has_rows(&self.schema, &self.name)
+            && !(self.unlogged && standby)
     }
 
     /// Whether its rows must be in the archive to the last: only a part of a configuration table is dumped.
     fn is_counted(&self) -> bool {
-        !self.extension_configuration && self.schema != OWN_SCHEMA
+        self.membership == Membership::None && self.schema != OWN_SCHEMA
     }
 
     fn rows(&self, rows: Rows) -> TableRows {
@@ -122,10 +141,7 @@ impl Snapshot {
             .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .await
             .map_err(failed("begin a transaction"))?;
-        let row = client
-            .query_one(include_str!("sql/server.sql"), &[])
-            .await
-            .map_err(failed("export a snapshot"))?;
+        let row = client.query_one(include_str!("sql/server.sql"), &[]).await.map_err(failed("export a snapshot"))?;
         let server = server(&row)?;
         let relations = client
             .query(include_str!("sql/relations.sql"), &[])
@@ -171,12 +187,9 @@ impl Snapshot {
 
     /// Roles and memberships as SQL, see `sql/globals.sql`.
     pub(crate) async fn globals(&self) -> Result<String, SnapshotError> {
-        let rows = self
-            .client
-            .query(include_str!("sql/globals.sql"), &[])
-            .await
-            .map_err(failed("read the roles"))?;
-        let mut text = String::from("-- Roles and memberships, without passwords and settings. Creates only what is missing.\n");
+        let rows = self.client.query(include_str!("sql/globals.sql"), &[]).await.map_err(failed("read the roles"))?;
+        let mut text =
+            String::from("-- Roles and memberships, without passwords and settings. Creates only what is missing.\n");
         for row in rows {
             text.push_str(row.get(0));
             text.push('\n');
@@ -218,9 +231,15 @@ fn relation(row: &Row) -> Relation {
         quoted: row.get("quoted"),
         has_rows: row.get("has_rows"),
         unlogged: row.get("unlogged"),
-        readable: row.get("readable"),
-        row_security: row.get("row_security"),
-        extension_member: row.get("extension_member"),
-        extension_configuration: row.get("extension_configuration"),
+        access: match (row.get("readable"), row.get("row_security")) {
+            (false, _) => Access::Unreadable,
+            (true, true) => Access::RowSecurity,
+            (true, false) => Access::Whole,
+        },
+        membership: match (row.get("extension_member"), row.get("extension_configuration")) {
+            (_, true) => Membership::Configuration,
+            (true, false) => Membership::Member,
+            (false, false) => Membership::None,
+        },
     }
 }

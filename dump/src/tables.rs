@@ -65,19 +65,13 @@ impl TableRows {
     }
 
     fn key(&self) -> (String, String) {
-        self.archive_name
-            .clone()
-            .unwrap_or_else(|| (hex(self.schema.as_bytes()), hex(self.name.as_bytes())))
+        self.archive_name.clone().unwrap_or_else(|| (hex(self.schema.as_bytes()), hex(self.name.as_bytes())))
     }
 }
 
 /// Compares what must be in the archive with what is, table by table, and fills in the numbers that were to come from
 /// the archive.
-pub(crate) fn compare(
-    tables: &mut [TableRows],
-    large_objects: u64,
-    archive: &ArchiveRows,
-) -> Result<(), TablesDiffer> {
+pub(crate) fn compare(tables: &mut [TableRows], large_objects: u64, archive: &ArchiveRows) -> Result<(), TablesDiffer> {
     let mut found: BTreeMap<(String, String), (&TableName, u64)> =
         archive.tables.iter().map(|(name, rows)| ((hex(&name.schema), hex(&name.name)), (name, *rows))).collect();
     let mut differences = Vec::new();
@@ -133,7 +127,9 @@ mod tests {
         compare(&mut tables, 0, &archive(&[("a", 3), ("b", 7), ("c", 1)])).unwrap();
         assert_eq!(tables[1].rows, Rows::Archived(7));
         let error = compare(&mut tables, 2, &archive(&[("a", 2), ("b", 8), ("d", 0)])).unwrap_err().to_string();
-        for says in ["a has 2 rows instead of 3", "b has 8 rows", "c is missing", "d is not in", "0 large objects instead of 2"] {
+        for says in
+            ["a has 2 rows instead of 3", "b has 8 rows", "c is missing", "d is not in", "0 large objects instead of 2"]
+        {
             assert!(error.contains(says), "{error}");
         }
         let mut many: Vec<_> = (0..20).map(|number| table(&format!("t{number}"), Rows::Counted(1))).collect();

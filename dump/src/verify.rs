@@ -174,10 +174,8 @@ async fn check_sizes(location: &str, details: &DumpDetails, store: &Store) -> Re
         if found.size != segment.size_bytes {
             return Err(VerifyError::Size { key, expected: segment.size_bytes, found: found.size });
         }
-        if let (Some(written), Some(there)) = (&segment.e_tag, &found.e_tag) {
-            if written != there {
-                return Err(VerifyError::Replaced(key));
-            }
+        if segment.e_tag.is_some() && found.e_tag.is_some() && segment.e_tag != found.e_tag {
+            return Err(VerifyError::Replaced(key));
         }
     }
     Ok(())
@@ -223,11 +221,11 @@ async fn read_back(
         return Err(error.into());
     }
     let Some(decoder) = decoder else { return Ok(false) };
-    let decoded = decoder.finish().await?;
-    if decoded.contents != details.contents {
-        return Err(VerifyError::Contents { expected: details.contents.entries, found: decoded.contents.entries });
+    let archive = decoder.finish().await?;
+    if archive.contents != details.contents {
+        return Err(VerifyError::Contents { expected: details.contents.entries, found: archive.contents.entries });
     }
-    if let Some(rows) = &decoded.rows {
+    if let Some(rows) = &archive.rows {
         compare(&mut details.table_rows, backup.large_objects, rows)?;
     }
     Ok(true)

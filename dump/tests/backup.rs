@@ -1,9 +1,12 @@
 //! A dump from a real server into real stores, read back and published.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 mod support;
 
 use pgrail_dump::{
-    Compression, CompressionMethod, Manifest, Message, Reason, RowCounts, Rows, UploadLimits, VerificationLevel, dump, verify,
+    Compression, CompressionMethod, Manifest, Message, Reason, RowCounts, Rows, UploadLimits, VerificationLevel, dump,
+    verify,
 };
 use pgrail_testing::for_each_server;
 use support::{SHOP, SHOP_ROWS, SHOP_TABLES, quiet, request, stores, verify_request};
@@ -31,8 +34,10 @@ async fn a_dump_is_verified_and_published() {
             assert!(verified.decoded);
             let location = &result.location;
             assert_eq!(location, &request.identity.location().unwrap());
-            let mut expected: Vec<_> =
-                ["dump.pgc.000", "globals.sql", "manifest.json"].iter().map(|name| format!("{location}/{name}")).collect();
+            let mut expected: Vec<_> = ["dump.pgc.000", "globals.sql", "manifest.json"]
+                .iter()
+                .map(|name| format!("{location}/{name}"))
+                .collect();
             expected.sort();
             assert_eq!(store.list_files(), expected, "{}", store.kind);
 
@@ -44,7 +49,8 @@ async fn a_dump_is_verified_and_published() {
             assert!(!manifest.is_partial());
 
             // The file is what pg_dump made, and its digest is the one that anybody computes.
-            let output = std::process::Command::new("sha256sum").arg(store.files.join(location).join("dump.pgc.000")).output();
+            let output =
+                std::process::Command::new("sha256sum").arg(store.files.join(location).join("dump.pgc.000")).output();
             assert!(String::from_utf8(output.unwrap().stdout).unwrap().starts_with(&result.sha256));
 
             for message in [Message::Dump(result), Message::Verify(verified)] {
@@ -95,7 +101,9 @@ async fn large_streams_are_cut_into_segments() {
     let database = server.database("segments").await;
     let client = database.connect().await;
     client
-        .batch_execute("CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS text FROM generate_series(1, 40000) n")
+        .batch_execute(
+            "CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS text FROM generate_series(1, 40000) n",
+        )
         .await
         .unwrap();
     for store in stores() {
@@ -139,11 +147,17 @@ async fn counts_are_those_of_the_snapshot_while_rows_come_and_go() {
     let server = pgrail_testing::server(18);
     let database = server.database("moving").await;
     let client = database.connect().await;
-    client.batch_execute("CREATE TABLE a AS SELECT n FROM generate_series(1, 200000) n; CREATE TABLE b (n int)").await.unwrap();
+    client
+        .batch_execute("CREATE TABLE a AS SELECT n FROM generate_series(1, 200000) n; CREATE TABLE b (n int)")
+        .await
+        .unwrap();
     let store = support::file_store();
     let writer = async {
         loop {
-            client.batch_execute("DELETE FROM a WHERE n % 7 = 0; INSERT INTO b SELECT n FROM a LIMIT 1000").await.unwrap();
+            client
+                .batch_execute("DELETE FROM a WHERE n % 7 = 0; INSERT INTO b SELECT n FROM a LIMIT 1000")
+                .await
+                .unwrap();
         }
     };
     let request = request(&database);
@@ -280,7 +294,10 @@ async fn checksum_level_looks_without_reading() {
         request.level = VerificationLevel::Checksum;
         let verified = verify(&request, &store.store, &quiet).await.unwrap();
         assert!(!verified.decoded);
-        assert_eq!(Manifest::read(&store.store, &result.location).await.unwrap().verification.level, VerificationLevel::Checksum);
+        assert_eq!(
+            Manifest::read(&store.store, &result.location).await.unwrap().verification.level,
+            VerificationLevel::Checksum
+        );
     }
     database.finish().await;
 }

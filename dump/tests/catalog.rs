@@ -1,5 +1,7 @@
 //! Listing and pruning: what is ours, what is someone else's, and what was left behind.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 mod support;
 
 use std::time::{Duration, SystemTime};
@@ -35,7 +37,11 @@ async fn unpublished(
 }
 
 fn prune_request(delete: &[&String]) -> PruneRequest {
-    PruneRequest::new(identity().schedule_identity(), delete.iter().map(|location| (*location).clone()).collect(), Timestamp::now())
+    PruneRequest::new(
+        identity().schedule_identity(),
+        delete.iter().map(|location| (*location).clone()).collect(),
+        Timestamp::now(),
+    )
 }
 
 /// Makes everything in a run's folder look old.
@@ -114,8 +120,10 @@ async fn pruning_removes_what_is_ours_and_refuses_the_rest() {
         let report = prune(&store.store, &prune_request(&asked)).await.unwrap();
         assert_eq!(report.deleted, [first.clone(), gone], "{}", store.kind);
         let refused: Vec<_> = report.refused.iter().map(|entry| (&entry.location, entry.reason)).collect();
-        let expected: Vec<_> =
-            [&sibling, &former, &cluster, &running, &outside, &whole].iter().map(|location| (*location, Reason::NotOurs)).collect();
+        let expected: Vec<_> = [&sibling, &former, &cluster, &running, &outside, &whole]
+            .iter()
+            .map(|location| (*location, Reason::NotOurs))
+            .collect();
         assert_eq!(refused, expected);
         assert!(report.swept.is_empty());
         let after: Vec<_> = before.iter().filter(|file| !file.starts_with(&first)).cloned().collect();
@@ -162,7 +170,9 @@ async fn unfinished_uploads_are_ended() {
     database
         .connect()
         .await
-        .batch_execute("CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS text FROM generate_series(1, 50000) n")
+        .batch_execute(
+            "CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS text FROM generate_series(1, 50000) n",
+        )
         .await
         .unwrap();
     for store in stores() {

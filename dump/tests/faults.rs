@@ -1,5 +1,7 @@
 //! What goes wrong, and must never look like a backup.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 mod support;
 
 use std::{
@@ -8,8 +10,8 @@ use std::{
 };
 
 use pgrail_dump::{
-    CompressionMethod, DumpError, DumpRequest, Failure, Progress, Reason, Store, StoreCredentials, StoreSettings, StoreUrl, dump,
-    dump_until, verify,
+    CompressionMethod, DumpError, DumpRequest, Failure, Progress, Reason, Store, StoreCredentials, StoreSettings,
+    StoreUrl, dump, dump_until, verify,
 };
 use pgrail_testing::{Pooler, for_each_server, pooler, programs, server};
 use support::{SHOP, TestStore, file_store, quiet, request, request_for, s3_settings, stores, verify_request};
@@ -88,7 +90,11 @@ async fn a_role_that_cannot_read_everything() {
         let store = file_store();
 
         let failure = fails(&request, &store, Reason::PermissionDenied).await;
-        assert!(failure.message.contains("pg_read_all_data") && failure.message.contains("more"), "{}", failure.message);
+        assert!(
+            failure.message.contains("pg_read_all_data") && failure.message.contains("more"),
+            "{}",
+            failure.message
+        );
 
         // The predefined role reads every table, but no large object.
         client.batch_execute(&format!("GRANT pg_read_all_data TO {role}")).await.unwrap();
@@ -98,8 +104,10 @@ async fn a_role_that_cannot_read_everything() {
         narrowed.filter.schemas = vec!["public".into()];
         dump(&narrowed, &store.store, &quiet).await.unwrap();
         client
-            .batch_execute("DO $$ DECLARE o oid; BEGIN FOR o IN SELECT oid FROM pg_largeobject_metadata LOOP \
-                EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO PUBLIC', o); END LOOP; END $$")
+            .batch_execute(
+                "DO $$ DECLARE o oid; BEGIN FOR o IN SELECT oid FROM pg_largeobject_metadata LOOP \
+                EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO PUBLIC', o); END LOOP; END $$",
+            )
             .await
             .unwrap();
         let mut again = request.clone();
@@ -147,7 +155,8 @@ async fn a_table_that_stays_locked() {
     request.lock_wait = Duration::from_millis(300);
     let store = file_store();
     // The counts wait as well, and must not outlive pg_dump's patience.
-    let failure = tokio::time::timeout(Duration::from_secs(20), fails(&request, &store, Reason::LockTimeout)).await.unwrap();
+    let failure =
+        tokio::time::timeout(Duration::from_secs(20), fails(&request, &store, Reason::LockTimeout)).await.unwrap();
     assert!(failure.retryable);
     drop(client);
     database.finish().await;
@@ -185,7 +194,9 @@ async fn a_full_disk() {
     database
         .connect()
         .await
-        .batch_execute("CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS text FROM generate_series(1, 20000) n")
+        .batch_execute(
+            "CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS text FROM generate_series(1, 20000) n",
+        )
         .await
         .unwrap();
     let mut settings = StoreSettings::new(StoreUrl::parse("file:///dumps").unwrap());
@@ -210,7 +221,9 @@ async fn a_full_object_store() {
     database
         .connect()
         .await
-        .batch_execute("CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS text FROM generate_series(1, 20000) n")
+        .batch_execute(
+            "CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS text FROM generate_series(1, 20000) n",
+        )
         .await
         .unwrap();
     let settings = small.settings();
@@ -238,7 +251,10 @@ fn clients_with(name: &str, script: &str) -> TempDir {
         let file = folder.path().join(program);
         let real = real.display();
         let text = if program == name {
-            format!("#!/bin/bash\n[ \"$1\" = --version ] && exec {real} --version\n{}\n", script.replace("REAL", &real.to_string()))
+            format!(
+                "#!/bin/bash\n[ \"$1\" = --version ] && exec {real} --version\n{}\n",
+                script.replace("REAL", &real.to_string())
+            )
         } else {
             format!("#!/bin/bash\nexec {real} \"$@\"\n")
         };
@@ -270,7 +286,8 @@ async fn pg_dump_killed_midway() {
 
 #[tokio::test]
 async fn pg_dump_fails_with_words() {
-    let script = "REAL \"$@\" | head -c 3000; echo \"pg_dump: error: out of luck, password is $PGPASSWORD\" >&2; exit 1";
+    let script =
+        "REAL \"$@\" | head -c 3000; echo \"pg_dump: error: out of luck, password is $PGPASSWORD\" >&2; exit 1";
     let failure = with_clients("pg_dump", script, Reason::DumpFailed).await;
     assert!(failure.message.contains("out of luck, password is ***"), "{}", failure.message);
 }
@@ -310,7 +327,9 @@ async fn a_pg_dump_that_ignores_the_snapshot() {
     client.batch_execute("CREATE TABLE t AS SELECT generate_series(1, 100) AS n").await.unwrap();
     // Rows appear between the snapshot and a dump that takes its own.
     let insert = format!("{}/psql -qc 'INSERT INTO t VALUES (0)'", programs(18).display());
-    let script = format!("{insert}; args=(); for a in \"$@\"; do [[ $a = --snapshot* ]] || args+=(\"$a\"); done; exec REAL \"${{args[@]}}\"");
+    let script = format!(
+        "{insert}; args=(); for a in \"$@\"; do [[ $a = --snapshot* ]] || args+=(\"$a\"); done; exec REAL \"${{args[@]}}\""
+    );
     let folder = clients_with("pg_dump", &script);
     let store = file_store();
     let mut request = request(&database);
@@ -346,7 +365,9 @@ async fn stopping_leaves_nothing() {
     let database = server(18).database("stopped").await;
     let client = database.connect().await;
     client
-        .batch_execute("CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS text FROM generate_series(1, 50000) n")
+        .batch_execute(
+            "CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS text FROM generate_series(1, 50000) n",
+        )
         .await
         .unwrap();
     for store in stores() {
@@ -387,7 +408,9 @@ async fn the_server_goes_away_midway() {
     let database = server(18).database("gone").await;
     let client = database.connect().await;
     client
-        .batch_execute("CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS text FROM generate_series(1, 50000) n")
+        .batch_execute(
+            "CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS text FROM generate_series(1, 50000) n",
+        )
         .await
         .unwrap();
     let store = file_store();
@@ -494,7 +517,8 @@ fn server_script() -> PathBuf {
 
 impl SmallServer {
     fn new(size: &str) -> Self {
-        let output = std::process::Command::new(server_script()).arg("up").env("PGRAIL_S3_SIZE", size).output().unwrap();
+        let output =
+            std::process::Command::new(server_script()).arg("up").env("PGRAIL_S3_SIZE", size).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let line = String::from_utf8(output.stdout).unwrap();
         let part = |name: &str| {

@@ -1,5 +1,7 @@
 //! Retention against a definition so plain that it is slow.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::collections::BTreeSet;
 
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
@@ -148,11 +150,12 @@ fn a_month_of_silence_loses_no_history() {
         verified: true,
         pinned: false,
     };
-    let backups: Vec<_> = ["2026-10-01T02:15:00Z", "2026-10-02T02:15:00Z", "2026-10-03T02:15:00Z", "2026-11-23T02:15:00Z"]
-        .iter()
-        .enumerate()
-        .map(|(index, text)| at(text, index))
-        .collect();
+    let backups: Vec<_> =
+        ["2026-10-01T02:15:00Z", "2026-10-02T02:15:00Z", "2026-10-03T02:15:00Z", "2026-11-23T02:15:00Z"]
+            .iter()
+            .enumerate()
+            .map(|(index, text)| at(text, index))
+            .collect();
     let policy = RetentionPolicy { min_keep: 0, keep_last: 1, keep_daily: 4, keep_weekly: 0, keep_monthly: 2 };
     let decisions = decide(&backups, &policy, &TimeZone::UTC);
     assert!(decisions.iter().all(Decision::is_kept));

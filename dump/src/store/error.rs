@@ -45,7 +45,8 @@ impl StoreError {
     /// Sorts an error of the client library, which wraps the same causes in many ways.
     pub(super) fn sort(action: impl Into<String>, error: &object_store::Error, secrets: &Redactor) -> Self {
         let text = chain(error);
-        if let object_store::Error::AlreadyExists { path, .. } | object_store::Error::Precondition { path, .. } = error {
+        if let object_store::Error::AlreadyExists { path, .. } | object_store::Error::Precondition { path, .. } = error
+        {
             return Self::Exists { path: path.clone() };
         }
         Self::Failed { action: action.into(), reason: reason(error, &text), detail: secrets.clean(&text) }
@@ -66,7 +67,8 @@ fn reason(error: &object_store::Error, text: &str) -> Reason {
     if says(&["QuotaExceeded", "quota exceeded", "Quota exceeded", "BucketQuota", "disk quota"]) {
         return Reason::QuotaExceeded;
     }
-    if says(&["507 Insufficient", "StorageFull", "InsufficientCapacity", "no space left", "No space left", "DiskFull"]) {
+    if says(&["507 Insufficient", "StorageFull", "InsufficientCapacity", "no space left", "No space left", "DiskFull"])
+    {
         return Reason::StoreFull;
     }
     match error {

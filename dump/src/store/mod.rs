@@ -13,8 +13,8 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 
-pub(crate) use error::chain;
 pub use error::StoreError;
+pub(crate) use error::chain;
 pub use settings::{StoreCredentials, StoreSettings};
 pub use upload::{Segment, UploadLimits};
 pub(crate) use upload::{Upload, hex};
@@ -97,14 +97,11 @@ impl Store {
     pub(crate) async fn put_once(&self, key: &str, content: Bytes) -> Result<(), StoreError> {
         let path = self.full_path(key)?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let error = match self.objects.put_opts(&path, PutPayload::from(content.clone()), options).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
-        let unconditional = matches!(
-            error,
-            object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }
-        ) || chain(&error).contains("501 Not Implemented");
+        let put = self.objects.put_opts(&path, PutPayload::from(content.clone()), options).await;
+        let Err(error) = put else { return Ok(()) };
+        let unconditional =
+            matches!(error, object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })
+                || chain(&error).contains("501 Not Implemented");
         if !unconditional {
             return Err(self.sort(format!("write {key}"), &error));
         }
@@ -178,7 +175,10 @@ impl Store {
     }
 
     /// Everything below a folder: exactly that folder, never one whose name merely starts alike.
-    pub(crate) fn list(&self, folder: &str) -> Result<impl Stream<Item = Result<Listed, StoreError>> + use<'_>, StoreError> {
+    pub(crate) fn list(
+        &self,
+        folder: &str,
+    ) -> Result<impl Stream<Item = Result<Listed, StoreError>> + use<'_>, StoreError> {
         let path = self.full_path(folder)?;
         let prefix = (!path.as_ref().is_empty()).then_some(path);
         let action = format!("list {}", if folder.is_empty() { "the store" } else { folder });

@@ -14,7 +14,7 @@ use super::{Scheme, StoreError, StoreUrl, error::chain};
 use crate::secrets::Redactor;
 
 /// How long one request may take: a part of 16 MiB at 140 KB/s.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How a store is reached.
 #[derive(Debug, Clone)]
@@ -80,7 +80,9 @@ impl StoreCredentials {
         let Self::Keys(keys) = self else { return None };
         let plain = |name: &str| name.replace(['_', '-', '.'], "").to_ascii_lowercase();
         names.iter().find_map(|name| {
-            keys.iter().find(|(key, value)| plain(key) == plain(name) && !value.is_empty()).map(|(_, value)| value.as_str())
+            keys.iter()
+                .find(|(key, value)| plain(key) == plain(name) && !value.is_empty())
+                .map(|(_, value)| value.as_str())
         })
     }
 
@@ -93,7 +95,9 @@ impl StoreCredentials {
                 .iter()
                 .filter(|(key, _)| {
                     let key = key.to_ascii_lowercase();
-                    !(key.contains("region") || key.contains("endpoint") || key.contains("account") && key.contains("name"))
+                    !(key.contains("region")
+                        || key.contains("endpoint")
+                        || key.contains("account") && key.contains("name"))
                 })
                 .map(|(_, value)| value.as_str())
                 .collect(),
@@ -169,7 +173,8 @@ pub(super) fn s3_builder(settings: &StoreSettings) -> Result<AmazonS3Builder, St
             return Err(StoreError::Settings(format!("the Secret has no {missing}")));
         }
     };
-    let region = settings.region.as_deref().or_else(|| credentials.find(&["AWS_REGION", "AWS_DEFAULT_REGION", "REGION"]));
+    let region =
+        settings.region.as_deref().or_else(|| credentials.find(&["AWS_REGION", "AWS_DEFAULT_REGION", "REGION"]));
     if let Some(region) = region {
         builder = builder.with_region(region);
     } else if builder.get_config_value(&AmazonS3ConfigKey::Region).is_none() {
@@ -274,9 +279,11 @@ fn folder(settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, StoreError> 
     let store = LocalFileSystem::new_with_prefix(root)
         .map_err(|error| StoreError::sort(format!("open the folder {}", root.display()), &error, &Redactor::default()))
         .map_err(|error| match error {
-            StoreError::Failed { action, reason: crate::Reason::ObjectMissing | crate::Reason::StoreUnavailable, detail } => {
-                StoreError::Failed { action, reason: crate::Reason::BucketMissing, detail }
-            }
+            StoreError::Failed {
+                action,
+                reason: crate::Reason::ObjectMissing | crate::Reason::StoreUnavailable,
+                detail,
+            } => StoreError::Failed { action, reason: crate::Reason::BucketMissing, detail },
             other => other,
         })?;
     Ok(Arc::new(store.with_fsync(true).with_automatic_cleanup(true)))

@@ -19,7 +19,7 @@ use crate::Reason;
 #[serde(rename_all = "PascalCase")]
 struct Uploads {
     #[serde(default, rename = "Upload")]
-    uploads: Vec<Unfinished>,
+    begun: Vec<Unfinished>,
     #[serde(default)]
     is_truncated: bool,
     #[serde(default)]
@@ -39,7 +39,12 @@ struct Unfinished {
 impl Store {
     /// Ends the unfinished uploads below a folder that were begun before `before`, except those of `running` runs, and
     /// says how many. Only S3 and folders: Google and Azure drop theirs by themselves or by a lifecycle rule.
-    pub(crate) async fn abort_uploads(&self, folder: &str, running: &[String], before: Timestamp) -> Result<u64, StoreError> {
+    pub(crate) async fn abort_uploads(
+        &self,
+        folder: &str,
+        running: &[String],
+        before: Timestamp,
+    ) -> Result<u64, StoreError> {
         match self.settings.url.scheme() {
             Scheme::S3 => self.abort_s3_uploads(folder, running, before).await,
             Scheme::File => self.remove_staged_files(folder, running, before).await,
@@ -53,10 +58,10 @@ impl Store {
         let (mut key_marker, mut id_marker, mut aborted) = (String::new(), String::new(), 0);
         loop {
             let page = self.s3_uploads(&client, &prefix, &key_marker, &id_marker).await?;
-            for upload in page.uploads {
+            for upload in page.begun {
                 // A server may take the prefix as a hint.
                 let ours = upload.key.starts_with(&prefix) && upload.initiated < before;
-                let path = Path::parse(&upload.key).map_err(|error| self.failed(error.to_string()))?;
+                let path = Path::parse(&upload.key).map_err(|error| self.failed(&error.to_string()))?;
                 let spared = self.key_of(&path).is_none_or(|key| is_of(&key, running));
                 if ours && !spared {
                     client
@@ -88,43 +93,56 @@ impl Store {
         if !key.is_empty() {
             url.query_pairs_mut().append_pair("key-marker", key).append_pair("upload-id-marker", id);
         }
-        let credential =
-            client.credentials().get_credential().await.map_err(|error| self.sort("find credentials".into(), &error))?;
+        let credential = client
+            .credentials()
+            .get_credential()
+            .await
+            .map_err(|error| self.sort("find credentials".into(), &error))?;
         let mut request = HttpRequest::new(HttpRequestBody::empty());
-        *request.uri_mut() = url.as_str().parse().map_err(|_| StoreError::Settings("the endpoint is not a URL".into()))?;
+        *request.uri_mut() =
+            url.as_str().parse().map_err(|_| StoreError::Settings("the endpoint is not a URL".into()))?;
         AwsAuthorizer::new(&credential, "s3", &region)
             .try_authorize(&mut request, None)
             .map_err(|error| self.sort("sign a request".into(), &error))?;
         let answer = reqwest::Client::builder()
             .timeout(super::settings::REQUEST_TIMEOUT)
             .build()
-            .map_err(|error| self.failed(super::chain(&error.without_url())))?
+            .map_err(|error| self.failed(&super::chain(&error.without_url())))?
             .get(url)
             .headers(request.headers().clone())
             .send()
             .await
-            .map_err(|error| self.failed(super::chain(&error.without_url())))?;
+            .map_err(|error| self.failed(&super::chain(&error.without_url())))?;
         let status = answer.status();
-        let text = answer.text().await.map_err(|error| self.failed(super::chain(&error.without_url())))?;
+        let text = answer.text().await.map_err(|error| self.failed(&super::chain(&error.without_url())))?;
         if !status.is_success() {
             let mut short: String = text.chars().take(300).collect();
             short.insert_str(0, &format!("{status}: "));
-            let error = self.failed(short);
-            return Err(if matches!(status.as_u16(), 401 | 403) { with_reason(error, Reason::AccessDenied) } else { error });
+            let error = self.failed(&short);
+            return Err(if matches!(status.as_u16(), 401 | 403) {
+                with_reason(error, Reason::AccessDenied)
+            } else {
+                error
+            });
         }
-        quick_xml::de::from_str(&text).map_err(|error| self.failed(format!("the answer cannot be read: {error}")))
+        quick_xml::de::from_str(&text).map_err(|error| self.failed(&format!("the answer cannot be read: {error}")))
     }
 
-    fn failed(&self, detail: String) -> StoreError {
+    fn failed(&self, detail: &str) -> StoreError {
         StoreError::Failed {
             action: "list unfinished uploads".to_owned(),
             reason: Reason::StoreUnavailable,
-            detail: self.secrets.clean(&detail),
+            detail: self.secrets.clean(detail),
         }
     }
 
     /// A folder's unfinished files are beside the finished ones, as `name#number`.
-    async fn remove_staged_files(&self, folder: &str, running: &[String], before: Timestamp) -> Result<u64, StoreError> {
+    async fn remove_staged_files(
+        &self,
+        folder: &str,
+        running: &[String],
+        before: Timestamp,
+    ) -> Result<u64, StoreError> {
         let Some(root) = &self.settings.root else { return Ok(0) };
         let base = root.join(self.settings.url.prefix());
         let (start, running) = (base.join(folder), running.to_vec());
@@ -142,7 +160,7 @@ impl Store {
             }
             removed
         });
-        walk.await.map_err(|error| self.failed(error.to_string()))
+        walk.await.map_err(|error| self.failed(&error.to_string()))
     }
 
     /// Removes a run's folder that a failed dump left empty. Object stores have no folders.

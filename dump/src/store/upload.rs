@@ -181,7 +181,10 @@ impl Upload {
         }
     }
 
-    fn check_part(&self, done: Result<Result<(), object_store::Error>, tokio::task::JoinError>) -> Result<(), StoreError> {
+    fn check_part(
+        &self,
+        done: Result<Result<(), object_store::Error>, tokio::task::JoinError>,
+    ) -> Result<(), StoreError> {
         let error = match done {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error,
@@ -195,9 +198,7 @@ impl Upload {
     /// On an error everything that this upload made is taken back, as far as the store allows.
     pub(crate) async fn finish(mut self) -> Result<Uploaded, StoreError> {
         match self.complete().await {
-            Ok(segments) => {
-                Ok(Uploaded { segments, size_bytes: self.size, sha256: hex(&self.digest.finalize()) })
-            }
+            Ok(segments) => Ok(Uploaded { segments, size_bytes: self.size, sha256: hex(&self.digest.finalize()) }),
             Err(error) => {
                 self.abort().await;
                 Err(error)

@@ -57,7 +57,9 @@ pub enum StoreUrlError {
     #[error("a file URL has three slashes and a path: write file:///folder")]
     NoPath,
     /// A user name, password, port, query or fragment.
-    #[error("the URL must hold nothing but a bucket and a prefix: {0} belongs into the Secret or the store's other fields")]
+    #[error(
+        "the URL must hold nothing but a bucket and a prefix: {0} belongs into the Secret or the store's other fields"
+    )]
     Extra(&'static str),
     /// A `..`, `.` or empty segment, or a character that stores and file systems read in their own ways.
     #[error("{segment:?} cannot be part of the prefix: {problem}")]

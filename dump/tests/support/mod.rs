@@ -8,8 +8,8 @@ use std::{
 
 use jiff::Timestamp;
 use pgrail_dump::{
-    BackupIdentity, Compression, CompressionMethod, DumpRequest, DumpResult, Progress, Store, StoreCredentials, StoreSettings,
-    StoreUrl, VerifyRequest,
+    BackupIdentity, Compression, CompressionMethod, DumpRequest, DumpResult, Progress, Store, StoreCredentials,
+    StoreSettings, StoreUrl, VerifyRequest,
 };
 use pgrail_postgres::ConnectionSettings;
 use pgrail_testing::{Database, Server, programs};
@@ -33,8 +33,9 @@ pub struct TestStore {
 
 /// What `e2e/s3/server.sh` says of its server.
 pub fn s3(part: &str) -> String {
-    let all = std::env::var("PGRAIL_TEST_S3")
-        .unwrap_or_else(|_| panic!("PGRAIL_TEST_S3 is not set: run the tests with `e2e/s3/server.sh run cargo test …`"));
+    let all = std::env::var("PGRAIL_TEST_S3").unwrap_or_else(|_| {
+        panic!("PGRAIL_TEST_S3 is not set: run the tests with `e2e/s3/server.sh run cargo test …`")
+    });
     all.split_whitespace()
         .find_map(|entry| entry.strip_prefix(part)?.strip_prefix('='))
         .unwrap_or_else(|| panic!("PGRAIL_TEST_S3 has no {part}"))
