@@ -437,12 +437,13 @@ async fn the_server_goes_away_midway() {
     database.finish().await;
 }
 
+type Damage = fn(&Path);
+
 /// What each kind of damage to the stored archive is called.
 #[tokio::test]
 async fn damage_in_the_store_is_found() {
     let database = server(18).database("damage").await;
     database.connect().await.batch_execute(SHOP).await.unwrap();
-    type Damage = fn(&Path);
     let flip: Damage = |file| {
         let mut bytes = std::fs::read(file).unwrap();
         let middle = bytes.len() / 2;
