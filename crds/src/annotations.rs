@@ -22,3 +22,13 @@ pub const POLICY_LABEL: &str = "pgrail.dev/policy";
 pub const TASK_LABEL: &str = "pgrail.dev/task";
 /// Value of `app.kubernetes.io/managed-by` on everything that the operator creates.
 pub const MANAGED_BY: &str = "pgrail";
+/// On a `DatabaseBackup` that the operator made for a Job of a schedule: the Job's name. On a Job: see [`RECORDED`].
+pub const JOB: &str = "pgrail.dev/job";
+/// UID of the `BackupSchedule` that a `DatabaseBackup` was made for: a deleted and recreated schedule is another.
+pub const SCHEDULE_UID: &str = "pgrail.dev/schedule-uid";
+/// On a Job: the `DatabaseBackup` that records it was made, and need not be made again should somebody delete it.
+pub const RECORDED: &str = "pgrail.dev/recorded";
+/// On a `DatabaseBackup` that is being deleted: its dump is gone from the store already.
+pub const PRUNED: &str = "pgrail.dev/pruned";
+/// On what the operator applies: fingerprint of what it last applied.
+pub const APPLIED: &str = "pgrail.dev/applied";

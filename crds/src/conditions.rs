@@ -188,6 +188,18 @@ pub mod reasons {
         pub const RETAINED: &str = "Retained";
         /// Pruning failed.
         pub const PRUNE_FAILED: &str = "PruneFailed";
+        /// Dumps are being removed.
+        pub const PRUNING: &str = "Pruning";
+        /// Something of another owner has the name that is needed.
+        pub const NAME_TAKEN: &str = "NameTaken";
+        /// The Job or its pod was gone before its result was read.
+        pub const RESULT_LOST: &str = "ResultLost";
+        /// The Job was stopped: by `activeDeadlineSeconds`, or by somebody.
+        pub const STOPPED: &str = "Stopped";
+        /// The pod was killed for its use of memory.
+        pub const OUT_OF_MEMORY: &str = "OutOfMemory";
+        /// The `BackupSchedule` that is named does not exist.
+        pub const SCHEDULE_NOT_FOUND: &str = "ScheduleNotFound";
     }
 
     /// Reasons of Events that are not condition reasons.
@@ -208,5 +220,7 @@ pub mod reasons {
         pub const BACKUP_FAILED: &str = "BackupFailed";
         /// Retention removed a backup.
         pub const BACKUP_PRUNED: &str = "BackupPruned";
+        /// The finalizer let go of a dump that could not be removed.
+        pub const BACKUP_LEFT_BEHIND: &str = "BackupLeftBehind";
     }
 }

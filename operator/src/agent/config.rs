@@ -151,8 +151,8 @@ mod tests {
 
     #[test]
     fn the_name_of_a_run_follows_from_its_job() {
-        assert_eq!(backup_name("shop", "shop-dump-29858535"), "shop-20261008-221500");
-        assert_eq!(scheduled_time("shop", "shop-dump-29858535"), Some("2026-10-08T22:15:00Z".parse().unwrap()));
+        assert_eq!(backup_name("shop", "shop-dump-29858535"), "shop-20261009-021500");
+        assert_eq!(scheduled_time("shop", "shop-dump-29858535"), Some("2026-10-09T02:15:00Z".parse().unwrap()));
         for by_hand in ["my-try", "shop-dump-x", "shop-dump-7", "shop-dump-99999999999999999", "shop-29858535"] {
             assert_eq!(backup_name("shop", by_hand), by_hand);
         }

@@ -1,0 +1,343 @@
+//! How far a backup is, from its Job and that Job's pods. Pure.
+
+use super::pod::{DUMP_CONTAINER, VERIFY_CONTAINER};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
+use pgrail_crds::conditions::reasons::backup as reasons;
+use pgrail_dump::{DumpResult, Message, VerifyResult};
+
+/// Exit status of a process that was killed for its use of memory.
+const KILLED: i32 = 137;
+
+/// How far a backup is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nothing runs yet, and why.
+    Waiting(String),
+    /// The dump is being taken.
+    Dumping(String),
+    /// The dump lies in the store and is being read back.
+    Verifying(Option<Box<DumpResult>>),
+    /// Verified and published.
+    Succeeded(Box<VerifyResult>),
+    /// No backup came of it.
+    Failed(Failed),
+}
+
+/// Why no backup came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failed {
+    /// The condition's reason.
+    pub(crate) reason: String,
+    /// What went wrong, in the words of whoever knows.
+    pub(crate) message: String,
+}
+
+impl Failed {
+    pub(crate) fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self { reason: reason.to_owned(), message: message.into() }
+    }
+}
+
+/// Reads how far the backup of a Job is. Without a Job, `None`: whoever asks knows whether there ought to be one.
+pub(crate) fn progress(job: &Job, pods: &[Pod]) -> Progress {
+    let pods = newest_first(pods);
+    if let Some(result) = pods.iter().find_map(|pod| verified(pod)) {
+        return Progress::Succeeded(Box::new(result));
+    }
+    if let Some((reason, message)) = condition(job, "Failed") {
+        return Progress::Failed(failure_of_job(&pods, reason, message));
+    }
+    if condition(job, "Complete").is_some() {
+        let message = "the Job succeeded, but its pod was gone before its result was read: the dump lies verified in the \
+                       store, and is not counted here, since nothing is known of it";
+        return Progress::Failed(Failed::new(reasons::RESULT_LOST, message));
+    }
+    match pods.first() {
+        None => Progress::Waiting("waiting for the pod of the Job".to_owned()),
+        Some(pod) => progress_of_pod(pod, pods.get(1).copied()),
+    }
+}
+
+fn newest_first(pods: &[Pod]) -> Vec<&Pod> {
+    let mut pods: Vec<_> = pods.iter().collect();
+    let age = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    pods.sort_by_key(|pod| std::cmp::Reverse((age(pod), pod.metadata.name.clone())));
+    pods
+}
+
+fn verified(pod: &Pod) -> Option<VerifyResult> {
+    let ended = terminated(container(pod, VERIFY_CONTAINER)?)?;
+    match message(ended) {
+        Some(Message::Verify(result)) if ended.exit_code == 0 => Some(result),
+        _ => None,
+    }
+}
+
+fn dumped(pod: &Pod) -> Option<DumpResult> {
+    let ended = terminated(container(pod, DUMP_CONTAINER)?)?;
+    match message(ended) {
+        Some(Message::Dump(result)) if ended.exit_code == 0 => Some(result),
+        _ => None,
+    }
+}
+
+/// The newest attempt that says something speaks for the Job; the Job's own words come after it.
+fn failure_of_job(pods: &[&Pod], reason: &str, message: &str) -> Failed {
+    let of_pod = pods.iter().find_map(|pod| failure_of_pod(pod));
+    match (reason, of_pod) {
+        ("DeadlineExceeded", _) => {
+            Failed::new(reasons::STOPPED, "the run took longer than activeDeadlineSeconds and was stopped")
+        }
+        (_, Some(failed)) => failed,
+        _ => Failed::new(reasons::FAILED, format!("the Job failed without a word of its pods: {reason}: {message}")),
+    }
+}
+
+/// Why a pod failed, from the first of its containers that did.
+fn failure_of_pod(pod: &Pod) -> Option<Failed> {
+    let containers = [DUMP_CONTAINER, VERIFY_CONTAINER];
+    let ended = containers.iter().filter_map(|name| Some((*name, terminated(container(pod, name)?)?)));
+    let of_container = ended.filter(|(_, ended)| ended.exit_code != 0).map(|(name, ended)| failure(name, ended)).next();
+    of_container.or_else(|| {
+        let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Failed"))?;
+        let message = status.message.clone().or_else(|| status.reason.clone())?;
+        Some(Failed::new(reasons::FAILED, format!("the pod failed: {message}")))
+    })
+}
+
+/// Why a container of ours failed.
+pub(crate) fn failure(name: &str, ended: &ContainerStateTerminated) -> Failed {
+    match message(ended) {
+        Some(Message::Failed(failure)) => Failed::new(failure.reason.as_str(), failure.message),
+        _ if ended.reason.as_deref() == Some("OOMKilled") => Failed::new(
+            reasons::OUT_OF_MEMORY,
+            format!("{name} was killed for its use of memory: raise the limit in spec.podTemplate.resources"),
+        ),
+        _ => {
+            let killed = if ended.exit_code == KILLED { " (killed)" } else { "" };
+            let words = ended.message.as_deref().unwrap_or_default().trim();
+            let words = if words.is_empty() { "it left no word" } else { words };
+            Failed::new(reasons::FAILED, format!("{name} ended with status {}{killed}: {words}", ended.exit_code))
+        }
+    }
+}
+
+fn progress_of_pod(pod: &Pod, before: Option<&Pod>) -> Progress {
+    if let Some(failed) = failure_of_pod(pod) {
+        return Progress::Waiting(format!("this attempt failed, the next one follows: {}: {}", failed.reason, failed.message));
+    }
+    let earlier = before.and_then(failure_of_pod).map_or_else(String::new, |failed| {
+        format!(" (the attempt before failed: {}: {})", failed.reason, failed.message)
+    });
+    let dump = container(pod, DUMP_CONTAINER);
+    let state = dump.and_then(|status| status.state.as_ref());
+    match state {
+        Some(ContainerState { running: Some(_), .. }) => Progress::Dumping(format!("the dump is being taken{earlier}")),
+        Some(ContainerState { terminated: Some(_), .. }) => match obstacle(container(pod, VERIFY_CONTAINER)) {
+            Some(words) => Progress::Waiting(format!("the dump is taken; {words}{earlier}")),
+            None => Progress::Verifying(dumped(pod).map(Box::new)),
+        },
+        _ => {
+            let words = obstacle(dump).or_else(|| unscheduled(pod)).unwrap_or_else(|| "its pod starts".to_owned());
+            Progress::Waiting(format!("{words}{earlier}"))
+        }
+    }
+}
+
+/// What keeps a container from starting, where that is more than starting.
+fn obstacle(status: Option<&ContainerStatus>) -> Option<String> {
+    let waiting = status?.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    if ["ContainerCreating", "PodInitializing"].contains(&reason) {
+        return None;
+    }
+    Some(format!("{} cannot start: {reason}: {}", status?.name, waiting.message.as_deref().unwrap_or_default()))
+}
+
+fn unscheduled(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let scheduled = conditions.iter().find(|it| it.type_ == "PodScheduled" && it.status == "False")?;
+    Some(format!("no node for its pod: {}", scheduled.message.as_deref().unwrap_or_default()))
+}
+
+fn condition<'a>(job: &'a Job, kind: &str) -> Option<(&'a str, &'a str)> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    let found = conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True")?;
+    Some((found.reason.as_deref().unwrap_or_default(), found.message.as_deref().unwrap_or_default()))
+}
+
+/// Whether a Job is over, and well.
+pub(crate) fn outcome(job: &Job) -> Option<bool> {
+    match (condition(job, "Complete"), condition(job, "Failed")) {
+        (Some(_), _) => Some(true),
+        (None, Some(_)) => Some(false),
+        (None, None) => None,
+    }
+}
+
+/// A container's status, by its name.
+pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    let all = [&status.init_container_statuses, &status.container_statuses];
+    all.into_iter().flatten().flatten().find(|container| container.name == name)
+}
+
+/// How a container ended.
+pub(crate) fn terminated(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    status.state.as_ref()?.terminated.as_ref()
+}
+
+/// What a container left behind.
+pub(crate) fn message(ended: &ContainerStateTerminated) -> Option<Message> {
+    Message::parse(ended.message.as_deref()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn job(condition: Option<(&str, &str)>) -> Job {
+        let conditions: Vec<Value> = condition
+            .iter()
+            .map(|(kind, reason)| json!({"type": kind, "status": "True", "reason": reason, "message": "said the Job"}))
+            .collect();
+        serde_json::from_value(json!({"metadata": {"name": "nightly-dump-1"}, "status": {"conditions": conditions}})).unwrap()
+    }
+
+    fn pod(created: &str, dump: Value, verify: Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": format!("pod-{created}"), "creationTimestamp": created},
+            "status": {
+                "initContainerStatuses": [status("dump", &dump)],
+                "containerStatuses": [status("verify", &verify)],
+            }
+        }))
+        .unwrap()
+    }
+
+    fn status(name: &str, state: &Value) -> Value {
+        json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+    }
+
+    fn running() -> Value {
+        json!({"running": {"startedAt": "2026-11-23T02:15:00Z"}})
+    }
+
+    fn waiting(reason: &str) -> Value {
+        json!({"waiting": {"reason": reason, "message": "said the kubelet"}})
+    }
+
+    fn ended(exit_code: i32, message: &str) -> Value {
+        json!({"terminated": {"exitCode": exit_code, "reason": "Error", "message": message}})
+    }
+
+    fn dump_message() -> Value {
+        json!({"kind": "dump", "location": "c/shop/nightly/x", "backupName": "nightly-20261123-021500",
+               "startTime": "2026-11-23T02:15:00Z", "snapshotTime": "2026-11-23T02:15:01Z", "completionTime": "2026-11-23T02:16:00Z",
+               "sizeBytes": 8, "databaseBytes": 100, "tables": 2, "rows": 1_300_000, "largeObjects": 0, "serverVersion": "17.2",
+               "clientVersion": "18.1", "sha256": "ab", "encrypted": false, "partial": false})
+    }
+
+    fn verify_message() -> String {
+        json!({"kind": "verify", "backup": dump_message(), "level": "ReadBack", "decoded": true, "time": "2026-11-23T02:17:00Z",
+               "seconds": 60, "manifest": "c/shop/nightly/x/manifest.json"})
+        .to_string()
+    }
+
+    fn failed_message(reason: &str) -> String {
+        json!({"kind": "failed", "phase": "dump", "reason": reason, "message": "pg_dump: error: lock", "retryable": true}).to_string()
+    }
+
+    const FIRST: &str = "2026-11-23T02:15:00Z";
+    const SECOND: &str = "2026-11-23T02:20:00Z";
+
+    #[test]
+    fn the_way_of_a_run_that_succeeds() {
+        let initializing = waiting("PodInitializing");
+        let says = |progress: Progress| match progress {
+            Progress::Waiting(message) => format!("Pending: {message}"),
+            Progress::Dumping(message) => format!("Running: {message}"),
+            Progress::Verifying(dump) => format!("Verifying: {}", dump.unwrap().rows),
+            Progress::Succeeded(result) => format!("Succeeded: {}", result.backup.rows),
+            Progress::Failed(failed) => format!("Failed: {}: {}", failed.reason, failed.message),
+        };
+        let dumped = ended(0, &dump_message().to_string());
+        for (pods, expected) in [
+            (vec![], "Pending: waiting for the pod of the Job"),
+            (vec![pod(FIRST, initializing.clone(), initializing.clone())], "Pending: its pod starts"),
+            (vec![pod(FIRST, waiting("ImagePullBackOff"), initializing.clone())],
+             "Pending: dump cannot start: ImagePullBackOff: said the kubelet"),
+            (vec![pod(FIRST, running(), initializing.clone())], "Running: the dump is being taken"),
+            (vec![pod(FIRST, dumped.clone(), running())], "Verifying: 1300000"),
+            (vec![pod(FIRST, dumped.clone(), initializing.clone())], "Verifying: 1300000"),
+            (vec![pod(FIRST, dumped.clone(), ended(0, &verify_message()))], "Succeeded: 1300000"),
+            (vec![pod(FIRST, ended(1, &failed_message("LockTimeout")), initializing.clone())],
+             "Pending: this attempt failed, the next one follows: LockTimeout: pg_dump: error: lock"),
+            (vec![pod(FIRST, ended(1, &failed_message("LockTimeout")), initializing.clone()), pod(SECOND, running(), initializing.clone())],
+             "Running: the dump is being taken (the attempt before failed: LockTimeout: pg_dump: error: lock)"),
+        ] {
+            assert_eq!(says(progress(&job(None), &pods)), expected);
+        }
+    }
+
+    #[test]
+    fn a_result_counts_however_the_job_ended() {
+        let good = pod(FIRST, ended(0, &dump_message().to_string()), ended(0, &verify_message()));
+        for condition in [None, Some(("Complete", "")), Some(("Failed", "DeadlineExceeded"))] {
+            assert!(matches!(progress(&job(condition), std::slice::from_ref(&good)), Progress::Succeeded(_)));
+        }
+    }
+
+    #[test]
+    fn a_message_without_a_good_status_is_no_success() {
+        let odd = pod(FIRST, ended(0, &dump_message().to_string()), ended(1, &verify_message()));
+        assert!(!matches!(progress(&job(None), &[odd]), Progress::Succeeded(_)));
+    }
+
+    fn failed(pods: &[Pod], reason: &str) -> (String, String) {
+        match progress(&job(Some(("Failed", reason))), pods) {
+            Progress::Failed(failed) => (failed.reason, failed.message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn failures_are_told_in_the_words_of_whoever_knows() {
+        let initializing = waiting("PodInitializing");
+        let newest = [
+            pod(FIRST, ended(1, &failed_message("LockTimeout")), initializing.clone()),
+            pod(SECOND, ended(78, &failed_message("StoreFull")), initializing.clone()),
+        ];
+        assert_eq!(failed(&newest, "PodFailurePolicy"), ("StoreFull".into(), "pg_dump: error: lock".into()));
+        let unreadable = [pod(FIRST, ended(0, &dump_message().to_string()), ended(101, "thread panicked"))];
+        assert_eq!(failed(&unreadable, "BackoffLimitExceeded"), ("Failed".into(), "verify ended with status 101: thread panicked".into()));
+        let mut killed = ended(137, "");
+        killed["terminated"]["reason"] = json!("OOMKilled");
+        assert_eq!(failed(&[pod(FIRST, killed, initializing.clone())], "BackoffLimitExceeded").0, "OutOfMemory");
+        assert_eq!(failed(&[], "DeadlineExceeded").0, "Stopped");
+        assert!(failed(&[], "BackoffLimitExceeded").1.contains("BackoffLimitExceeded: said the Job"));
+    }
+
+    #[test]
+    fn a_lost_result_is_said_and_not_made_up() {
+        match progress(&job(Some(("Complete", ""))), &[]) {
+            Progress::Failed(failed) => assert_eq!(failed.reason, "ResultLost"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_pod_that_no_node_takes_says_so() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "creationTimestamp": FIRST},
+            "status": {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}]}
+        }))
+        .unwrap();
+        assert_eq!(
+            progress(&job(None), &[pod]),
+            Progress::Waiting("no node for its pod: 0/3 nodes are available".into())
+        );
+    }
+}
