@@ -12,8 +12,11 @@ pub(super) fn unfit(phase: Phase, reason: Reason, error: &(dyn std::error::Error
     let mut message = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
-        message = format!("{message}: {cause}");
         next = cause.source();
+        let cause = cause.to_string();
+        if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
     }
     Message::Failed(Failure { phase, reason, message: message.chars().take(1500).collect(), retryable: reason.retryable() })
 }
