@@ -151,8 +151,10 @@ await_condition 60 tguard core Ready "the guard is Ready"
 good "Ready and Enforced $(seconds $(( $(now) - applied ))) after kubectl apply, both together"
 show kubectl get pgdb,tguard -n "$namespace"
 tell "What one delete can take with it, as the operator found in the catalog (status.blastRadius):"
-kubectl get pgdb friday -n "$namespace" -o jsonpath='{range .status.blastRadius[*]}{.table}{"\t"}{.rows}{" rows, "}{.rowsAtRisk}{" at risk in "}{.cascadeTables}{" tables\n"}{end}' |
-  column -t -s $'\t' | indent
+kubectl get pgdb friday -n "$namespace" -o jsonpath='{range .status.blastRadius[*]}{.table}{"\t"}{.rows}{"\t"}{.rowsAtRisk}{"\t"}{.cascadeTables}{"\n"}{end}' |
+  while IFS=$'\t' read -r table rows risk tables; do
+    printf '   %-22s %9s rows; %9s more below them, tables: %s\n' "$table" "$(thousands "$rows")" "$(thousands "$risk")" "$tables"
+  done
 
 step "The Friday delete"
 tell "The same statement, the same role, in a new session; and once more:"
@@ -169,7 +171,7 @@ DELETE FROM users WHERE id = 42;
 ROLLBACK;
 SQL
 grep -q 'PGR01' "$work/guarded" || stop "the delete was not stopped by the guard:" "$(cat "$work/guarded")"
-awk '/PGR01/ { shown = 1 } /^Time|^LOCATION/ && shown { exit } shown' "$work/guarded" | indent
+awk '/PGR01/ { shown = 1 } /^Time|^LOCATION/ && shown { exit } /^CONTEXT/ { inside = 1 } /^SCHEMA NAME/ { inside = 0 } shown && !inside' "$work/guarded" | fold -s -w 110 | indent
 mapfile -t times < <(awk '/PGR01/ { stopped = 1 } /^Time/ && stopped { print $2; stopped = 0 }' "$work/guarded")
 after=$(rows)
 [[ $after == "$before" ]] || stop "rows are missing: $before before, $after after"
