@@ -71,9 +71,9 @@ impl Estimate {
             let Some(&parent) = member.path.len().checked_sub(2).and_then(|at| member.path.get(at)) else { continue };
             let rows = catalog.rows(member.table);
             let (mut best_share, mut fan_out) = (0.0_f64, 0.0_f64);
-            let keys = catalog.foreign_keys().iter().filter(|key| {
-                key.referencing == member.table && !matches!(key.on_delete, OnDelete::NoAction | OnDelete::Restrict)
-            });
+            let keys = catalog
+                .keys_of(member.table)
+                .filter(|key| !matches!(key.on_delete, OnDelete::NoAction | OnDelete::Restrict));
             for key in keys {
                 let parents = if share.contains_key(&key.referenced) { key.referenced } else { parent };
                 let Some(parent_share) = share.get(&parents).copied() else { continue };

@@ -127,6 +127,7 @@ pub struct Catalog {
     foreign_keys: Vec<ForeignKey>,
     children: BTreeMap<Oid, Vec<Oid>>,
     by_referenced: BTreeMap<Oid, Vec<usize>>,
+    by_referencing: BTreeMap<Oid, Vec<usize>>,
 }
 
 /// Reads the catalog of the database the client is connected to. Locks nothing and scans no table.
@@ -146,11 +147,13 @@ impl Catalog {
             }
         }
         let mut by_referenced: BTreeMap<Oid, Vec<usize>> = BTreeMap::new();
+        let mut by_referencing: BTreeMap<Oid, Vec<usize>> = BTreeMap::new();
         for (index, key) in foreign_keys.iter().enumerate() {
+            by_referencing.entry(key.referencing).or_default().push(index);
             by_referenced.entry(key.referenced).or_default().push(index);
         }
         let tables = tables.into_iter().map(|table| (table.oid, table)).collect();
-        Self { tables, foreign_keys, children, by_referenced }
+        Self { tables, foreign_keys, children, by_referenced, by_referencing }
     }
 
     pub(crate) fn from_json(text: &str) -> Result<Self, CatalogError> {
@@ -188,6 +191,11 @@ impl Catalog {
         self.by_referenced.get(&oid).into_iter().flatten().map(|index| &self.foreign_keys[*index])
     }
 
+    /// The foreign keys that this very table has.
+    pub fn keys_of(&self, oid: Oid) -> impl Iterator<Item = &ForeignKey> {
+        self.by_referencing.get(&oid).into_iter().flatten().map(|index| &self.foreign_keys[*index])
+    }
+
     /// The table and everything below it: partitions at every level and inheritance children.
     pub fn descendants(&self, oid: Oid) -> BTreeSet<Oid> {
         self.walk(oid, |at| self.children.get(&at).map_or(&[], Vec::as_slice), |_| true)
@@ -209,6 +217,13 @@ impl Catalog {
             ancestors.push(*parent);
             at = *parent;
         }
+        ancestors
+    }
+
+    /// Every table this table is a partition or an inheritance child of, at any level.
+    pub fn ancestors(&self, oid: Oid) -> BTreeSet<Oid> {
+        let mut ancestors = self.walk(oid, |at| self.table(at).map_or(&[], |table| table.parents.as_slice()), |_| true);
+        ancestors.remove(&oid);
         ancestors
     }
 

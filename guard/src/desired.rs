@@ -14,6 +14,8 @@ pub(crate) struct Root {
     pub(crate) closure: Closure,
     pub(crate) checks: RootChecks,
     pub(crate) assignments: Vec<Assignment>,
+    /// The roots whose deletes reach this one.
+    pub(crate) above: BTreeSet<i32>,
 }
 
 /// The state of a database in which a configuration holds.
@@ -61,14 +63,15 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
         .filter(|(_, id)| root_ids.contains(id))
         .map(|(oid, id)| (*id, root(catalog, *id, *oid, &configuration.assignments)))
         .collect();
-    set_above(catalog, &mut roots);
+    let holdings = Holdings::of(&roots);
+    set_above(&mut roots, &holdings);
 
     let carriers = carriers(catalog, &roots);
     for carrier in &carriers {
         ids.entry(*carrier).or_insert_with(|| Numbers::next(&mut numbers.relation));
     }
     let mut desired = Desired { roots, ..Desired::default() };
-    add_gates(catalog, &mut desired, &carriers, &ids);
+    add_gates(catalog, &mut desired, &holdings, &carriers, &ids);
     add_statement_triggers(catalog, &mut desired);
     add_trigger_functions(catalog, &mut desired);
     desired.sequences = configuration.assignments.iter().map(|held| format!("blocked_{}", held.id)).collect();
@@ -81,7 +84,7 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
             id: *id,
             rel: *oid,
             label: catalog.label(*oid),
-            above: above_ids(&desired.roots, *id),
+            above: desired.roots.get(id).map(|root| root.above.clone()).unwrap_or_default(),
         })
         .collect();
     configuration.relations.sort_by_key(|row| row.id);
@@ -117,43 +120,56 @@ fn root(catalog: &Catalog, id: i32, oid: Oid, assignments: &[Assignment]) -> Roo
         total: assignments.iter().filter(|held| held.protect_delete).filter_map(|held| held.max_transaction_rows).min(),
         updates: assignments.iter().filter_map(|held| held.max_updated_rows).min(),
     };
-    Root { oid, closure, checks, assignments }
+    Root { oid, closure, checks, assignments, above: BTreeSet::new() }
+}
+
+/// Which roots' own rows, rows deleted for them, rows updated for them a table holds.
+#[derive(Default)]
+struct Holdings {
+    own: BTreeMap<Oid, BTreeSet<i32>>,
+    deleted: BTreeMap<Oid, BTreeSet<i32>>,
+    updated: BTreeMap<Oid, BTreeSet<i32>>,
+}
+
+impl Holdings {
+    fn of(roots: &BTreeMap<i32, Root>) -> Self {
+        let mut holdings = Self::default();
+        for (id, Root { closure, checks, .. }) in roots {
+            // Partitioned tables too: one without partitions holds no rows yet, and needs its gate all the same.
+            let reached = |effect: Effect| {
+                closure.members.iter().filter(move |member| member.effect == effect).map(|member| member.table)
+            };
+            let own = checks.leaves.iter().copied().chain(closure.tree.iter().copied());
+            let deleted = checks.deleted.iter().copied().chain(reached(Effect::Deleted));
+            let updated = checks.updated.iter().copied().chain(reached(Effect::Nulled));
+            own.for_each(|oid| _ = holdings.own.entry(oid).or_default().insert(*id));
+            deleted.for_each(|oid| _ = holdings.deleted.entry(oid).or_default().insert(*id));
+            updated.for_each(|oid| _ = holdings.updated.entry(oid).or_default().insert(*id));
+        }
+        holdings
+    }
+}
+
+fn union(of: &BTreeMap<Oid, BTreeSet<i32>>, tables: &BTreeSet<Oid>) -> BTreeSet<i32> {
+    tables.iter().filter_map(|oid| of.get(oid)).flatten().copied().collect()
 }
 
 /// `a` is above `b` where deletes on `a` delete rows of `b`, but not the other way round: in a cycle each may be the one
 /// that is deleted from, so both keep counting.
-fn set_above(catalog: &Catalog, roots: &mut BTreeMap<i32, Root>) {
-    let reaches = |a: &Root, b: &Root| {
-        let deleted = a.closure.member_leaves(catalog, Effect::Deleted);
-        b.checks.leaves.iter().any(|leaf| deleted.contains(leaf))
-    };
-    let above: BTreeMap<i32, BTreeSet<i32>> = roots
-        .iter()
-        .map(|(id, below)| {
-            let above = roots.iter().filter(|(_, other)| {
-                other.oid != below.oid
-                    && other.checks.limits_deletes()
-                    && reaches(other, below)
-                    && !reaches(below, other)
-            });
-            (*id, above.map(|(other, _)| *other).collect())
-        })
+fn set_above(roots: &mut BTreeMap<i32, Root>, holdings: &Holdings) {
+    let reaches: BTreeSet<(i32, i32)> = roots
+        .values()
+        .filter(|root| root.checks.limits_deletes())
+        .flat_map(|root| union(&holdings.own, &root.checks.deleted).into_iter().map(|below| (root.checks.id, below)))
+        .filter(|(above, below)| above != below)
         .collect();
-    for (id, above) in above {
-        let leaves =
-            above.iter().filter_map(|other| roots.get(other)).flat_map(|other| other.checks.leaves.clone()).collect();
-        if let Some(root) = roots.get_mut(&id) {
-            root.checks.above = leaves;
+    for (above, below) in reaches.iter().filter(|(above, below)| !reaches.contains(&(*below, *above))) {
+        let leaves = roots.get(above).map(|root| root.checks.leaves.clone()).unwrap_or_default();
+        if let Some(root) = roots.get_mut(below) {
+            root.checks.above.extend(leaves);
+            root.above.insert(*above);
         }
     }
-}
-
-fn above_ids(roots: &BTreeMap<i32, Root>, id: i32) -> BTreeSet<i32> {
-    let Some(root) = roots.get(&id) else { return BTreeSet::new() };
-    let holds = |other: &&Root| {
-        other.oid != root.oid && !other.checks.leaves.is_empty() && other.checks.leaves.is_subset(&root.checks.above)
-    };
-    roots.values().filter(holds).map(|other| other.checks.id).collect()
 }
 
 /// The tables that get row triggers: a partition leaves that to the topmost of its ancestors that gets them.
@@ -175,36 +191,27 @@ fn carriers(catalog: &Catalog, roots: &BTreeMap<i32, Root>) -> BTreeSet<Oid> {
         .collect()
 }
 
-fn add_gates(catalog: &Catalog, desired: &mut Desired, carriers: &BTreeSet<Oid>, ids: &BTreeMap<Oid, i32>) {
+fn add_gates(
+    catalog: &Catalog,
+    desired: &mut Desired,
+    holdings: &Holdings,
+    carriers: &BTreeSet<Oid>,
+    ids: &BTreeMap<Oid, i32>,
+) {
     for carrier in carriers {
         let (Some(id), Some(table)) = (ids.get(carrier), catalog.table(*carrier)) else { continue };
         let known = catalog.leaves(*carrier);
-        let with = |tables: &dyn Fn(&RootChecks) -> &BTreeSet<Oid>| {
-            let checks = desired.roots.values().map(|root| &root.checks);
-            checks.filter(|checks| tables(checks).intersection(&known).next().is_some()).collect::<Vec<_>>()
+        let held: BTreeSet<Oid> = known.iter().copied().chain([*carrier]).collect();
+        let checks = |ids: BTreeSet<i32>| -> Vec<&RootChecks> {
+            ids.iter().filter_map(|id| desired.roots.get(id)).map(|root| &root.checks).collect()
         };
-        // A partitioned table without partitions is its root's all the same.
-        let mut own = with(&|root| &root.leaves);
-        own.extend(
-            desired
-                .roots
-                .values()
-                .filter(|root| known.is_empty() && root.closure.tree.contains(carrier))
-                .map(|root| &root.checks),
-        );
-        let reached_empty = |effect: Effect| {
-            let holds = move |root: &&Root| {
-                root.closure.members.iter().any(|member| member.table == *carrier && member.effect == effect)
-            };
-            desired.roots.values().filter(|_| known.is_empty()).filter(holds).map(|root| &root.checks)
-        };
-        let mut deleted_for = with(&|root| &root.deleted);
-        deleted_for.extend(reached_empty(Effect::Deleted));
-        let mut updated_for = with(&|root| &root.updated);
-        updated_for.extend(reached_empty(Effect::Nulled));
-        deleted_for.retain(|root| root.limits_deletes());
+        let own = checks(union(&holdings.own, &held));
+        let mut deleted_for = checks(union(&holdings.deleted, &held));
+        // A root's own rows are its own, however they go.
+        deleted_for.retain(|root| root.limits_deletes() && (known.is_empty() || !known.is_subset(&root.leaves)));
+        let mut updated_for = checks(union(&holdings.updated, &held));
         updated_for.retain(|root| root.limits_deletes());
-        let gate = Gate { id: *id, known: known.clone(), own, deleted_for, updated_for };
+        let gate = Gate { id: *id, known, own, deleted_for, updated_for };
         desired.routines.insert(format!("gate_{id}"), gate.create());
         for (name, source) in gate.triggers() {
             desired.triggers.insert((*carrier, name), source.replace("{table}", &table.ident));

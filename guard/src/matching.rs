@@ -26,13 +26,9 @@ impl Matched {
             .collect();
         let exact = |table: &Table| spec.selector_for(&table.schema, &table.name).is_some_and(TableSelector::is_exact);
         // A glob that matches a partitioned table and its partitions means the one table.
-        let covered = |oid: &Oid| {
-            let above =
-                selected.iter().filter(|other| *other != oid).any(|other| catalog.descendants(*other).contains(oid));
-            above && !catalog.table(*oid).is_some_and(exact)
-        };
-        let has_parents = |oid: &Oid| catalog.table(*oid).is_some_and(|table| !table.parents.is_empty());
-        let tables = selected.iter().copied().filter(|oid| !(has_parents(oid) && covered(oid))).collect();
+        let covered = |oid: &Oid| catalog.ancestors(*oid).iter().any(|above| selected.contains(above));
+        let tables =
+            selected.iter().copied().filter(|oid| !covered(oid) || catalog.table(*oid).is_some_and(exact)).collect();
         let (mut missing, mut refused) = (Vec::new(), Vec::new());
         for selector in spec.selectors.iter().filter(|selector| selector.is_exact()) {
             let label = format!("{}.{}", selector.schema, selector.name);

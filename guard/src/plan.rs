@@ -205,6 +205,12 @@ impl Plan {
         self.steps.iter().map(Step::sql).collect()
     }
 
+    /// The plan as it is when it is broken off after so many steps.
+    #[must_use]
+    pub fn broken_off_after(&self, steps: usize) -> Self {
+        Self { steps: self.steps.iter().take(steps).cloned().collect(), ..self.clone() }
+    }
+
     /// What somebody else changed since it was installed.
     pub fn drift(&self) -> &[Drift] {
         &self.drift

@@ -95,7 +95,8 @@ fn bootstrap(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> 
 
 /// Grants exactly what roles of the application need: default privileges may have given more, or less.
 fn privileges(public: &[&str]) -> String {
-    let public = public.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");
+    // An empty list is no SQL; no function has an empty name.
+    let public = public.iter().copied().chain([""]).map(literal).collect::<Vec<_>>().join(", ");
     include_str!("sql/privileges.sql").replace("'{public}'", &public)
 }
 

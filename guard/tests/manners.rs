@@ -1,0 +1,263 @@
+//! Installing beside a living application: locks, second operators, kills, drift, ownership, crashes.
+#![allow(missing_docs)]
+mod common;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{FRIDAY, friday, guard, install, limited, reconcile, remove, run, stopped, verify};
+use pgrail_guard::{
+    ApplyError, ClusterId, GuardName, GuardSpec, Outcome, PlanError, StepKind, TableSelector, TableState, apply,
+    light_check, observe, plan, plan_removal,
+};
+use pgrail_testing::{for_each_server, programs};
+
+const USERS: &[(&str, &str)] = &[("public", "users")];
+
+#[tokio::test]
+async fn a_lock_held_by_somebody_leaves_the_table_pending_and_writers_going() {
+    for_each_server(async |server| {
+        let database = server.database("locks").await;
+        let mut client = friday(&database, 20).await;
+        let holder = database.connect().await;
+        run(&holder, "BEGIN; INSERT INTO leads VALUES (100000, 1)").await;
+        let writer = database.connect().await;
+        let spec = guard("a/b", USERS);
+        let plan_now = verify(&client, &spec).await;
+        let writing = async {
+            // As soon as pgrail waits for its lock, a writer that comes later waits behind it; not for long.
+            let watcher = database.connect().await;
+            loop {
+                let waiting: i64 = watcher
+                    .query_one("SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareRowExclusiveLock' AND relation = 'leads'::regclass", &[])
+                    .await
+                    .expect("locks")
+                    .get(0);
+                if waiting > 0 {
+                    break;
+                }
+            }
+            let started = Instant::now();
+            run(&writer, "INSERT INTO leads VALUES (100001, 1)").await;
+            started.elapsed()
+        };
+        let (applied, waited) = tokio::join!(apply(client.as_mut(), &plan_now), writing);
+        let applied = applied.expect("apply");
+        assert!(waited < Duration::from_millis(900), "a writer waited {waited:?}");
+        let unfinished = applied.unfinished();
+        assert_eq!(unfinished.len(), 1, "{unfinished:?}");
+        assert!(matches!(unfinished[0], (Some("public.leads"), Outcome::Pending { .. })), "{unfinished:?}");
+        let status = verify(&client, &spec).await;
+        assert_eq!(status.tables()[0].state, TableState::Pending);
+        assert!(status.tables()[0].message.contains("public.leads"), "{:?}", status.tables());
+        run(&holder, "COMMIT").await;
+        install(&mut client, &spec).await;
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_operator_is_kept_out() {
+    for_each_server(async |server| {
+        let database = server.database("fence").await;
+        let mut client = database.connect().await;
+        run(&client, FRIDAY).await;
+        let other = database.connect().await;
+        let row = other.query_one("SELECT pg_advisory_lock(123589602929004)", &[]).await;
+        row.expect("lock");
+        let plan = verify(&client, &guard("a/b", USERS)).await;
+        assert!(matches!(apply(client.as_mut(), &plan).await, Err(ApplyError::Busy)));
+        drop(other);
+        // The lock goes with the session that held it.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while matches!(apply(client.as_mut(), &plan).await, Err(ApplyError::Busy)) {
+            assert!(Instant::now() < deadline);
+        }
+        install(&mut client, &guard("a/b", USERS)).await;
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_kill_between_any_two_steps_leaves_nothing_called_enforced_and_the_application_working() {
+    for_each_server(async |server| {
+        let database = server.database("kill").await;
+        let mut client = friday(&database, 20).await;
+        let spec = limited("a/b", USERS, 3, 1000);
+        // Of a session of its own each time: what one deleted before there was a guard may not have been reported yet.
+        let works =
+            "BEGIN; DELETE FROM users WHERE id = 1; INSERT INTO users VALUES (1000); DELETE FROM messages; ROLLBACK";
+        let whole = verify(&client, &spec).await;
+        for steps in 0..whole.steps().len() {
+            let plan = verify(&client, &spec).await;
+            assert!(apply(client.as_mut(), &plan.broken_off_after(steps)).await.expect("apply").is_complete());
+            let after = verify(&client, &spec).await;
+            assert!(
+                after.tables().iter().all(|table| table.state != TableState::Enforced)
+                    || after.steps().iter().all(|step| step.kind == StepKind::DropProtection),
+                "after {steps} steps: {:?}",
+                after.tables()
+            );
+            run(&database.connect().await, works).await;
+            install(&mut client, &spec).await;
+            stopped(&database.connect().await, "PGR01", "DELETE FROM users").await;
+            // And the way back, broken off at the same place.
+            let name = GuardName::new("a/b").unwrap();
+            let removal = plan_removal(&name, &observe(&client).await.expect("observe"));
+            assert!(apply(client.as_mut(), &removal.broken_off_after(steps)).await.expect("apply").is_complete());
+            run(&database.connect().await, works).await;
+            assert!(remove(&mut client, "a/b").await.is_complete());
+            let left: i64 = client
+                .query_one("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pgrail%'", &[])
+                .await
+                .expect("count")
+                .get(0);
+            assert_eq!(left, 0);
+            assert!(observe(&client).await.expect("observe").live.schema_owner.is_none());
+        }
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_run_changes_nothing() {
+    for_each_server(async |server| {
+        let database = server.database("idempotent").await;
+        let mut client = friday(&database, 20).await;
+        let spec = guard("a/b", &[("public", "*")]);
+        install(&mut client, &spec).await;
+        let writes = "SELECT coalesce(max(age(xmin)) , 0)::int8 * 0 + count(*), md5(string_agg(t || xmin::text, ',' ORDER BY t, xmin::text)) FROM (
+            SELECT 'a' AS t, xmin FROM pgrail.assignment UNION ALL SELECT 'g', xmin FROM pgrail.guard UNION ALL SELECT 'r', xmin FROM pgrail.relation
+            UNION ALL SELECT 'm', xmin FROM pgrail.member UNION ALL SELECT 't', xmin FROM pgrail.trigger UNION ALL SELECT 'f', xmin FROM pgrail.routine
+            UNION ALL SELECT 'i', xmin FROM pgrail.install) x";
+        let before: (i64, String) = client.query_one(writes, &[]).await.map(|row| (row.get(0), row.get(1))).expect("rows");
+        let print = light_check(&client).await.expect("light check");
+        for _ in 0..2 {
+            let (plan, applied) = reconcile(&mut client, &spec).await;
+            assert!(plan.is_empty() && plan.drift().is_empty() && applied.steps.is_empty());
+        }
+        let after: (i64, String) = client.query_one(writes, &[]).await.map(|row| (row.get(0), row.get(1))).expect("rows");
+        assert_eq!(after, before);
+        assert_eq!(light_check(&client).await.expect("light check"), print);
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn drift_is_found_named_and_repaired() {
+    for_each_server(async |server| {
+        let database = server.database("drift").await;
+        let mut client = friday(&database, 20).await;
+        let spec = limited("a/b", USERS, 3, 1000);
+        install(&mut client, &spec).await;
+        for (change, table, what) in [
+            ("ALTER TABLE users DISABLE TRIGGER USER", "public.users", "disabled"),
+            ("ALTER TABLE users DISABLE TRIGGER USER; ALTER TABLE users ENABLE TRIGGER USER", "public.users", "ALWAYS"),
+            ("DROP TRIGGER pgrail_delete_1 ON users", "public.users", "dropped"),
+            ("CREATE FUNCTION evil() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE OR REPLACE TRIGGER pgrail_truncate BEFORE TRUNCATE ON users FOR EACH STATEMENT EXECUTE FUNCTION evil()", "public.users", "replaced"),
+            ("CREATE OR REPLACE TRIGGER pgrail_truncate BEFORE TRUNCATE ON users FOR EACH STATEMENT WHEN (false) EXECUTE FUNCTION pgrail.nothing()", "public.users", "changed"),
+            ("DROP FUNCTION pgrail.nothing CASCADE", "pgrail.nothing", "dropped"),
+            ("CREATE OR REPLACE FUNCTION pgrail.trip(p_root int, p_kind int, p_rel oid) RETURNS bool LANGUAGE sql AS 'SELECT false'", "pgrail.trip", "changed"),
+            ("REVOKE EXECUTE ON FUNCTION pgrail.trip FROM PUBLIC", "pgrail.trip", "changed"),
+            ("CREATE OR REPLACE FUNCTION pgrail.gate_1(rel oid, event int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN false; END'", "pgrail.gate_1", "changed"),
+            ("ALTER TABLE messages DISABLE TRIGGER ALL", "public.messages", "disabled"),
+        ] {
+            run(&client, change).await;
+            let plan = verify(&client, &spec).await;
+            assert!(plan.drift().iter().any(|drift| drift.table == table && drift.what.contains(what)), "{change}: {:?}", plan.drift());
+            assert_eq!(plan.tables()[0].state, TableState::Drifted, "{change}: {:?}", plan.tables());
+            install(&mut client, &spec).await;
+            run(&client, "ALTER TABLE messages ENABLE TRIGGER ALL").await;
+            install(&mut client, &spec).await;
+            stopped(&client, "PGR01", "DELETE FROM users").await;
+            stopped(&client, "PGR02", "TRUNCATE users CASCADE").await;
+        }
+        // What the owner of the tables changes in them is followed, and is no drift.
+        run(&client, "ALTER TABLE users RENAME TO people").await;
+        let people = limited("a/b", &[("public", "people")], 3, 1000);
+        assert!(verify(&client, &people).await.drift().is_empty());
+        install(&mut client, &people).await;
+        let error = stopped(&client, "PGR01", "DELETE FROM people").await;
+        assert_eq!(error.table(), Some("people"));
+        run(&client, "CREATE TABLE notes (id int, user_id int REFERENCES people ON DELETE CASCADE)").await;
+        assert!(verify(&client, &people).await.drift().is_empty());
+        install(&mut client, &people).await;
+        run(&client, "DROP TABLE analytics; DROP TABLE messages").await;
+        install(&mut client, &people).await;
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_clusters_database_is_left_alone_until_taken_over() {
+    for_each_server(async |server| {
+        let database = server.database("owner").await;
+        let mut client = database.connect().await;
+        run(&client, FRIDAY).await;
+        let mine = GuardSpec { owner: ClusterId::new("cluster-1").unwrap(), ..guard("a/b", USERS) };
+        install(&mut client, &mine).await;
+        let theirs = GuardSpec { owner: ClusterId::new("cluster-2").unwrap(), ..guard("c/d", USERS) };
+        let observed = observe(&client).await.expect("observe");
+        assert_eq!(plan(&theirs, &observed), Err(PlanError::OwnedByOther { owner: "cluster-1".to_owned() }));
+        let over = GuardSpec { take_over: true, ..theirs };
+        install(&mut client, &over).await;
+        let observed = observe(&client).await.expect("observe");
+        assert_eq!(observed.owner(), Some("cluster-2"));
+        assert_eq!(observed.orphaned_guards(std::slice::from_ref(&over.name)), [GuardName::new("a/b").unwrap()]);
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dump_of_the_schema_is_the_same_after_removal() {
+    for_each_server(async |server| {
+        let database = server.database("dump").await;
+        let mut client = friday(&database, 20).await;
+        run(&client, "CREATE TABLE parts (id int) PARTITION BY LIST (id); CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1); CREATE TABLE \"We\"\"ird 'name\" (\"Id\" int)").await;
+        let dump = || {
+            let output = Command::new(programs(server.major).join("pg_dump")).args(["--schema-only", "--dbname", &database.uri]).output().expect("pg_dump");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            // Newer minor versions fence their output with a random key.
+            String::from_utf8_lossy(&output.stdout).lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict")).collect::<Vec<_>>().join("\n")
+        };
+        let before = dump();
+        install(&mut client, &guard("a/b", &[("public", "*")])).await;
+        assert!(dump().contains("pgrail"));
+        stopped(&client, "PGR02", "TRUNCATE \"We\"\"ird 'name\"").await;
+        assert!(remove(&mut client, "a/b").await.is_complete());
+        assert_eq!(dump(), before);
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_thousand_tables_install_quickly_and_once() {
+    for_each_server(async |server| {
+        let database = server.database("thousand").await;
+        let mut client = database.connect().await;
+        run(&client, "DO $$ BEGIN FOR i IN 1..1000 LOOP EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, up int %s)', i, CASE WHEN i % 10 <> 1 THEN format('REFERENCES t%s ON DELETE CASCADE', i - 1) END); END LOOP; END $$").await;
+        let spec = GuardSpec::new(GuardName::new("a/b").unwrap(), ClusterId::local(), vec![TableSelector::table("*", "*").unwrap()]);
+        let started = Instant::now();
+        install(&mut client, &spec).await;
+        println!("PostgreSQL {}: 1,000 tables in {:?}", server.major, started.elapsed());
+        let started = Instant::now();
+        let (plan, _) = reconcile(&mut client, &spec).await;
+        assert!(plan.is_empty());
+        println!("second run in {:?}", started.elapsed());
+        let started = Instant::now();
+        light_check(&client).await.expect("light check");
+        println!("light check in {:?}", started.elapsed());
+        let started = Instant::now();
+        assert!(remove(&mut client, "a/b").await.is_complete());
+        println!("removed in {:?}", started.elapsed());
+        database.finish().await;
+    })
+    .await;
+}
