@@ -93,6 +93,7 @@ check "one namespace: the Role is in it" holds one-namespace Role pgrail-operato
 check "one namespace: none on the cluster's Secrets" not holds one-namespace ClusterRole pgrail-operator secrets
 check "one namespace: bound there" holds one-namespace RoleBinding pgrail-operator "namespace: shop"
 check "one namespace: the operator is told" holds one-namespace Deployment pgrail "PGRAIL_WATCH_NAMESPACE"
+check "one namespace: of Namespaces it sees that one" holds one-namespace ClusterRole pgrail-cluster "resourceNames: [kube-system, shop]"
 check "all namespaces: the operator is not told of one" not holds default Deployment pgrail "PGRAIL_WATCH_NAMESPACE"
 check "rbac.create=false" bash -c "! grep -qE '^kind: (Cluster)?Role' '$scratch/minimal-rights'"
 check "a given service account is used" holds minimal-rights Deployment rail "serviceAccountName: prepared"

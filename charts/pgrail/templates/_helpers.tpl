@@ -79,14 +79,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
-# Whether the claim of a file:// store exists, before a Job waits for it in vain.
-- apiGroups: [""]
-  resources: [persistentvolumeclaims]
-  verbs: [get]
 # How far a dump got, and the words it ended with, stand in the container states of its pod.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # A BackupSchedule is a CronJob; a backup by hand and pruning are Jobs. Finished ones beyond the history are deleted.
 - apiGroups: [batch]
   resources: [cronjobs, jobs]
