@@ -184,6 +184,10 @@ impl ConnectError {
         if let Some(problem) = find::<AuthenticationProblem>(error) {
             return Self::Authentication(*problem);
         }
+        // With TLS 1.3 a server complains of a missing client certificate only after the handshake.
+        if find::<rustls::Error>(error).is_some() {
+            return Self::Tls(TlsProblem::Handshake);
+        }
         // The kinds of tokio-postgres are private; its texts of this kind are its own, not the server's.
         if error.to_string().starts_with("authentication error") {
             return Self::Authentication(if channel_binding_required {
