@@ -40,16 +40,19 @@ else
 fi
 source "$here/stage-$([[ $stage == control-plane ]] && echo control-plane || echo pods).sh"
 
-build_program() {
-  program=${DEMO_PROGRAM:-${CARGO_TARGET_DIR:-$root/target}/release/pgrail}
-  [[ -n ${DEMO_PROGRAM:-} ]] || quietly "pgrail, built from source (minutes the first time)" \
-    cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" --package pgrail
+# Begun before anything else: compiling takes longest where nothing is built yet.
+program=${DEMO_PROGRAM:-${CARGO_TARGET_DIR:-$root/target}/release/pgrail}
+compiling="pgrail, built from source (minutes the first time)"
+begin_building() {
+  [[ -n ${DEMO_PROGRAM:-} ]] || begin "$compiling" cargo build --quiet --release --locked --package pgrail
 }
+built() { [[ -n ${DEMO_PROGRAM:-} ]] || finished "$compiling"; }
 
 finish() {
   local status=$?
   trap - EXIT INT TERM
   set +e
+  end_begun
   if (( status != 0 )); then
     diagnose "$status"
   fi
@@ -202,6 +205,7 @@ if [[ $stage == control-plane ]]; then
   loud "Left out: backups. They are made by pods, and this user cannot run any. As root, make demo shows them."
 else
   step "A backup, made and proven"
+  stage_store
   show kubectl apply -n "$namespace" -f "$backup_manifest"
   applied=$(now)
   show kubectl apply -n "$namespace" -f "$friday/backup-now.yaml"
@@ -210,13 +214,13 @@ else
     phase=$(field dbbackup before-the-weekend .status.phase)
     [[ $phase == Succeeded || $phase == Failed ]]
   }
-  await 300 "dump, upload, read-back" finished
+  await 180 "dump, upload, read-back" finished
   [[ $(field dbbackup before-the-weekend .status.phase) == Succeeded ]] ||
     stop "the backup failed:" "$(field dbbackup before-the-weekend .status.message)"
   good "verified $(seconds $(( $(now) - applied ))) after kubectl apply: $(field dbbackup before-the-weekend .status.rows) rows," \
     "$(( $(field dbbackup before-the-weekend .status.sizeBytes) / 1024 )) KiB, $(field dbbackup before-the-weekend .status.verification.level)"
   [[ $(field dbbackup before-the-weekend .status.rows) == "$(rows)" ]] || stop "the dump does not hold the rows of the database"
-  await_condition 300 bsched nightly BackupFresh "the schedule is fresh"
+  await_condition 180 bsched nightly BackupFresh "the schedule is fresh"
   show kubectl get dbbackup -n "$namespace" -o wide
   tell "$(field dbbackup before-the-weekend .status.location)"
 fi

@@ -46,25 +46,34 @@ await() {
   awaited=$(( $(now) - from ))
 }
 
-# A long command whose words only matter when it fails: they go to a file.
-quietly() {
-  local what=$1 from log process; shift
-  log=$logs/$(tr -c 'a-z0-9\n' '-' <<<"${what,,}" | cut -c 1-40).log
-  from=$(now)
-  "$@" >"$log" 2>&1 </dev/null &
-  process=$!
-  [[ -n $terminal ]] || tell "$what …"
+# Long commands, whose words only matter when they fail: they go to a file. `begin` starts one, `finished` waits for it,
+# `quietly` does both.
+declare -A begun_process begun_time
+log_of() { printf '%s/%s.log\n' "$logs" "$(tr -c 'a-z0-9\n' '-' <<<"${1,,}" | cut -c 1-40)"; }
+begin() { # WHAT COMMAND...
+  local what=$1; shift
+  begun_time[$what]=$(now)
+  "$@" >"$(log_of "$what")" 2>&1 </dev/null &
+  begun_process[$what]=$!
+}
+finished() { # WHAT
+  local what=$1 log process=${begun_process[$1]} from=${begun_time[$1]}
+  log=$(log_of "$what")
+  [[ -n $terminal ]] || ! kill -0 "$process" 2>/dev/null || tell "$what …"
   while kill -0 "$process" 2>/dev/null; do
     [[ -z $terminal ]] || printf '\r   %s… %s (%s) %s%s\e[K' "$dim" "$what" "$(seconds $(( $(now) - from )))" \
       "$(tail -n 1 "$log" 2>/dev/null | tr -d '\r' | cut -c 1-60)" "$plain"
-    sleep 0.2
+    sleep 0.1
   done
   [[ -z $terminal ]] || printf '\r\e[K'
+  unset "begun_process[$what]"
   if ! wait "$process"; then
     tail -n 25 "$log" >&2
     stop "failed: $what" "All of what it said is in $log"
   fi
   good "$what ($(seconds $(( $(now) - from ))))"
 }
+quietly() { begin "$@"; finished "$1"; }
+end_begun() { local process; for process in "${begun_process[@]}"; do kill "$process" 2>/dev/null || true; done; }
 
 password() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }

@@ -12,10 +12,11 @@ stage_up() {
   tell "What you see is real as far as it goes: a real control plane, a real PostgreSQL, the real operator as a process." \
        "Left out: the operator's pod, its image, and backups, which are made by pods. As root, make demo shows all of it."
   step "A Kubernetes control plane of our own"
+  begin_building
   quietly "etcd, API server, controller manager" "$root/e2e/cluster/up.sh" --name "$run" --owner $$
   eval "$("$root/e2e/cluster/env.sh" --name "$run")"
   show kubectl version
-  build_program
+  built
   kubectl create namespace "$namespace" >/dev/null
 }
 

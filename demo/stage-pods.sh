@@ -16,6 +16,7 @@ admin_password=$(password) app_password=$(password)
 stage_up() {
   if [[ $stage == node ]]; then
     step "A Kubernetes of our own"
+    begin_building
     quietly "Kubernetes, one node" "$root/e2e/cluster/up.sh" --node --name "$run" --owner $$
     eval "$("$root/e2e/cluster/env.sh" --name "$run")"
     show kubectl get nodes -o wide
@@ -31,7 +32,7 @@ stage_up() {
 }
 
 build_image() {
-  build_program
+  built
   image=pgrail.dev/pgrail:demo
   quietly "the image, built from deploy/Dockerfile" "$root/e2e/cluster/image.sh" --name "$run" --tag "$image" \
     --binary "$program"
@@ -53,6 +54,8 @@ sql_app() { in_toolbox 'exec psql -X "$APP_URL" "$@" 2>&1' psql "$@"; }
 
 stage_database() {
   local server=postgres://postgres:$admin_password@postgres:5432
+  # Needed for the backup only: it starts meanwhile.
+  [[ $stage != node ]] || begin "an S3 server" "$root/e2e/cluster/workloads/up.sh" --name "$run" "$namespace" s3
   if [[ -n ${DEMO_DATABASE_URL:-} ]]; then
     own_database=''
     sql_database=pgrail_${run//-/_}
@@ -69,9 +72,6 @@ stage_database() {
       "APP_URL=postgres://friday_app:$app_password@postgres:5432/friday" "APP_PASSWORD=$app_password"
   fi
   apply "$here/toolbox.yaml"
-  if [[ $stage == node ]]; then
-    quietly "an S3 server" "$root/e2e/cluster/workloads/up.sh" --name "$run" "$namespace" s3
-  fi
   await 180 "the toolbox starts" kubectl wait -n "$namespace" --for=condition=Ready pod/toolbox --timeout=1s
   [[ -z $own_database ]] || await 180 "PostgreSQL starts" kubectl rollout status -n "$namespace" statefulset/postgres --timeout=1s
   await 60 "PostgreSQL answers" in_toolbox 'psql -X -d "$SERVER_URL" -c "select 1"'
@@ -134,6 +134,8 @@ stage_operator() {
     --wait --timeout 3m "${arguments[@]}" --hide-notes
   show kubectl get pods -n "$release_namespace" -l "app.kubernetes.io/instance=$release"
 }
+
+stage_store() { [[ $stage != node ]] || finished "an S3 server"; }
 
 # Somebody else's server has a certificate of somebody else's authority, or none.
 database_manifest() { if [[ -n $own_database ]]; then cat "$friday/database.yaml"; else sed '/tls:/d' "$friday/database.yaml"; fi; }
