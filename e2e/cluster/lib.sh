@@ -49,16 +49,13 @@ valid_name() { [[ $1 =~ ^[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?$ ]] || die "a cluste
 
 # The processes that carry this run in their environment, of whatever parent.
 processes_of() {
-  local environ
-  for environ in /proc/[0-9]*/environ; do
-    if grep -qzxF "PGRAIL_CLUSTER_RUN=$1" "$environ" 2>/dev/null; then
-      environ=${environ#/proc/}
-      printf '%s\n' "${environ%/environ}"
-    fi
-  done
+  # Processes come and go meanwhile, and others' environments are not ours to read: grep's complaints mean nothing.
+  grep -slzxF "PGRAIL_CLUSTER_RUN=$1" /proc/[0-9]*/environ | cut -d / -f 3 || true
 }
 
 nothing_runs() { [[ -z $(processes_of "$1") ]]; }
+
+cgroup_of() { printf 'pgrail%s-%s\n' "$(sed -n 's/^slot=//p' "$1/settings" 2>/dev/null)" "${1##*/}"; }
 
 remove_cgroups() {
   local top
@@ -81,7 +78,7 @@ end_run() {
     processes_of "$dir" | xargs -r kill -KILL 2>/dev/null || true
     until_ok 10 nothing_runs "$dir" || die "processes of $dir do not end: $(processes_of "$dir" | xargs)"
   fi
-  until_ok 10 remove_cgroups "pgrail-${dir##*/}" || say "cgroups of $dir could not be removed"
+  until_ok 10 remove_cgroups "$(cgroup_of "$dir")" || say "cgroups of $dir could not be removed"
   # Never into a mount: a volume may hold somebody's data.
   rm -rf --one-file-system "$dir"
 }

@@ -8,7 +8,7 @@ run=$1
 source "$run/settings"
 source "$cluster_dir/control-plane.sh"
 node=node1
-cgroup=/pgrail-${run##*/}
+cgroup=/$(cgroup_of "$run")
 
 # Kubelet, containerd and CNI have paths that no flag changes (/var/lib/kubelet, /var/log/containers, /run/containerd,
 # /run/netns, /var/lib/cni): here these folders are the node's own, and the machine's are out of sight.

@@ -44,8 +44,9 @@ if (( ${#lacking[@]} )); then
   say "installing ${lacking[*]}"
   # Debian's containerd package starts a service where there is a systemd; nothing here uses it.
   log=$(mktemp)
-  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
-  { apt-get update -q && apt-get install -q -y --no-install-recommends "${lacking[@]}"; } >"$log" 2>&1 || { tail -n 20 "$log" >&2; rm "$log"; missing "${lacking[*]} (apt-get could not install them)"; }
+  export DEBIAN_FRONTEND=noninteractive
+  apt_get() { apt-get -q -o DPkg::Lock::Timeout=600 "$@"; }
+  { apt_get update && apt_get install -y --no-install-recommends "${lacking[@]}"; } >"$log" 2>&1 || { tail -n 20 "$log" >&2; rm "$log"; missing "${lacking[*]} (apt-get could not install them)"; }
   rm "$log"
 fi
 

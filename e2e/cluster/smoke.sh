@@ -112,7 +112,7 @@ nothing_left_of() { # NAME LINK
   ! grep -F "$(run_dir "$1")" /proc/self/mounts || { echo "mounts"; found=1; }
   ! ip link show "$2" 2>/dev/null || { echo "the link $2"; found=1; }
   ! ip route | grep "$2" || { echo "a route"; found=1; }
-  ! compgen -G "/sys/fs/cgroup/*/pgrail-$1" || { echo "cgroups"; found=1; }
+  ! compgen -G "/sys/fs/cgroup/*/pgrail*-$1" || { echo "cgroups"; found=1; }
   ! grep -lzF "$(run_dir "$1")" /proc/[0-9]*/cmdline 2>/dev/null || { echo "processes by command line"; found=1; }
   return $found
 }

@@ -107,8 +107,8 @@ for try in 1 2 3; do
     exec "$cluster_dir/env.sh" --name "$name"
   fi
   # Somebody may have taken a port between our look and our use of it.
-  if (( try < 3 )) && grep -qs 'address already in use' "$run"/log/*.log; then
-    say "a port of slot $slot was taken meanwhile: trying the next"
+  if (( try < 3 )) && { [[ -e $run/failed-link ]] || grep -qs 'address already in use' "$run"/log/*.log; }; then
+    say "the ports or addresses of slot $slot were taken meanwhile: trying the next"
     end_run "$run"
     slot=$((slot + 1))
     continue
