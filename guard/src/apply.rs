@@ -1,5 +1,7 @@
 //! Runs the steps of a plan.
 
+use std::collections::HashMap;
+
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Json;
@@ -84,13 +86,14 @@ pub async fn apply(client: &mut Client, plan: &Plan) -> Result<Applied, ApplyErr
 
 async fn run_all(client: &mut Client, plan: &Plan, applied: &mut Applied) -> Result<(), ApplyError> {
     let mut halted = false;
+    let mut prepared = Prepared::new();
     for step in &plan.steps {
         // What is dropped for good must not go while a trigger that still calls it is there.
         let incomplete = applied.steps.iter().any(|(_, outcome)| *outcome != Outcome::Done);
         let outcome = if halted || (step.kind == crate::plan::StepKind::Cleanup && incomplete) {
             Outcome::Skipped
         } else {
-            run(client, step).await?
+            run(client, step, &mut prepared).await?
         };
         halted |= step.table.is_none() && outcome != Outcome::Done;
         if outcome != Outcome::Done {
@@ -101,9 +104,12 @@ async fn run_all(client: &mut Client, plan: &Plan, applied: &mut Applied) -> Res
     Ok(())
 }
 
-async fn run(client: &mut Client, step: &Step) -> Result<Outcome, ApplyError> {
+/// Statements that were prepared on this connection, by their text.
+type Prepared = HashMap<String, tokio_postgres::Statement>;
+
+async fn run(client: &mut Client, step: &Step, prepared: &mut Prepared) -> Result<Outcome, ApplyError> {
     let transaction = client.transaction().await?;
-    match run_in(&transaction, step).await {
+    match run_in(&transaction, step, prepared).await {
         Ok(()) => match transaction.commit().await {
             Ok(()) => Ok(Outcome::Done),
             Err(error) => judged(StepError::Query(error)),
@@ -124,25 +130,36 @@ enum StepError {
     Changed,
 }
 
-async fn run_in(transaction: &Transaction<'_>, step: &Step) -> Result<(), StepError> {
-    transaction
-        .batch_execute(
-            "SET LOCAL lock_timeout = '500ms'; SET LOCAL search_path = pg_catalog, pg_temp; \
-             SET LOCAL standard_conforming_strings = on; SET LOCAL check_function_bodies = on; SET LOCAL client_min_messages = warning",
-        )
-        .await?;
+const SETTINGS: &str = "SET LOCAL lock_timeout = '500ms'; SET LOCAL search_path = pg_catalog, pg_temp; \
+     SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = warning";
+
+async fn run_in(transaction: &Transaction<'_>, step: &Step, prepared: &mut Prepared) -> Result<(), StepError> {
+    // What can be sent at once is: with a thousand tables, it is the round trips that take the time.
+    let mut batch = SETTINGS.to_owned();
     for statement in &step.statements {
-        match statement {
-            Statement::Batch(sql) => transaction.batch_execute(sql).await?,
-            Statement::Json(sql, value) => {
-                transaction.execute(sql, &[&Json(value)]).await?;
+        let (rows, sql, value) = match statement {
+            Statement::Batch(sql) => {
+                batch.push_str(";\n");
+                batch.push_str(sql);
+                continue;
             }
-            Statement::Exactly(rows, sql, value) => {
-                if transaction.execute(sql, &[&Json(value)]).await? != *rows {
-                    return Err(StepError::Changed);
-                }
-            }
+            Statement::Json(sql, value) => (None, sql, value),
+            Statement::Exactly(rows, sql, value) => (Some(*rows), sql, value),
+        };
+        if !batch.is_empty() {
+            transaction.batch_execute(&std::mem::take(&mut batch)).await?;
         }
+        let statement = match prepared.get(sql) {
+            Some(statement) => statement.clone(),
+            None => prepared.entry(sql.clone()).or_insert(transaction.prepare(sql).await?).clone(),
+        };
+        let touched = transaction.execute(&statement, &[&Json(value)]).await?;
+        if rows.is_some_and(|rows| rows != touched) {
+            return Err(StepError::Changed);
+        }
+    }
+    if !batch.is_empty() {
+        transaction.batch_execute(&batch).await?;
     }
     Ok(())
 }

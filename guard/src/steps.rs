@@ -276,8 +276,10 @@ fn table_step(oid: Oid, change: &TableChange, desired: &Desired, observed: &Obse
             ddl.push(format!("CREATE OR REPLACE TRIGGER {name} {source}"));
         }
         let created = create.iter().map(|(name, _)| *name).filter(|_| *owned);
-        for name in created.chain(&change.always) {
-            ddl.push(format!("ALTER TABLE {ident} ENABLE ALWAYS TRIGGER {name}"));
+        let always: Vec<String> =
+            created.chain(&change.always).map(|name| format!("ENABLE ALWAYS TRIGGER {name}")).collect();
+        if !always.is_empty() {
+            ddl.push(format!("ALTER TABLE {ident} {}", always.join(", ")));
         }
     }
     let mut statements = Vec::new();
