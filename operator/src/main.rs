@@ -1,7 +1,10 @@
 //! The one binary of pgrail: the operator, the agent that its Job pods run, and the command line.
 
+mod agent;
+mod backup_schedule;
 mod cli;
 mod database;
+mod database_backup;
 mod kubernetes;
 mod not_implemented;
 mod operator;

@@ -76,7 +76,7 @@ pub(super) fn read(backups: &[DatabaseBackup]) -> History {
         verified: number(newest_first.iter().filter(|it| is_verified(it)).count()),
         newest_verified: newest_first.iter().filter(|it| is_verified(it)).map(|it| snapshot_time(it)).max(),
         last_successful: with(BackupPhase::Succeeded).filter_map(|it| completed(it)).max(),
-        last_started: newest_first.iter().map(|it| created(**it)).max(),
+        last_started: newest_first.iter().map(|it| created(*it)).max(),
         last: over.first().map(|it| Last { name: it.name_any(), failure: failure(it) }),
         newest_proof: newest.map(|it| proof(it)),
         consecutive_failures: number(failures),

@@ -22,9 +22,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::utils::predicate;
-use kube::runtime::{Controller, WatchStreamExt, watcher};
-use kube::{Api, ResourceExt};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, watcher};
+use kube::{Api, Resource, ResourceExt};
 use pgrail_crds::annotations::{SCHEDULE_LABEL, SCHEDULE_UID, TASK_LABEL};
 use pgrail_crds::{BackupSchedule, DatabaseBackup, ProtectedDatabase};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -58,12 +57,12 @@ pub(crate) async fn run(
     let outcomes = watcher(backups, watcher::Config::default())
         .default_backoff()
         .touched_objects()
-        .predicate_filter(outcome, predicate::Config::default());
+        .predicate_filter(outcome, PredicateConfig::default());
     let databases: Api<Watched<ProtectedDatabase>> = watched(context);
-    let declared = watcher(databases, watcher::Config::default())
+    let declarations = watcher(databases, watcher::Config::default())
         .default_backoff()
         .touched_objects()
-        .predicate_filter(|it: &Watched<ProtectedDatabase>| Some(hashed(&(&it.metadata().uid, it.metadata().generation))), predicate::Config::default());
+        .predicate_filter(declared, PredicateConfig::default());
     let schedules = schedules
         .watches(all::<CronJob>(context), ours(), |cron_job: CronJob| labelled(&cron_job))
         .watches(all::<Job>(context), ours(), |job: Job| labelled(&job))
@@ -71,7 +70,7 @@ pub(crate) async fn run(
             let backup = backup.0.ok()?;
             Some(ObjectRef::new(&backup.spec.schedule_ref.as_ref()?.name).within(&backup.namespace()?))
         })
-        .watches_stream(declared, move |database: Watched<ProtectedDatabase>| of_database(&store, &database));
+        .watches_stream(declarations, move |database: Watched<ProtectedDatabase>| of_database(&store, &database));
     controller::run::<BackupSchedules>(schedules, Arc::clone(context), stop).await;
 }
 
@@ -99,6 +98,11 @@ fn outcome(backup: &Watched<DatabaseBackup>) -> Option<u64> {
     let marked = backup.annotations().get(SCHEDULE_UID);
     let going = backup.metadata.deletion_timestamp.is_some();
     Some(hashed(&(&backup.metadata.uid, phase, proof, marked, backup.spec.pinned, going)))
+}
+
+/// What of a database matters to its schedules.
+fn declared(database: &Watched<ProtectedDatabase>) -> Option<u64> {
+    Some(hashed(&(&database.meta().uid, database.meta().generation)))
 }
 
 fn hashed(facts: &impl Hash) -> u64 {

@@ -58,12 +58,13 @@ pub(super) async fn observe(context: &Context, schedule: &BackupSchedule) -> Res
     let backups: Api<DatabaseBackup> = Api::namespaced(context.client.clone(), &namespace);
     let of_schedule = format!("{SCHEDULE_LABEL}={name}");
     let dumps = ListParams::default().labels(&format!("{of_schedule},{TASK_LABEL}={}", Task::Dump.as_str()));
+    let (cron_job, prune, everything) = (cron_job_name(&name), prune_job_name(&name), ListParams::default());
     let (cron_job, dumps, backups, prune) = futures::try_join!(
-        cron_jobs.get_opt(&cron_job_name(&name)),
+        cron_jobs.get_opt(&cron_job),
         jobs.list(&dumps),
         // Not by label: what somebody made by hand carries none before its first visit.
-        backups.list(&ListParams::default()),
-        jobs.get_opt(&prune_job_name(&name)),
+        backups.list(&everything),
+        jobs.get_opt(&prune),
     )?;
     let refers = |backup: &DatabaseBackup| backup.spec.schedule_ref.as_ref().is_some_and(|it| it.name == name);
     let prune = match prune {
