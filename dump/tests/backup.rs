@@ -326,3 +326,24 @@ async fn a_manifest_is_written_once() {
     }
     database.finish().await;
 }
+
+#[tokio::test]
+async fn over_tls_with_a_checked_certificate() {
+    use pgrail_postgres::TlsMode;
+    for_each_server(async |server| {
+        let database = server.database("tls").await;
+        database.connect().await.batch_execute(SHOP).await.unwrap();
+        let store = support::file_store();
+        let mut request = request(&database);
+        request.connection.host = "localhost".into();
+        request.connection.tls = TlsMode::VerifyFull;
+        request.connection.ca_pem = Some(std::fs::read(pgrail_testing::authority_file()).unwrap());
+        let result = dump(&request, &store.store, &quiet).await.unwrap();
+        assert_eq!(result.rows, SHOP_ROWS);
+        request.connection.ca_pem = Some(std::fs::read(pgrail_testing::other_authority_file()).unwrap());
+        let error = dump(&request, &store.store, &quiet).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::ConnectionFailed, "{error:?}");
+        database.finish().await;
+    })
+    .await;
+}
