@@ -8,6 +8,7 @@
 #   DEMO_DATABASE_URL  optional: your PostgreSQL, as pods reach it, with a login that may create databases and roles.
 #                      A database pgrail_demo_… is created for the demo, and dropped at its end.
 # DEMO_PROGRAM=FILE takes a pgrail that was built before, instead of building one.
+# DEMO_PODS=no does without pods although they would be possible.
 # DEMO_KEEP=1 leaves everything running and says how to look around and how to end it.
 # shellcheck disable=SC1090,SC1091,SC2034,SC2154
 set -euo pipefail
@@ -19,7 +20,7 @@ source "$here/lib.sh"
 
 case ${1:-} in
   "") ;;
-  -h | --help) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  -h | --help) sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
   *) echo "demo.sh takes no arguments; see demo.sh --help" >&2; exit 2 ;;
 esac
 
@@ -33,7 +34,7 @@ if [[ -n ${DEMO_KUBECONFIG:-} ]]; then
   [[ -n ${DEMO_IMAGE:-} ]] || stop "DEMO_KUBECONFIG is set: DEMO_IMAGE must name pgrail's image as that cluster can pull it"
 elif [[ -n ${DEMO_DATABASE_URL:-} ]]; then
   stop "DEMO_DATABASE_URL needs DEMO_KUBECONFIG: the demo's own cluster reaches no database outside"
-elif "$root/e2e/cluster/requirements.sh" node; then
+elif [[ ${DEMO_PODS:-} != no ]] && "$root/e2e/cluster/requirements.sh" node; then
   stage=node
 else
   stage=control-plane
@@ -88,15 +89,26 @@ trap 'exit 143' TERM
 
 helm() { command "${HELM:-helm}" "$@"; }
 condition() { kubectl get "$1" "$2" -n "$namespace" -o "jsonpath={.status.conditions[?(@.type=='$3')].status}"; }
-condition_is() { [[ $(condition "$1" "$2" "$3") == "$4" ]]; }
-# Until a condition is True; not any longer once the operator says that it waits for somebody.
-await_condition() { # SECONDS KIND NAME CONDITION WHAT
-  become() {
-    [[ $(condition "$1" "$2" Stalled) != True ]] || return 0
-    condition_is "$1" "$2" "$3" True
-  }
-  await "$1" "$5" become "$2" "$3" "$4"
-  condition_is "$2" "$3" "$4" True || stop "$2/$3 is stalled: $(field "$2" "$3" ".status.conditions[?(@.type=='Stalled')].message")"
+# await_object SECONDS WHAT KIND NAME FOR: as kubectl wait does; not any longer once the operator says that somebody must
+# mend something, or that it failed.
+await_object() {
+  local process from ticks=0 state
+  from=$(now)
+  kubectl wait -n "$namespace" "$3/$4" --for="$5" --timeout="$1s" >"$logs/wait.log" 2>&1 &
+  process=$!
+  while kill -0 "$process" 2>/dev/null; do
+    [[ -z $terminal ]] || printf '\r   %s… %s (%s)%s\e[K' "$dim" "$2" "$(seconds $(( $(now) - from )))" "$plain"
+    sleep 0.1
+    (( ++ticks % 30 == 0 )) || continue
+    state=$(condition "$3" "$4" Stalled)/$(field "$3" "$4" .status.phase)
+    if [[ $state == True/* || $state == */Failed ]]; then break; fi
+  done
+  awaited=$(( $(now) - from ))
+  [[ -z $terminal ]] || printf '\r\e[K'
+  if kill "$process" 2>/dev/null || ! wait "$process"; then
+    stop "waited $(seconds "$awaited") in vain: $2" "$(kubectl get "$3" "$4" -n "$namespace" -o \
+      jsonpath='{.status.phase} {.status.message}{range .status.conditions[*]}{"\n"}{.type}={.status} {.reason}: {.message}{end}')"
+  fi
 }
 field() { kubectl get "$1" "$2" -n "$namespace" -o "jsonpath={$3}"; }
 rows() {
@@ -148,9 +160,9 @@ stage_login
 applied=$(now)
 database_manifest >"$work/database.yaml"
 show kubectl apply -n "$namespace" -f "$work/database.yaml" -f "$friday/guard.yaml"
-await_condition 60 pgdb friday Ready "the database is Ready"
-await_condition 60 tguard core Enforced "the guard is Enforced"
-await_condition 60 tguard core Ready "the guard is Ready"
+await_object 60 "the database becomes Ready" pgdb friday condition=Ready
+await_object 60 "the guard becomes Enforced" tguard core condition=Enforced
+await_object 60 "the guard becomes Ready" tguard core condition=Ready
 good "Ready and Enforced $(seconds $(( $(now) - applied ))) after kubectl apply, both together"
 show kubectl get pgdb,tguard -n "$namespace"
 tell "What one delete can take with it, as the operator found in the catalog (status.blastRadius):"
@@ -182,8 +194,7 @@ good "stopped after ${times[0]} ms (first statement of a session), ${times[1]} m
 good "$(thousands "$after") rows, as before: none was lost"
 
 step "The attempt, on the resource"
-blocked() { (( $(field tguard core .status.blockedAttempts) >= 2 )); }
-await 60 "the operator reports the attempts" blocked
+await_object 60 "the operator reports the attempts" tguard core jsonpath='{.status.blockedAttempts}'=2
 good "reported $(seconds "$awaited") later"
 show kubectl get tguard core -n "$namespace"
 show kubectl get events -n "$namespace" --field-selector reason=BulkDeleteBlocked \
@@ -209,18 +220,11 @@ else
   show kubectl apply -n "$namespace" -f "$backup_manifest"
   applied=$(now)
   show kubectl apply -n "$namespace" -f "$friday/backup-now.yaml"
-  finished() {
-    local phase
-    phase=$(field dbbackup before-the-weekend .status.phase)
-    [[ $phase == Succeeded || $phase == Failed ]]
-  }
-  await 180 "dump, upload, read-back" finished
-  [[ $(field dbbackup before-the-weekend .status.phase) == Succeeded ]] ||
-    stop "the backup failed:" "$(field dbbackup before-the-weekend .status.message)"
+  await_object 180 "dump, upload, read-back" dbbackup before-the-weekend jsonpath='{.status.phase}'=Succeeded
   good "verified $(seconds $(( $(now) - applied ))) after kubectl apply: $(field dbbackup before-the-weekend .status.rows) rows," \
     "$(( $(field dbbackup before-the-weekend .status.sizeBytes) / 1024 )) KiB, $(field dbbackup before-the-weekend .status.verification.level)"
   [[ $(field dbbackup before-the-weekend .status.rows) == "$(rows)" ]] || stop "the dump does not hold the rows of the database"
-  await_condition 180 bsched nightly BackupFresh "the schedule is fresh"
+  await_object 180 "the schedule's own first backup" bsched nightly condition=BackupFresh
   show kubectl get dbbackup -n "$namespace" -o wide
   tell "$(field dbbackup before-the-weekend .status.location)"
 fi
