@@ -19,3 +19,20 @@ image: ## build the container image, and load it into the node if one runs (Dock
 .PHONY: demo
 demo: ## the main job on real input: 1.3 million rows, the Friday delete, the guard, the backup; cleans up after itself
 	@demo/demo.sh
+
+.PHONY: test check test-lint test-engines test-controllers test-node test-chart test-book generate
+test: ## every test, rung by rung; installs what it needs and says so (half an hour the first time)
+	@e2e/test.sh
+
+test-lint test-engines test-controllers test-node test-chart test-book: test-%: ## one rung of `make test`
+	@e2e/test.sh $*
+
+check: ## the quick inner loop: format, lints, tests that need no server
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --workspace --exclude pgrail-e2e --lib --bins
+
+generate: ## write what is generated from the types: CRDs, the chart's copy of them, the reference
+	PGRAIL_WRITE=1 cargo test --quiet -p pgrail-crds --test yaml
+	charts/sync.sh
+	docs/reference.sh

@@ -108,6 +108,41 @@ impl TestNamespace {
         self.api::<K>().patch(name, &parameters, &Patch::Apply(&manifest)).await
     }
 
+    /// As [`Self::apply`], for objects that the types cannot read.
+    pub async fn apply_untyped<K>(&self, manifest: &Value)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let name = manifest["metadata"]["name"].as_str().expect("metadata.name");
+        let mut manifest = manifest.clone();
+        manifest["apiVersion"] = K::api_version(&()).into();
+        manifest["kind"] = K::kind(&()).into();
+        let parameters = PatchParams::apply("kubectl").force();
+        self.untyped::<K>().patch(name, &parameters, &Patch::Apply(&manifest)).await.expect("accepted");
+    }
+
+    /// Waits for a true condition with this reason on an object that the types cannot read; answers its message.
+    pub async fn wait_for_untyped<K>(&self, name: &str, kind: &str, reason: &str) -> String
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let api = self.untyped::<K>();
+        crate::eventually(&format!("{name} has {kind}, reason {reason}"), async || {
+            let object = api.get(name).await.expect("the object");
+            let conditions = object.data["status"]["conditions"].as_array()?;
+            let condition = conditions.iter().find(|it| it["type"] == kind && it["reason"] == reason)?;
+            (condition["status"] == "True").then(|| condition["message"].as_str().unwrap_or_default().to_owned())
+        })
+        .await
+    }
+
+    fn untyped<K>(&self) -> Api<kube::core::DynamicObject>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced_with(self.cluster.client.clone(), &self.name, &kube::core::ApiResource::erase::<K>(&()))
+    }
+
     /// Sets an annotation, or takes it away.
     pub async fn annotate<K>(&self, name: &str, annotation: &str, value: Option<&str>)
     where

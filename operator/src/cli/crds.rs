@@ -1,5 +1,6 @@
 //! `pgrail crds`
 
+use super::CommandError;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -9,17 +10,10 @@ use std::process::ExitCode;
 pub(super) struct CrdsArgs {}
 
 /// Prints the CRDs as one YAML stream.
-pub(super) fn run(_: &CrdsArgs) -> ExitCode {
+pub(super) fn run(_: &CrdsArgs) -> Result<ExitCode, CommandError> {
     let mut out = std::io::stdout().lock();
     for crd in pgrail_crds::custom_resource_definitions() {
-        let printed = match pgrail_crds::to_yaml(&crd) {
-            Ok(text) => write!(out, "---\n{text}"),
-            Err(error) => Err(std::io::Error::other(error)),
-        };
-        if let Err(error) = printed {
-            eprintln!("pgrail: could not print the CRDs: {error}");
-            return ExitCode::FAILURE;
-        }
+        write!(out, "---\n{}", pgrail_crds::to_yaml(&crd)?)?;
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }

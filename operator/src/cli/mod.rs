@@ -1,10 +1,20 @@
 //! The command line. One file per command.
 
+mod blast_radius;
+mod connect;
 mod crds;
+mod grants;
+mod guards;
+mod manifests;
+mod output;
 
+use crate::kubernetes::controller::chain;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+
+/// What was checked is not as declared.
+const NOT_AS_DECLARED: u8 = 2;
 
 /// Database guardrails on PostgreSQL: bulk deletes stopped, backups proven.
 #[derive(Debug, Parser)]
@@ -18,19 +28,75 @@ struct Cli {
 enum Command {
     /// Run the controllers (in a cluster)
     Operator(crate::operator::OperatorArgs),
+    /// Do the work of a backup pod (started by the operator)
+    Agent(crate::agent::AgentArgs),
     /// Print the CRDs
     Crds(crds::CrdsArgs),
+    /// Show the steps and the SQL that `apply` would run; exit status 2 when there is anything to do
+    Plan(guards::PlanArgs),
+    /// Install the guards of manifests in a database, without a cluster
+    Apply(guards::ApplyArgs),
+    /// Take guards off again, leaving nothing behind
+    Remove(guards::RemoveArgs),
+    /// Show what deletes on a table can take with them
+    BlastRadius(blast_radius::BlastRadiusArgs),
+    /// Print the least-privilege SQL for pgrail's role
+    Grants(grants::GrantsArgs),
+}
+
+/// Why a command failed, in words for a person.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error(transparent)]
+    Manifests(#[from] manifests::ManifestError),
+    #[error(transparent)]
+    Connect(#[from] connect::ConnectionError),
+    #[error(transparent)]
+    Validate(#[from] crate::table_guard::validate::ValidateError),
+    #[error(transparent)]
+    Database(#[from] crate::database::DatabaseError),
+    #[error(transparent)]
+    Observe(#[from] pgrail_guard::ObserveError),
+    #[error(transparent)]
+    Plan(#[from] pgrail_guard::PlanError),
+    #[error(transparent)]
+    Apply(#[from] pgrail_guard::ApplyError),
+    #[error("could not print")]
+    Print(#[from] std::io::Error),
+    #[error("could not print")]
+    Json(#[from] serde_json::Error),
+    #[error("could not print")]
+    Yaml(#[from] serde_norway::Error),
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Reads the arguments and does what they say. Exit status 0: success, 1: failure, 2: not as declared.
 pub(crate) async fn run() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.command {
+    let result = match Cli::parse().command {
         Command::Operator(args) => {
             log_as_json();
-            crate::operator::run(args).await
+            return crate::operator::run(args).await;
+        }
+        Command::Agent(args) => {
+            log_as_json();
+            return crate::agent::run(args).await;
         }
         Command::Crds(args) => crds::run(&args),
+        Command::Plan(args) => guards::plan(args).await,
+        Command::Apply(args) => guards::apply(args).await,
+        Command::Remove(args) => guards::remove(args).await,
+        Command::BlastRadius(args) => blast_radius::run(args).await,
+        Command::Grants(args) => grants::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        // Whoever reads our output has seen enough.
+        Err(CommandError::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pgrail: {}", chain(&error));
+            ExitCode::FAILURE
+        }
     }
 }
 

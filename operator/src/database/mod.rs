@@ -3,5 +3,5 @@
 mod resolve;
 mod session;
 
-pub(crate) use resolve::{ConnectionSource, ResolveError, resolve};
+pub(crate) use resolve::{ResolveError, resolve};
 pub(crate) use session::{Borrowed, DatabaseError, Databases};

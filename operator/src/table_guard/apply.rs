@@ -9,7 +9,8 @@ use crate::operator::Context;
 use kube::ResourceExt;
 use pgrail_crds::TableGuard;
 use pgrail_crds::conditions::reasons::{event, reachable};
-use pgrail_guard::GuardSpec;
+use pgrail_guard::{ApplyError, Fingerprint, GuardSpec};
+use tokio_postgres::Client;
 
 /// Brings the database to what the guard declares, if it is not there already.
 pub(super) async fn install(
@@ -26,43 +27,68 @@ pub(super) async fn install(
         return Ok(Outcome::Unchanged(ours));
     }
     known.forget(guard);
-    let looked = match look(spec, borrowed).await? {
-        Ok(looked) => looked,
-        Err(error) => return Ok(Outcome::Unplannable(error)),
-    };
-    if looked.plan.is_empty() {
-        known.note(guard, fingerprint, context.now());
-        return Ok(Outcome::Judged(Box::new(Judgement::of(looked))));
-    }
-    let applied = match pgrail_guard::apply(borrowed.connection()?, &looked.plan).await {
-        Ok(applied) => applied,
-        Err(pgrail_guard::ApplyError::Busy) => return Ok(Outcome::Judged(Box::new(Judgement::busy(looked)))),
-        Err(error @ pgrail_guard::ApplyError::Query(_)) => return Err(lost(&error)),
-    };
-    let done = applied.steps.iter().filter(|(_, outcome)| *outcome == pgrail_guard::Outcome::Done).count();
-    context.metrics.guard_steps(&guard.namespace().unwrap_or_default(), &guard.name_any(), done as u64);
-    let first_time = looked.observed.recorded.as_ref().is_none_or(|it| it.configuration.guard_id(&spec.name).is_none());
-    let drift = looked.plan.drift().to_vec();
-    // The fingerprint is taken before the look: a change in between shows at the next check.
-    let fingerprint = pgrail_guard::light_check(borrowed.connection()?).await.map_err(|error| lost(&error))?;
-    let looked = match look(spec, borrowed).await? {
-        Ok(looked) => looked,
-        Err(error) => return Ok(Outcome::Unplannable(error)),
-    };
-    if looked.plan.is_empty() {
+    let brought = bring(borrowed.connection()?, spec).await?;
+    let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
+    context.metrics.guard_steps(&namespace, &name, brought.steps);
+    if let (Outcome::Judged(judgement), Some(fingerprint)) = (&brought.outcome, brought.fingerprint)
+        && !judgement.pending()
+    {
         known.note(guard, fingerprint, context.now());
     }
-    Ok(Outcome::Judged(Box::new(Judgement::after(looked, &applied, drift, first_time))))
+    Ok(brought.outcome)
 }
 
-async fn look(spec: &GuardSpec, borrowed: &mut Borrowed) -> Result<Result<Looked, pgrail_guard::PlanError>, DatabaseError> {
-    let observed = pgrail_guard::observe(borrowed.connection()?).await.map_err(|error| lost(&error))?;
+/// What came of bringing a database to what a guard declares.
+pub(crate) struct Brought {
+    /// What was found afterwards.
+    pub(crate) outcome: Outcome,
+    /// Changes that were made.
+    pub(crate) steps: u64,
+    /// What the database looked like just before it was found so.
+    fingerprint: Option<Fingerprint>,
+}
+
+/// Observe, plan, apply; and, where something was done, look again: what is reported is what was found.
+pub(crate) async fn bring(client: &mut Client, spec: &GuardSpec) -> Result<Brought, DatabaseError> {
+    let unplannable = |error| Brought { outcome: Outcome::Unplannable(error), steps: 0, fingerprint: None };
+    let judged = |judgement, steps, fingerprint| Brought {
+        outcome: Outcome::Judged(Box::new(judgement)),
+        steps,
+        fingerprint: Some(fingerprint),
+    };
+    let fingerprint = pgrail_guard::light_check(client).await.map_err(|error| lost(&error))?;
+    let looked = match look(spec, client).await? {
+        Ok(looked) => looked,
+        Err(error) => return Ok(unplannable(error)),
+    };
+    if looked.plan.is_empty() {
+        return Ok(judged(Judgement::of(looked), 0, fingerprint));
+    }
+    let applied = match pgrail_guard::apply(client, &looked.plan).await {
+        Ok(applied) => applied,
+        Err(ApplyError::Busy) => return Ok(judged(Judgement::busy(looked), 0, fingerprint)),
+        Err(error @ ApplyError::Query(_)) => return Err(lost(&error)),
+    };
+    let done = applied.steps.iter().filter(|(_, outcome)| *outcome == pgrail_guard::Outcome::Done).count();
+    let recorded = looked.observed.recorded.as_ref();
+    let first_time = recorded.is_none_or(|it| it.configuration.guard_id(&spec.name).is_none());
+    let drift = looked.plan.drift().to_vec();
+    // The fingerprint is taken before the look: a change in between shows at the next check.
+    let fingerprint = pgrail_guard::light_check(client).await.map_err(|error| lost(&error))?;
+    match look(spec, client).await? {
+        Ok(looked) => Ok(judged(Judgement::after(looked, &applied, drift, first_time), done as u64, fingerprint)),
+        Err(error) => Ok(unplannable(error)),
+    }
+}
+
+async fn look(spec: &GuardSpec, client: &Client) -> Result<Result<Looked, pgrail_guard::PlanError>, DatabaseError> {
+    let observed = pgrail_guard::observe(client).await.map_err(|error| lost(&error))?;
     let plan = match pgrail_guard::plan(spec, &observed) {
         Ok(plan) => plan,
         Err(error) => return Ok(Err(error)),
     };
     let tables: Vec<_> = plan.tables().iter().filter_map(|table| table.oid).collect();
-    let tamper = pgrail_guard::tamper::read(borrowed.connection()?, &tables).await.map_err(|error| chain(&error));
+    let tamper = pgrail_guard::tamper::read(client, &tables).await.map_err(|error| chain(&error));
     Ok(Ok(Looked { observed, plan, tamper }))
 }
 

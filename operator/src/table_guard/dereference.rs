@@ -8,11 +8,11 @@ use pgrail_crds::{ProtectedDatabase, TableGuard};
 
 /// Why there is no database to work with.
 #[derive(Debug)]
-pub(super) struct Absent {
+pub(crate) struct Absent {
     /// Reason of `Ready=False`.
-    pub(super) reason: &'static str,
+    pub(crate) reason: &'static str,
     /// What is wrong and what mends it.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 /// The database of a guard.

@@ -1,12 +1,12 @@
 //! `TableGuard`: what it declares is installed in PostgreSQL, verified there, put back when it drifts, and taken away
 //! when it is deleted.
 
-mod apply;
+pub(crate) mod apply;
 mod dereference;
 mod finalize;
 mod observe;
 mod protection;
-mod report;
+pub(crate) mod report;
 pub(crate) mod validate;
 
 use crate::kubernetes::api::watched;

@@ -114,7 +114,7 @@ impl Judgement {
     }
 
     /// Whether every matched table was verified.
-    pub(super) fn all_enforced(&self) -> bool {
+    pub(crate) fn all_enforced(&self) -> bool {
         self.track_counts && !self.incomplete && self.failure.is_none() && self.worst().is_none()
     }
 
@@ -124,7 +124,7 @@ impl Judgement {
     }
 
     /// Whether something is left to do that time will mend.
-    pub(super) fn pending(&self) -> bool {
+    pub(crate) fn pending(&self) -> bool {
         self.incomplete || self.failure.is_some()
     }
 
@@ -158,7 +158,7 @@ impl Outcome {
 }
 
 /// The status that the guard should have.
-pub(super) fn status(guard: &TableGuard, outcome: &Outcome, now: Timestamp) -> TableGuardStatus {
+pub(crate) fn status(guard: &TableGuard, outcome: &Outcome, now: Timestamp) -> TableGuardStatus {
     let mut status = guard.status.clone().unwrap_or_default();
     let mut conditions = Conditions::new(&status.conditions, guard.metadata.generation, now);
     if !outcome.attempts_since(guard.status.as_ref()).is_empty() {

@@ -1,0 +1,137 @@
+//! How databases are reached, and what is said when they are not.
+
+use crate::fixture::Fixture;
+use pgrail_crds::{ProtectedDatabase, TableGuard};
+use pgrail_e2e::{condition, holds, protected_database, table_guard, wait_for};
+use pgrail_testing::for_each_server;
+use serde_json::{Value, json};
+
+async fn until(fixture: &Fixture, kind: &str, status: &str, reason: &str) -> ProtectedDatabase {
+    let what = format!("shop has {kind}={status}, reason {reason}");
+    wait_for(&fixture.namespace, "shop", &what, |it: &ProtectedDatabase| holds(it, kind, status, reason)).await
+}
+
+/// The parts of a URI as the keys of other operators' Secrets.
+fn parts(uri: &str) -> (String, String, String, String, String) {
+    let rest = uri.strip_prefix("postgres://").unwrap();
+    let (login, place) = rest.split_once('@').unwrap();
+    let (user, password) = login.split_once(':').unwrap();
+    let (address, database) = place.split_once('/').unwrap();
+    let (host, port) = address.split_once(':').unwrap();
+    let database = database.split('?').next().unwrap();
+    (host.into(), port.into(), user.into(), password.into(), database.into())
+}
+
+#[tokio::test]
+async fn every_shape_of_secret_leads_to_the_database() {
+    for_each_server(async |server| {
+        let fixture = Fixture::new(&server, "secrets").await;
+        let (host, port, user, password, database) = parts(&fixture.database.uri);
+        let shapes: Vec<(&str, Vec<(&str, &str)>, Value)> = vec![
+            ("cnpg", vec![("username", &user), ("password", &password), ("host", &host), ("port", &port), ("dbname", &database)], json!({})),
+            ("pgo", vec![("user", &user), ("password", &password), ("host", &host), ("port", &port), ("dbname", &database), ("pgbouncer-host", "nowhere")], json!({})),
+            ("zalando", vec![("username", &user), ("password", &password)], json!({"host": host, "port": port.parse::<i32>().unwrap(), "database": database})),
+            ("uri", vec![("uri", &fixture.database.uri)], json!({})),
+        ];
+        for (name, keys, connection) in shapes {
+            fixture.namespace.secret(name, &keys).await;
+            let mut manifest = protected_database();
+            manifest["metadata"]["name"] = name.into();
+            manifest["spec"]["connection"] = connection;
+            manifest["spec"]["connection"]["secretRef"] = json!({"name": name});
+            fixture.namespace.apply::<ProtectedDatabase>(&manifest).await;
+            let reached: ProtectedDatabase =
+                wait_for(&fixture.namespace, name, "reachable", |it| holds(it, "Reachable", "True", "Connected")).await;
+            let status = reached.status.unwrap();
+            assert!(status.server_version.unwrap().starts_with(&server.major.to_string()));
+            assert_eq!(status.tables, Some(5), "{name}");
+        }
+        fixture.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_said_and_a_new_one_picked_up() {
+    for_each_server(async |server| {
+        let fixture = Fixture::new(&server, "password").await;
+        let (.., password, _) = parts(&fixture.database.uri);
+        fixture.namespace.secret("shop-login", &[("uri", &fixture.database.uri.replace(&password, "wr0ng-s3cret"))]).await;
+        fixture.namespace.apply::<ProtectedDatabase>(&protected_database()).await;
+        fixture.namespace.apply::<TableGuard>(&table_guard(&["users"])).await;
+        let shop = until(&fixture, "Reachable", "False", "AuthenticationFailed").await;
+        let (_, _, message) = condition(&shop, "Reachable").unwrap();
+        assert!(!message.contains("wr0ng-s3cret") && !fixture.operator.log().contains("wr0ng-s3cret"), "{message}");
+        assert!(holds(&shop, "Stalled", "True", "AuthenticationFailed"));
+        fixture.guard_until("core", "Ready", "False", "DatabaseUnreachable").await;
+
+        fixture.namespace.secret("shop-login", &[("uri", &fixture.database.uri)]).await;
+        until(&fixture, "Ready", "True", "AsDeclared").await;
+        fixture.guard_until("core", "Enforced", "True", "Verified").await;
+        assert!(!fixture.operator.log().contains(&password), "a password in the log");
+        fixture.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_way_to_be_unreachable_has_its_reason() {
+    let server = pgrail_testing::servers().remove(0);
+    let fixture = Fixture::new(&server, "reasons").await;
+    let (host, port, _, _, database) = parts(&fixture.database.uri);
+    let uri = &fixture.database.uri;
+    let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let cases = [
+        ("ConnectionRefused", vec![("uri", uri.replace(&port, &refused))], "refused"),
+        ("NameResolution", vec![("uri", uri.replace(&host, "no-such-host.invalid"))], "no-such-host.invalid"),
+        ("DatabaseMissing", vec![("uri", uri.replace(&database, "no_such_database"))], "no_such_database"),
+        ("SecretIncomplete", vec![("username", "somebody".to_owned())], "password"),
+        ("SecretIncomplete", vec![("uri", "postgres://somebody@[bad".to_owned())], "uri"),
+        ("HostNotAllowed", vec![("uri", uri.replace(&host, "169.254.169.254"))], "169.254.169.254"),
+    ];
+    for (number, (reason, keys, remedy)) in cases.into_iter().enumerate() {
+        let name = format!("case-{number}");
+        let keys: Vec<_> = keys.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        fixture.namespace.secret(&name, &keys).await;
+        let manifest = json!({"metadata": {"name": name}, "spec": {"connection": {"secretRef": {"name": name}}}});
+        fixture.namespace.apply::<ProtectedDatabase>(&manifest).await;
+        let object: ProtectedDatabase = wait_for(&fixture.namespace, &name, reason, |it: &ProtectedDatabase| {
+            condition(it, "Reachable").is_some_and(|(status, why, _)| status == "False" && why == reason)
+        })
+        .await;
+        let (_, _, message) = condition(&object, "Reachable").unwrap();
+        assert!(message.to_lowercase().contains(remedy), "{reason}: {message}");
+    }
+    let manifest = json!({"metadata": {"name": "none"}, "spec": {"connection": {"secretRef": {"name": "none"}}}});
+    fixture.namespace.apply::<ProtectedDatabase>(&manifest).await;
+    let missing = |it: &ProtectedDatabase| holds(it, "Stalled", "True", "SecretMissing");
+    wait_for(&fixture.namespace, "none", "the missing Secret is named", missing).await;
+    fixture.namespace.secret("none", &[("uri", uri)]).await;
+    fixture.namespace.annotate::<ProtectedDatabase>("none", "example.com/look", Some("again")).await;
+    wait_for(&fixture.namespace, "none", "ready", |it: &ProtectedDatabase| holds(it, "Ready", "True", "AsDeclared")).await;
+    fixture.finish().await;
+}
+
+#[tokio::test]
+async fn a_suspended_database_is_left_alone_and_never_called_ready() {
+    let server = pgrail_testing::servers().remove(0);
+    let fixture = Fixture::with_guard(&server, "suspend").await;
+    let mut manifest = protected_database();
+    manifest["spec"]["suspend"] = true.into();
+    fixture.namespace.apply::<ProtectedDatabase>(&manifest).await;
+    until(&fixture, "Ready", "Unknown", "Suspended").await;
+    fixture.guard_until("core", "Enforced", "Unknown", "Suspended").await;
+    manifest["spec"]["suspend"] = false.into();
+    fixture.namespace.apply::<ProtectedDatabase>(&manifest).await;
+    fixture.guard_until("core", "Enforced", "True", "Verified").await;
+    fixture.finish().await;
+}
+
+#[tokio::test]
+async fn a_superuser_is_told_that_it_is_more_than_pgrail_needs() {
+    let server = pgrail_testing::servers().remove(0);
+    let fixture = Fixture::with_database(&server, "superuser").await;
+    let shop = until(&fixture, "LeastPrivilege", "False", "Superuser").await;
+    assert!(shop.status.unwrap().capabilities.unwrap().superuser);
+    fixture.finish().await;
+}

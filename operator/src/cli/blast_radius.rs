@@ -1,0 +1,207 @@
+//! `pgrail blast-radius`: what deletes on a table can take with them.
+
+use super::CommandError;
+use super::connect::DatabaseArgs;
+use super::output;
+use pgrail_guard::catalog::Catalog;
+use pgrail_guard::closure::{self, Closure, Effect};
+use pgrail_guard::{BlastRadius, blast_radius};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Options of `pgrail blast-radius`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  pgrail blast-radius public.users -o dot --database-url \"$URL\" | dot -Tsvg > users.svg")]
+pub(super) struct BlastRadiusArgs {
+    /// Tables, schema.table or table; none: every table that others hang on
+    tables: Vec<String>,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// How to print it
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    output: BlastFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum BlastFormat {
+    /// Columns
+    #[default]
+    Table,
+    /// The cascade graph with rows
+    Json,
+    /// Graphviz
+    Dot,
+    /// One self-contained page
+    Html,
+}
+
+/// One table and what hangs on it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    table: String,
+    rows: u64,
+    cascade_tables: usize,
+    rows_at_risk: u64,
+    per_row: u64,
+    guarded: bool,
+    reaches: Vec<Reached>,
+}
+
+/// A table that deletes reach.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reached {
+    table: String,
+    rows: u64,
+    effect: &'static str,
+    path: Vec<String>,
+}
+
+/// Reads the catalog and prints the graph.
+pub(super) async fn run(args: BlastRadiusArgs) -> Result<ExitCode, CommandError> {
+    let client = args.database.connect().await?;
+    let observed = pgrail_guard::observe(&client).await?;
+    let guarded = observed.guarded_tables();
+    let all = blast_radius::compute(&observed.catalog, &guarded);
+    let chosen = choose(&all, &args.tables)?;
+    let rows: Vec<Row> = chosen.iter().map(|it| row(&observed.catalog, it)).collect();
+    let mut out = std::io::stdout().lock();
+    match args.output {
+        BlastFormat::Table => {
+            drop(out);
+            print_table(&rows)?;
+        }
+        BlastFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?,
+        BlastFormat::Dot => out.write_all(dot(&rows).as_bytes())?,
+        BlastFormat::Html => out.write_all(html(&rows).as_bytes())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn choose<'a>(all: &'a [BlastRadius], wanted: &[String]) -> Result<Vec<&'a BlastRadius>, CommandError> {
+    if wanted.is_empty() {
+        return Ok(all.iter().filter(|it| it.cascade_tables > 0).collect());
+    }
+    let named = |name: &String| {
+        let mut matches = all.iter().filter(|it| it.table == *name || it.table.split_once('.').is_some_and(|(_, table)| table == name));
+        match (matches.next(), matches.next()) {
+            (Some(one), None) => Ok(one),
+            (Some(one), Some(other)) => Err(CommandError::Refused(format!(
+                "{name:?} is ambiguous: {} and {}; write schema.table",
+                one.table, other.table
+            ))),
+            (None, _) => Err(CommandError::Refused(format!("no such table: {name:?}"))),
+        }
+    };
+    wanted.iter().map(named).collect()
+}
+
+fn row(catalog: &Catalog, it: &BlastRadius) -> Row {
+    let closure: Closure = closure::of(catalog, it.oid);
+    let reaches = closure.members.iter().map(|member| Reached {
+        table: catalog.label(member.table),
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, never negative")]
+        rows: catalog.rows(member.table).max(0.0) as u64,
+        effect: match member.effect {
+            Effect::Deleted => "deleted",
+            Effect::Nulled => "set to NULL or DEFAULT",
+        },
+        path: member.path.iter().map(|oid| catalog.label(*oid)).collect(),
+    });
+    Row {
+        table: it.table.clone(),
+        rows: it.rows,
+        cascade_tables: it.cascade_tables,
+        rows_at_risk: it.rows_at_risk,
+        per_row: it.per_row,
+        guarded: it.guarded,
+        reaches: reaches.collect(),
+    }
+}
+
+fn number(rows: u64) -> String {
+    output::thousands(i64::try_from(rows).unwrap_or(i64::MAX))
+}
+
+fn print_table(rows: &[Row]) -> std::io::Result<()> {
+    let header = ["TABLE", "ROWS", "CASCADES TO", "ROWS AT RISK", "PER ROW", "GUARDED"];
+    let lines = rows.iter().map(|it| {
+        vec![
+            it.table.clone(),
+            number(it.rows),
+            format!("{} tables", it.cascade_tables),
+            number(it.rows_at_risk),
+            number(it.per_row),
+            if it.guarded { "yes" } else { "no" }.to_owned(),
+        ]
+    });
+    output::table(&header, lines.collect())
+}
+
+/// Every edge of the graph once: table, table below it, effect.
+fn edges(rows: &[Row]) -> BTreeSet<(&str, &str, &'static str)> {
+    let steps = rows.iter().flat_map(|it| &it.reaches).filter_map(|it| match it.path.as_slice() {
+        [.., above, _] => Some((above.as_str(), it.table.as_str(), it.effect)),
+        _ => None,
+    });
+    steps.collect()
+}
+
+fn dot(rows: &[Row]) -> String {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    let mut text = String::from("digraph blast_radius {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n");
+    for it in rows {
+        let style = if it.guarded { ", style=filled, fillcolor=\"#d6f5d6\"" } else { ", style=filled, fillcolor=\"#f9d6d5\"" };
+        let label = format!("{}\\n{} rows, {} at risk", it.table, number(it.rows), number(it.rows_at_risk));
+        let _ = writeln!(text, "  {} [label=\"{}\"{style}];", quoted(&it.table), label.replace('"', "\\\""));
+    }
+    for it in rows.iter().flat_map(|it| &it.reaches) {
+        if !rows.iter().any(|row| row.table == it.table) {
+            let label = format!("{}\\n{} rows", it.table, number(it.rows)).replace('"', "\\\"");
+            let _ = writeln!(text, "  {} [label=\"{label}\"];", quoted(&it.table));
+        }
+    }
+    for (above, below, effect) in edges(rows) {
+        let style = if effect == "deleted" { "" } else { " [style=dashed]" };
+        let _ = writeln!(text, "  {} -> {}{style};", quoted(above), quoted(below));
+    }
+    text.push_str("}\n");
+    text
+}
+
+fn html(rows: &[Row]) -> String {
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let mut body = String::new();
+    let worst = rows.iter().map(|it| it.rows_at_risk).max().unwrap_or(1).max(1);
+    for it in rows {
+        let share = it.rows_at_risk.saturating_mul(100) / worst;
+        let guard = if it.guarded { ("guarded", "guarded") } else { ("open", "not guarded") };
+        let _ = write!(
+            body,
+            "<details class=\"{}\" open><summary><b>{}</b> <span class=\"tag\">{}</span> <span class=\"bar\" style=\"width:{share}px\"></span> {} rows at risk in {} tables, {} a row on average</summary><ul>",
+            guard.0,
+            escaped(&it.table),
+            guard.1,
+            number(it.rows_at_risk),
+            it.cascade_tables,
+            number(it.per_row)
+        );
+        for reached in &it.reaches {
+            let path: Vec<_> = reached.path.iter().map(|step| escaped(step)).collect();
+            let _ = write!(body, "<li>{} — {} rows {}</li>", path.join(" → "), number(reached.rows), reached.effect);
+        }
+        body.push_str("</ul></details>");
+    }
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>Blast radius</title><style>body{{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}\
+         details{{border:1px solid #8886;border-radius:6px;padding:.5rem 1rem;margin:.5rem 0}}.open{{border-left:6px solid #c33}}\
+         .guarded{{border-left:6px solid #393}}.tag{{font-size:.8em;opacity:.7}}.bar{{display:inline-block;height:.7em;background:#c33;margin:0 .5em}}\
+         .guarded .bar{{background:#393}}</style><h1>What one delete can take with it</h1>\
+         <p>Estimates from the server's statistics; nothing was scanned.</p>{body}</html>\n"
+    )
+}

@@ -1,0 +1,232 @@
+//! `pgrail plan`, `pgrail apply` and `pgrail remove`: the same steps as the controller's, without a cluster.
+
+use super::connect::DatabaseArgs;
+use super::manifests::{self, ManifestArgs};
+use super::output::{self, Format};
+use super::{CommandError, NOT_AS_DECLARED};
+use crate::table_guard::apply::{Brought, bring};
+use crate::table_guard::report::{self, Outcome};
+use crate::table_guard::validate::validate;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use pgrail_crds::{TableGuard, TableState};
+use pgrail_guard::{GuardName, Plan};
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio_postgres::Client;
+
+/// The owner that the command line stamps on what it installs.
+const OWNER: &str = "local";
+/// How often a table that is locked is tried again, and how long that is waited for in between.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Options of `pgrail plan`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  pgrail plan -f guards/ --database-url-file ~/.shop-url")]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    manifests: ManifestArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+/// Options of `pgrail apply`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  pgrail apply -f guard.yaml --database-url postgres://pgrail@localhost/shop")]
+pub(super) struct ApplyArgs {
+    #[command(flatten)]
+    manifests: ManifestArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// How to print the result
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Options of `pgrail remove`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  pgrail remove --all --database-url postgres://pgrail@localhost/shop")]
+pub(super) struct RemoveArgs {
+    /// Manifests of the guards to take off
+    #[arg(short = 'f', long = "filename", value_name = "PATH", required_unless_present = "all")]
+    filenames: Vec<std::path::PathBuf>,
+    /// Take every guard off that is in the database
+    #[arg(long, conflicts_with = "filenames")]
+    all: bool,
+    /// Also guards that a cluster's operator manages (it would put them back)
+    #[arg(long)]
+    take_over: bool,
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+/// Shows what `apply` would do.
+pub(super) async fn plan(args: PlanArgs) -> Result<ExitCode, CommandError> {
+    let guards = manifests::guards(&args.manifests)?;
+    let specs = guards.iter().map(|guard| validate(guard, OWNER)).collect::<Result<Vec<_>, _>>()?;
+    let client = args.database.connect().await?;
+    let observed = pgrail_guard::observe(&client).await?;
+    let mut anything = false;
+    let mut out = std::io::stdout().lock();
+    for spec in &specs {
+        let plan = pgrail_guard::plan(spec, &observed)?;
+        anything |= !plan.is_empty();
+        print_plan(&mut out, &spec.name, &plan)?;
+    }
+    Ok(if anything { NOT_AS_DECLARED.into() } else { ExitCode::SUCCESS })
+}
+
+fn print_plan(out: &mut impl Write, name: &GuardName, plan: &Plan) -> std::io::Result<()> {
+    for table in plan.missing() {
+        writeln!(out, "-- {name}: no such table: {table}")?;
+    }
+    for refused in plan.refused() {
+        writeln!(out, "-- {name}: {} cannot be guarded: {}", refused.table, refused.reason)?;
+    }
+    for drift in plan.drift() {
+        writeln!(out, "-- {name}: drifted: {drift}")?;
+    }
+    if plan.is_empty() {
+        return writeln!(out, "-- {name}: nothing to do");
+    }
+    writeln!(out, "-- {name}: {} steps, each a transaction of its own", plan.steps().len())?;
+    for sql in plan.sql() {
+        writeln!(out, "{sql}\n")?;
+    }
+    Ok(())
+}
+
+/// Installs guards and prints how they stand.
+pub(super) async fn apply(args: ApplyArgs) -> Result<ExitCode, CommandError> {
+    let mut guards = manifests::guards(&args.manifests)?;
+    let mut client = args.database.connect().await?;
+    let mut enforced = true;
+    for guard in &mut guards {
+        let spec = validate(guard, OWNER)?;
+        let mut brought = bring(&mut client, &spec).await?;
+        for _ in 1..TRIES {
+            if !is_pending(&brought) {
+                break;
+            }
+            eprintln!("pgrail: {}: waits for a lock", spec.name);
+            tokio::time::sleep(PAUSE).await;
+            brought = bring(&mut client, &spec).await?;
+        }
+        if let Outcome::Unplannable(error) = brought.outcome {
+            return Err(error.into());
+        }
+        enforced &= matches!(&brought.outcome, Outcome::Judged(judgement) if judgement.all_enforced());
+        guard.status = Some(report::status(guard, &brought.outcome, Timestamp::now()));
+    }
+    print_guards(&guards, args.output)?;
+    Ok(if enforced { ExitCode::SUCCESS } else { NOT_AS_DECLARED.into() })
+}
+
+fn is_pending(brought: &Brought) -> bool {
+    matches!(&brought.outcome, Outcome::Judged(judgement) if judgement.pending())
+}
+
+fn print_guards(guards: &[TableGuard], format: Format) -> Result<(), CommandError> {
+    let mut out = std::io::stdout().lock();
+    match format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(guards)?)?,
+        Format::Yaml => {
+            for guard in guards {
+                write!(out, "---\n{}", serde_norway::to_string(guard)?)?;
+            }
+        }
+        Format::Name => {
+            for guard in guards {
+                writeln!(out, "tableguard.pgrail.dev/{}", guard.name_any())?;
+            }
+        }
+        Format::Table | Format::Wide => {
+            drop(out);
+            let header = ["GUARD", "TABLE", "STATE", "CLOSURE", "ROWS AT RISK", "BLOCKED", "MESSAGE"];
+            output::table(&header, guards.iter().flat_map(rows).collect())?;
+        }
+    }
+    Ok(())
+}
+
+fn rows(guard: &TableGuard) -> Vec<Vec<String>> {
+    let name = format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any());
+    let tables = guard.status.iter().flat_map(|status| &status.tables);
+    tables
+        .map(|table| {
+            vec![
+                name.clone(),
+                table.table.clone(),
+                state(table.state).to_owned(),
+                table.closure.to_string(),
+                output::thousands(table.rows_at_risk),
+                table.blocked_attempts.to_string(),
+                table.message.clone(),
+            ]
+        })
+        .collect()
+}
+
+fn state(state: TableState) -> &'static str {
+    match state {
+        TableState::Enforced => "Enforced",
+        TableState::Pending => "Pending",
+        TableState::Drifted => "Drifted",
+        TableState::Degraded => "Degraded",
+        TableState::Missing => "Missing",
+        TableState::Failed => "Failed",
+    }
+}
+
+/// Takes guards off.
+pub(super) async fn remove(args: RemoveArgs) -> Result<ExitCode, CommandError> {
+    let named = if args.all { Vec::new() } else { names(&args)? };
+    let mut client = args.database.connect().await?;
+    let observed = pgrail_guard::observe(&client).await?;
+    match observed.owner() {
+        None => {
+            println!("nothing of pgrail is in this database");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(owner) if owner != OWNER && !args.take_over => {
+            return Err(CommandError::Refused(format!(
+                "the guards in this database are managed by the cluster {owner}: delete its TableGuards, or give --take-over"
+            )));
+        }
+        Some(_) => {}
+    }
+    let names = if args.all { observed.guards() } else { named };
+    let mut left = false;
+    for name in names {
+        left |= !remove_one(&mut client, &name).await?;
+    }
+    Ok(if left { NOT_AS_DECLARED.into() } else { ExitCode::SUCCESS })
+}
+
+fn names(args: &RemoveArgs) -> Result<Vec<GuardName>, CommandError> {
+    let guards = manifests::guards(&ManifestArgs { filenames: args.filenames.clone() })?;
+    guards.iter().map(|guard| Ok(validate(guard, OWNER)?.name)).collect()
+}
+
+/// Takes one guard off and looks whether it is gone.
+async fn remove_one(client: &mut Client, name: &GuardName) -> Result<bool, CommandError> {
+    for _ in 0..TRIES {
+        let observed = pgrail_guard::observe(client).await?;
+        let plan = pgrail_guard::plan_removal(name, &observed);
+        if plan.is_empty() {
+            println!("{name}: gone");
+            return Ok(true);
+        }
+        let applied = pgrail_guard::apply(client, &plan).await?;
+        if !applied.is_complete() {
+            for (table, outcome) in applied.unfinished() {
+                eprintln!("pgrail: {name}: {}: {outcome:?}", table.unwrap_or("pgrail's schema"));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    eprintln!("pgrail: {name}: not gone; try again, or see who holds locks on its tables");
+    Ok(false)
+}
