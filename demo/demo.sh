@@ -24,6 +24,9 @@ case ${1:-} in
   *) echo "demo.sh takes no arguments; see demo.sh --help" >&2; exit 2 ;;
 esac
 
+# Everything ends with this script, however it ends.
+owner=(--owner $$)
+[[ -z ${DEMO_KEEP:-} ]] || owner=()
 run=demo-$(( $$ % 100000 ))
 work=$(mktemp -d "${TMPDIR:-/tmp}/pgrail-demo.XXXXXX")
 logs=$work/logs
@@ -124,10 +127,11 @@ tell "Somebody deletes one user on a Friday afternoon. ON DELETE CASCADE does th
 # A role of its own for pgrail, with no more than it needs. The password is set apart from the grants, by the server's
 # own quoting.
 make_login() { # PASSWORD
-  pgrail_grants --platform plain >"$work/grants.sql"
+  local arguments=(--platform plain --database "$sql_database" --table-owner friday_owner)
+  pgrail_grants "${arguments[@]}" >"$work/grants.sql"
   sql_admin <"$work/grants.sql" >"$logs/grants.log" 2>&1 || stop "the SQL of pgrail grants failed:" "$(cat "$logs/grants.log")"
   sql_admin -v password="$1" <<<"ALTER ROLE pgrail PASSWORD :'password'"
-  good "a login of its own for pgrail: pgrail grants --platform plain | psql"
+  good "a login of its own for pgrail, no superuser: pgrail grants ${arguments[*]} | psql"
 }
 
 stage_up

@@ -13,7 +13,7 @@ stage_up() {
        "Left out: the operator's pod, its image, and backups, which are made by pods. As root, make demo shows all of it."
   step "A Kubernetes control plane of our own"
   begin_building
-  quietly "etcd, API server, controller manager" "$root/e2e/cluster/up.sh" --name "$run" --owner $$
+  quietly "etcd, API server, controller manager" "$root/e2e/cluster/up.sh" --name "$run" "${owner[@]}"
   eval "$("$root/e2e/cluster/env.sh" --name "$run")"
   show kubectl version
   built

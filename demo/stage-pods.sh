@@ -17,7 +17,7 @@ stage_up() {
   if [[ $stage == node ]]; then
     step "A Kubernetes of our own"
     begin_building
-    quietly "Kubernetes, one node" "$root/e2e/cluster/up.sh" --node --name "$run" --owner $$
+    quietly "Kubernetes, one node" "$root/e2e/cluster/up.sh" --node --name "$run" "${owner[@]}"
     eval "$("$root/e2e/cluster/env.sh" --name "$run")"
     show kubectl get nodes -o wide
     build_image
