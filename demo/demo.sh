@@ -235,7 +235,14 @@ fi
 
 step "Everything pgrail knows"
 show kubectl get pgdb,tguard,bsched,dbbackup,gexempt,dbrestore,gpolicy -n "$namespace" -o wide
-show kubectl describe tguard core -n "$namespace"
+tell "And why, for each condition:"
+for object in pgdb/friday tguard/core ${backup_manifest:+bsched/nightly}; do
+  kubectl get "$object" -n "$namespace" -o jsonpath='{range .status.conditions[*]}{.type}={.status}{"\t"}{.reason}{"\t"}{.message}{"\n"}{end}' |
+    while IFS=$'\t' read -r condition reason message; do
+      printf '   %-12s %-24s %-18s %s\n' "${object#*/}" "$condition" "$reason" "$message"
+    done
+done
+show kubectl events -n "$namespace" --for tguard/core
 
 printf '\n%sThat was it, in %s.%s\n' "$bold" "$(elapsed)" "$plain"
 tell "Next:" \

@@ -53,7 +53,7 @@ log_of() { printf '%s/%s.log\n' "$logs" "$(tr -c 'a-z0-9\n' '-' <<<"${1,,}" | cu
 begin() { # WHAT COMMAND...
   local what=$1; shift
   begun_time[$what]=$(now)
-  "$@" >"$(log_of "$what")" 2>&1 </dev/null &
+  { "$@" && now >"$(log_of "$what").end"; } >"$(log_of "$what")" 2>&1 </dev/null &
   begun_process[$what]=$!
 }
 finished() { # WHAT
@@ -71,9 +71,15 @@ finished() { # WHAT
     tail -n 25 "$log" >&2
     stop "failed: $what" "All of what it said is in $log"
   fi
-  good "$what ($(seconds $(( $(now) - from ))))"
+  good "$what ($(seconds $(( $(cat "$log.end") - from ))))"
 }
 quietly() { begin "$@"; finished "$1"; }
-end_begun() { local process; for process in "${begun_process[@]}"; do kill "$process" 2>/dev/null || true; done; }
+end_begun() {
+  local process
+  for process in "${begun_process[@]}"; do
+    pkill -TERM -P "$process" 2>/dev/null || true
+    kill "$process" 2>/dev/null || true
+  done
+}
 
 password() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
