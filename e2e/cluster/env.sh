@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # env.sh [--name NAME]: prints, for a shell's eval or for a file of NAME='value' lines, how to use a running cluster:
-#   KUBECONFIG PATH HELM PGRAIL_CLUSTER PGRAIL_CLUSTER_MODE PGRAIL_CLUSTER_STATE, and of a full node
+#   KUBECONFIG KUBECACHEDIR PATH HELM PGRAIL_CLUSTER PGRAIL_CLUSTER_MODE PGRAIL_CLUSTER_STATE, and of a full node
 #   PGRAIL_CLUSTER_ADDRESS (its own address) PGRAIL_CLUSTER_HOST (this machine, as pods see it)
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
@@ -22,6 +22,8 @@ source "$run/settings"
 print KUBECONFIG "$run/kubeconfig.d/admin"
 printf "export PATH='%s':\"\$PATH\"\n" "$(dirname "$kube")${helm:+:$(dirname "$helm")}"
 [[ -z $helm ]] || print HELM "$helm"
+# Another cluster had this address before, or will; what kubectl remembers of it must not count here.
+print KUBECACHEDIR "$run/kubectl-cache"
 print PGRAIL_CLUSTER "$name"
 print PGRAIL_CLUSTER_MODE "$mode"
 # Not PGRAIL_CLUSTER_RUN: whatever carries that name belongs to the run and ends with it.

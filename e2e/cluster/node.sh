@@ -111,7 +111,7 @@ cluster.local in-addr.arpa {
 C
 }
 
-kubectl() { "$kube" kubectl --kubeconfig "$run/kubeconfig.d/admin" "$@"; }
+kubectl() { KUBECACHEDIR=$run/kubectl-cache "$kube" kubectl --kubeconfig "$run/kubeconfig.d/admin" "$@"; }
 ctr() { command ctr --address "$run/containerd.sock" --namespace k8s.io "$@"; }
 dns_answers() { (exec 3<>"/dev/tcp/$address/53"); }
 fail() { touch "$run/failed-$1"; exit 1; }

@@ -83,7 +83,7 @@ start() { # from slot $1 on; leaves the slot used in $slot
   unlock_registry
 }
 
-kubectl() { "$kube" kubectl --kubeconfig "$run/kubeconfig.d/admin" --request-timeout 5s "$@"; }
+kubectl() { KUBECACHEDIR=$run/kubectl-cache "$kube" kubectl --kubeconfig "$run/kubeconfig.d/admin" --request-timeout 5s "$@"; }
 ready() {
   [[ -s $run/kubeconfig.d/admin ]] && kubectl get --raw /readyz && kubectl -n default get serviceaccount default &&
     { [[ $mode != node ]] || [[ -e $run/node-ready ]]; }
