@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::catalog::{Catalog, Oid, TableKind};
 use crate::closure::{self, Closure, Effect};
 use crate::configuration::{Assignment, Configuration, MemberEffect, MemberRow, RelationRow};
-use crate::gate::{self, Gate, RootChecks};
+use crate::gate::{self, Gate, Limits, RootChecks};
 
 /// One root with everything that follows from it.
 #[derive(Debug, Clone)]
@@ -54,14 +54,17 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     let exists: BTreeSet<i32> =
         configuration.relations.iter().filter(|row| catalog.table(row.rel).is_some()).map(|row| row.id).collect();
     configuration.assignments.retain(|held| exists.contains(&held.root));
-    let root_ids: BTreeSet<i32> = configuration.assignments.iter().map(|held| held.root).collect();
     let mut ids: BTreeMap<Oid, i32> =
         configuration.relations.iter().filter(|row| exists.contains(&row.id)).map(|row| (row.rel, row.id)).collect();
 
+    let enforces: BTreeSet<i32> = configuration.guards.iter().filter(|row| row.enforce).map(|row| row.id).collect();
+    let mut held: BTreeMap<i32, Vec<Assignment>> = BTreeMap::new();
+    for assignment in &configuration.assignments {
+        held.entry(assignment.root).or_default().push(assignment.clone());
+    }
     let mut roots: BTreeMap<i32, Root> = ids
         .iter()
-        .filter(|(_, id)| root_ids.contains(id))
-        .map(|(oid, id)| (*id, root(catalog, *id, *oid, &configuration.assignments)))
+        .filter_map(|(oid, id)| held.remove(id).map(|held| (*id, root(catalog, *id, *oid, held, &enforces))))
         .collect();
     let holdings = Holdings::of(&roots);
     set_above(&mut roots, &holdings);
@@ -96,31 +99,38 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     desired
 }
 
-fn root(catalog: &Catalog, id: i32, oid: Oid, assignments: &[Assignment]) -> Root {
+fn root(catalog: &Catalog, id: i32, oid: Oid, assignments: Vec<Assignment>, enforces: &BTreeSet<i32>) -> Root {
     let closure = closure::of(catalog, oid);
-    let assignments: Vec<Assignment> = assignments.iter().filter(|held| held.root == id).cloned().collect();
-    let limits = |per_statement: bool| {
-        let held = assignments
-            .iter()
-            .filter(|held| held.protect_delete && held.max_transaction_rows.is_some() == per_statement);
-        held.map(|held| (held.max_rows, held.max_cascade_rows)).reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)))
-    };
+    let (enforced, warned): (Vec<&Assignment>, Vec<&Assignment>) =
+        assignments.iter().partition(|held| enforces.contains(&held.guard));
+    let is_partitioned = |at: &Oid| catalog.table(*at).is_some_and(|table| table.kind == TableKind::Partitioned);
     let checks = RootChecks {
         id,
         leaves: closure.root_leaves(catalog),
         deleted: closure.member_leaves(catalog, Effect::Deleted),
         updated: closure.member_leaves(catalog, Effect::Nulled),
         above: BTreeSet::new(),
-        partitioned: closure
-            .tree
-            .iter()
-            .any(|at| catalog.table(*at).is_some_and(|table| table.kind == TableKind::Partitioned)),
-        per_transaction: limits(false),
-        per_statement: limits(true),
-        total: assignments.iter().filter(|held| held.protect_delete).filter_map(|held| held.max_transaction_rows).min(),
-        updates: assignments.iter().filter_map(|held| held.max_updated_rows).min(),
+        partitioned: closure.tree.iter().any(is_partitioned),
+        enforced: limits(&enforced),
+        warned: warned.iter().map(|held| (held.id, limits(&[held]))).collect(),
     };
     Root { oid, closure, checks, assignments, above: BTreeSet::new() }
+}
+
+/// The strictest of each kind.
+fn limits(assignments: &[&Assignment]) -> Limits {
+    let pair = |per_statement: bool| {
+        let held = assignments
+            .iter()
+            .filter(|held| held.protect_delete && held.max_transaction_rows.is_some() == per_statement);
+        held.map(|held| (held.max_rows, held.max_cascade_rows)).reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)))
+    };
+    Limits {
+        per_transaction: pair(false),
+        per_statement: pair(true),
+        total: assignments.iter().filter(|held| held.protect_delete).filter_map(|held| held.max_transaction_rows).min(),
+        updates: assignments.iter().filter_map(|held| held.max_updated_rows).min(),
+    }
 }
 
 /// Which roots' own rows, rows deleted for them, rows updated for them a table holds.
@@ -176,7 +186,7 @@ fn set_above(roots: &mut BTreeMap<i32, Root>, holdings: &Holdings) {
 fn carriers(catalog: &Catalog, roots: &BTreeMap<i32, Root>) -> BTreeSet<Oid> {
     let wanted: BTreeSet<Oid> = roots
         .values()
-        .filter(|root| root.checks.limits_deletes() || root.checks.updates.is_some())
+        .filter(|root| root.checks.limits_deletes() || root.checks.limits_updates())
         .flat_map(|root| {
             let members =
                 root.closure.members.iter().map(|member| member.table).filter(|_| root.checks.limits_deletes());
@@ -226,7 +236,7 @@ fn add_statement_triggers(catalog: &Catalog, desired: &mut Desired) {
         if checks.limits_deletes() {
             desired.routines.insert(format!("note_{}", checks.id), gate::create_note(checks));
         }
-        if checks.updates.is_some() {
+        if checks.limits_updates() {
             desired.routines.insert(format!("updating_{}", checks.id), gate::create_updating(checks));
         }
         let truncate = root.assignments.iter().any(|held| held.protect_truncate);
@@ -246,7 +256,7 @@ fn add_statement_triggers(catalog: &Catalog, desired: &mut Desired) {
                     format!("BEFORE DELETE ON {ident} FOR EACH STATEMENT WHEN ({when}pgrail.note_{id}())"),
                 );
             }
-            if checks.updates.is_some() {
+            if checks.limits_updates() {
                 add(
                     format!("pgrail_updating_{id}"),
                     format!("BEFORE UPDATE ON {ident} FOR EACH STATEMENT WHEN (pgrail.updating_{id}())"),

@@ -24,44 +24,72 @@ pub struct RootChecks {
     pub above: BTreeSet<Oid>,
     /// Whether an UPDATE can move a row of the root to another partition, which the server counts as a delete.
     pub partitioned: bool,
-    /// The smallest limits of those guards whose limits hold per transaction: rows, rows of other tables.
+    /// The strictest limits of the guards that stop.
+    pub enforced: Limits,
+    /// The limits of every guard that only warns, by the number of its assignment: each warns for itself, once per statement.
+    pub warned: Vec<(i32, Limits)>,
+}
+
+/// Limits that hold together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Per transaction: rows, rows of other tables.
     pub per_transaction: Option<(i64, i64)>,
-    /// The smallest limits of those guards whose limits hold per statement.
+    /// Per client statement: rows, rows of other tables.
     pub per_statement: Option<(i64, i64)>,
-    /// The smallest total of a transaction.
+    /// The total of a transaction, where the others hold per statement.
     pub total: Option<i64>,
-    /// The smallest number of rows one statement may update.
+    /// Rows that one client statement may update.
     pub updates: Option<i64>,
 }
 
-impl RootChecks {
+impl Limits {
+    fn pairs(&self) -> impl Iterator<Item = (i64, i64)> {
+        self.per_transaction.into_iter().chain(self.per_statement)
+    }
+
     /// The fewest rows of the root that could pass a limit.
-    pub fn least_rows(&self) -> Option<i64> {
-        self.limits().map(|(rows, _)| rows).chain(self.total).min()
+    fn least_rows(&self) -> Option<i64> {
+        self.pairs().map(|(rows, _)| rows).chain(self.total).min()
     }
 
     fn least_cascade_rows(&self) -> Option<i64> {
-        self.limits().map(|(_, cascade)| cascade).chain(self.total).min()
+        self.pairs().map(|(_, cascade)| cascade).chain(self.total).min()
     }
+}
 
-    fn limits(&self) -> impl Iterator<Item = (i64, i64)> {
-        self.per_transaction.into_iter().chain(self.per_statement)
+impl RootChecks {
+    fn sets(&self) -> impl Iterator<Item = (Option<i32>, &Limits)> {
+        [(None, &self.enforced)].into_iter().chain(self.warned.iter().map(|(id, limits)| (Some(*id), limits)))
     }
 
     /// Whether deletes are limited at all.
     pub fn limits_deletes(&self) -> bool {
-        self.limits().next().is_some()
+        self.sets().any(|(_, limits)| limits.pairs().next().is_some())
+    }
+
+    /// Whether updates are limited at all.
+    pub fn limits_updates(&self) -> bool {
+        self.sets().any(|(_, limits)| limits.updates.is_some())
+    }
+
+    fn per_statement(&self) -> bool {
+        self.sets().any(|(_, limits)| limits.per_statement.is_some())
+    }
+
+    fn has_total(&self) -> bool {
+        self.sets().any(|(_, limits)| limits.total.is_some())
     }
 
     /// Whether every statement on the root must note where the counters stand. The others do so only inside a procedure
     /// that has committed.
     pub fn needs_note(&self) -> bool {
-        self.limits_deletes() && (self.per_statement.is_some() || self.partitioned || !self.updated.is_empty())
+        self.limits_deletes() && (self.per_statement() || self.partitioned || !self.updated.is_empty())
     }
 
     /// Whether a look at the row's own table alone can tell that no limit of this root is passed.
-    pub fn own_counter_decides(&self) -> bool {
-        self.leaves.len() <= 1 && !self.partitioned && self.per_statement.is_none()
+    fn own_counter_decides(&self) -> bool {
+        self.leaves.len() <= 1 && !self.partitioned && !self.per_statement()
     }
 }
 
@@ -128,17 +156,8 @@ impl Gate<'_> {
         }
         write_cascade(&mut body, &self.deleted_for);
         body.push_str("  ELSE\n");
-        for root in self.own.iter().filter(|root| root.updates.is_some()) {
-            let limit = root.updates.unwrap_or_default();
-            let _ = writeln!(body, "    n := {};", sum("updated", &root.leaves));
-            let _ = writeln!(body, "    s := pg_catalog.current_setting('pgrail.updated_{}', true);", root.id);
-            let _ = writeln!(
-                body,
-                "    IF pg_catalog.left(s, 16) {EQ} {STATEMENT_KEY} THEN n := n {MINUS} {}; END IF;",
-                noted(2)
-            );
-            let _ =
-                writeln!(body, "    IF n {GT} {limit} AND pgrail.trip({}, 2, rel) THEN RETURN true; END IF;", root.id);
+        for root in self.own.iter().filter(|root| root.limits_updates()) {
+            write_updates(&mut body, root);
         }
         write_cascade(&mut body, &self.updated_for);
         body.push_str("  END IF;\n  RETURN false;\n");
@@ -152,7 +171,7 @@ impl Gate<'_> {
         for root in &self.own {
             let _ =
                 writeln!(body, "    IF event {EQ} 0 AND pgrail.trip({}, 0, rel) THEN RETURN true; END IF;", root.id);
-            if root.updates.is_some() {
+            if root.limits_updates() {
                 let _ = writeln!(
                     body,
                     "    IF event {EQ} 1 AND pgrail.trip({}, 2, rel) THEN RETURN true; END IF;",
@@ -178,9 +197,9 @@ impl Gate<'_> {
         if !own_deletes.is_empty() || !self.deleted_for.is_empty() {
             let looks = own_deletes.iter().map(|root| {
                 let single = root.own_counter_decides() && self.known.len() <= 1;
-                root.least_rows()
-                    .filter(|_| single)
-                    .map(|rows| format!("pg_catalog.pg_stat_get_xact_tuples_deleted(OLD.tableoid) {GT} {rows}"))
+                let least = root.sets().filter_map(|(_, limits)| limits.least_rows()).min();
+                let own = "pg_catalog.pg_stat_get_xact_tuples_deleted(OLD.tableoid)";
+                least.filter(|_| single).map(|rows| format!("{own} {GT} {rows}"))
             });
             let when = self.when(looks.collect(), !self.deleted_for.is_empty());
             triggers.push((
@@ -191,11 +210,13 @@ impl Gate<'_> {
                 ),
             ));
         }
-        let own_updates: Vec<_> = self.own.iter().filter_map(|root| root.updates.map(|limit| (root, limit))).collect();
+        let own_updates: Vec<_> = self.own.iter().filter(|root| root.limits_updates()).collect();
         if !own_updates.is_empty() || !self.updated_for.is_empty() {
-            let looks = own_updates.iter().map(|(root, limit)| {
+            let looks = own_updates.iter().map(|root| {
                 let single = root.leaves.len() <= 1 && self.known.len() <= 1 && !root.partitioned;
-                single.then(|| format!("pg_catalog.pg_stat_get_xact_tuples_updated(NEW.tableoid) {GT} {limit}"))
+                let least = root.sets().filter_map(|(_, limits)| limits.updates).min();
+                let own = "pg_catalog.pg_stat_get_xact_tuples_updated(NEW.tableoid)";
+                least.filter(|_| single).map(|rows| format!("{own} {GT} {rows}"))
             });
             let when = self.when(looks.collect(), !self.updated_for.is_empty());
             triggers.push((
@@ -221,72 +242,95 @@ impl Gate<'_> {
     }
 }
 
+/// A guard that only warns has done so for this client statement. The setting can be forged: it costs a warning.
+fn not_warned(assignment: Option<i32>) -> Option<String> {
+    let id = assignment?;
+    Some(format!("(pg_catalog.current_setting('pgrail.warned_{id}', true) {EQ} {STATEMENT_KEY}) IS NOT TRUE"))
+}
+
+fn current() -> String {
+    format!("coalesce(pg_catalog.left(s, 16) {EQ} {STATEMENT_KEY}, false)")
+}
+
+/// Judges rows of the root: `n` of them went, and `c` of other tables.
 fn write_own(body: &mut String, root: &RootChecks) {
-    let Some(least) = root.least_rows() else { return };
     let id = root.id;
     let _ = writeln!(body, "    n := {};", sum("deleted", &root.leaves));
-    let mut suspicious = format!("n {GT} {least}");
-    if let Some(total) = root.total {
+    if root.has_total() {
         let _ = writeln!(body, "    c := {};", cascaded(root));
-        let _ = write!(suspicious, " OR n {PLUS} c {GT} {total}");
     }
-    let _ = writeln!(body, "    IF {suspicious} THEN");
-    let mut decides = vec!["true".to_owned()];
-    if root.needs_note() {
-        let _ = writeln!(body, "      s := {};", note(id));
-        let current = format!("coalesce(pg_catalog.left(s, 16) {EQ} {STATEMENT_KEY}, false)");
+    for (assignment, limits) in root.sets() {
+        let Some(least) = limits.least_rows() else { continue };
+        let mut suspicious = format!("n {GT} {least}");
+        let total = limits.total.map(|total| format!(" OR n {PLUS} c {GT} {total}")).unwrap_or_default();
+        suspicious.push_str(&total);
+        let mut decides: Vec<String> = not_warned(assignment).into_iter().collect();
+        let _ = writeln!(body, "    IF {suspicious} THEN");
+        if root.needs_note() {
+            let _ = writeln!(body, "      s := {};", note(id));
+        }
         if root.partitioned {
             // Rows that an UPDATE moves between partitions: without a DELETE in this statement, as many as were inserted.
             let inserted = sum("inserted", &root.leaves);
-            decides.push(format!("({current} OR n {MINUS} ({inserted}) {GT} {least})"));
+            decides.push(format!("({} OR n {MINUS} ({inserted}) {GT} {least})", current()));
         }
-        if let Some((rows, _)) = root.per_statement {
-            let transaction = root.per_transaction.map(|(rows, _)| format!(" OR n {GT} {rows}")).unwrap_or_default();
-            let total = root.total.map(|total| format!(" OR n {PLUS} c {GT} {total}")).unwrap_or_default();
-            let of_statement = format!("CASE WHEN {current} THEN n {MINUS} {} ELSE n END", noted(2));
+        if let Some((rows, _)) = limits.per_statement {
+            let transaction = limits.per_transaction.map(|(rows, _)| format!(" OR n {GT} {rows}")).unwrap_or_default();
+            let of_statement = format!("CASE WHEN {} THEN n {MINUS} {} ELSE n END", current(), noted(2));
             decides.push(format!("({of_statement} {GT} {rows}{transaction}{total})"));
         }
+        if !root.above.is_empty() {
+            decides.push(format!("(pg_catalog.pg_trigger_depth() {EQ} 0 OR {} {EQ} 0)", sum("deleted", &root.above)));
+        }
+        decides.push(format!("pgrail.trip({id}, 0, rel)"));
+        let _ = writeln!(body, "      IF {} THEN RETURN true; END IF;\n    END IF;", decides.join(" AND "));
     }
-    if !root.above.is_empty() {
-        decides.push(format!("(pg_catalog.pg_trigger_depth() {EQ} 0 OR {} {EQ} 0)", sum("deleted", &root.above)));
-    }
-    let _ = writeln!(
-        body,
-        "      IF {} AND pgrail.trip({id}, 0, rel) THEN RETURN true; END IF;\n    END IF;",
-        decides.join(" AND ")
-    );
 }
 
+/// Judges rows of the root that were updated.
+fn write_updates(body: &mut String, root: &RootChecks) {
+    let id = root.id;
+    let _ = writeln!(body, "    n := {};", sum("updated", &root.leaves));
+    let _ = writeln!(body, "    s := pg_catalog.current_setting('pgrail.updated_{id}', true);");
+    let _ = writeln!(body, "    IF {} THEN n := n {MINUS} {}; END IF;", current(), noted(2));
+    for (assignment, limits) in root.sets() {
+        let Some(limit) = limits.updates else { continue };
+        let warned = not_warned(assignment).map(|condition| format!(" AND {condition}")).unwrap_or_default();
+        let _ = writeln!(body, "    IF n {GT} {limit}{warned} AND pgrail.trip({id}, 2, rel) THEN RETURN true; END IF;");
+    }
+}
+
+/// Judges rows that went, or were nulled, as a consequence of deletes on these roots.
 fn write_cascade(body: &mut String, roots: &[&RootChecks]) {
-    let roots: Vec<_> = roots.iter().filter(|root| root.limits_deletes()).collect();
     if roots.is_empty() {
         return;
     }
     let _ = writeln!(body, "    IF pg_catalog.pg_trigger_depth() {GT} 0 THEN");
     for root in roots {
-        let Some(least) = root.least_cascade_rows() else { continue };
         let id = root.id;
+        let own = sum("deleted", &root.leaves);
         let _ = writeln!(body, "      c := {};", cascaded(root));
-        let mut suspicious = format!("c {GT} {least}");
-        if let Some(total) = root.total {
-            let _ = writeln!(body, "      n := {};", sum("deleted", &root.leaves));
-            let _ = write!(suspicious, " OR n {PLUS} c {GT} {total}");
+        if root.has_total() {
+            let _ = writeln!(body, "      n := {own};");
         }
-        let mut decides = vec![format!("({suspicious})"), format!("({}) {GT} 0", sum("deleted", &root.leaves))];
-        if root.needs_note() {
+        if root.per_statement() {
             let _ = writeln!(body, "      s := {};", note(id));
         }
-        if let (Some((_, rows)), Some(total)) = (root.per_statement, root.total) {
-            let transaction = root.per_transaction.map(|(_, rows)| format!(" OR c {GT} {rows}")).unwrap_or_default();
-            let of_statement =
-                format!("CASE WHEN pg_catalog.left(s, 16) {EQ} {STATEMENT_KEY} THEN c {MINUS} {} ELSE c END", noted(3));
-            decides.push(format!("({of_statement} {GT} {rows}{transaction} OR n {PLUS} c {GT} {total})"));
+        for (assignment, limits) in root.sets() {
+            let Some(least) = limits.least_cascade_rows() else { continue };
+            let total = limits.total.map(|total| format!(" OR n {PLUS} c {GT} {total}")).unwrap_or_default();
+            let mut decides = vec![format!("(c {GT} {least}{total})")];
+            decides.extend(not_warned(assignment));
+            decides.push(format!("({own}) {GT} 0"));
+            if let Some((_, rows)) = limits.per_statement {
+                let transaction =
+                    limits.per_transaction.map(|(_, rows)| format!(" OR c {GT} {rows}")).unwrap_or_default();
+                let of_statement = format!("CASE WHEN {} THEN c {MINUS} {} ELSE c END", current(), noted(3));
+                decides.push(format!("({of_statement} {GT} {rows}{transaction}{total})"));
+            }
+            decides.push(format!("pgrail.trip({id}, 1, rel)"));
+            let _ = writeln!(body, "      IF {} THEN RETURN true; END IF;", decides.join(" AND "));
         }
-        let _ = writeln!(
-            body,
-            "      IF {} AND pgrail.trip({id}, 1, rel) THEN RETURN true; END IF;",
-            decides.join(" AND ")
-        );
     }
     body.push_str("    END IF;\n");
 }

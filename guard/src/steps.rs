@@ -17,13 +17,11 @@ pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("counts", false),
     ("is_apply_worker", false),
     ("judge_drop", false),
-    ("noted", false),
     ("nothing", false),
     ("on_drop", false),
     ("trip", true),
     ("truncating", true),
     ("verdict", false),
-    ("would", false),
 ];
 
 /// The steps from what is to what shall be, and what somebody else changed meanwhile.

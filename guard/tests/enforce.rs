@@ -86,11 +86,14 @@ async fn warn_lets_it_pass_and_counts_once_per_statement() {
         spec.mode = Mode::Warn;
         install(&mut client, &spec).await;
         let app = database.connect().await;
-        run(&app, "DELETE FROM users WHERE id <= 150").await;
+        run(&app, "BEGIN; DELETE FROM users WHERE id <= 150; ROLLBACK").await;
+        run(&app, "BEGIN").await;
+        run(&app, "DELETE FROM users WHERE id <= 100").await;
+        run(&app, "DELETE FROM users WHERE id <= 150; COMMIT").await;
         run(&app, "TRUNCATE users CASCADE").await;
         assert_eq!(count(&app, "users").await, 0);
         let counters = counters(&client).await.expect("counters");
-        assert_eq!(counters[0].blocked_attempts, 2);
+        assert_eq!(counters[0].blocked_attempts, 4);
         database.finish().await;
     })
     .await;

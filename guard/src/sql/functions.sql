@@ -13,25 +13,21 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- What this transaction has done so far to a root and its closure, by the server's own counters.
-CREATE OR REPLACE FUNCTION pgrail.counts(p_root int, OUT deleted bigint, OUT inserted bigint, OUT updated bigint, OUT cascaded bigint, OUT nulled bigint)
+CREATE OR REPLACE FUNCTION pgrail.counts(p_root int, OUT deleted bigint, OUT inserted bigint, OUT updated bigint, OUT cascaded bigint, OUT nulled bigint, OUT partitioned bool)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
   WITH leaves AS (
-    SELECT DISTINCT m.effect, l.oid
+    SELECT m.effect, l.oid, bool_or(l.oid <> m.rel) AS is_leaf
     FROM pgrail.member m, LATERAL (SELECT m.rel::oid UNION SELECT t.relid::oid FROM pg_partition_tree(m.rel) t WHERE t.isleaf) l(oid)
     WHERE m.root = p_root
+    GROUP BY m.effect, l.oid
   )
   SELECT coalesce(sum(pg_stat_get_xact_tuples_deleted(oid)) FILTER (WHERE effect = 'r'), 0)::bigint,
          coalesce(sum(pg_stat_get_xact_tuples_inserted(oid)) FILTER (WHERE effect = 'r'), 0)::bigint,
          coalesce(sum(pg_stat_get_xact_tuples_updated(oid)) FILTER (WHERE effect = 'r'), 0)::bigint,
          coalesce(sum(pg_stat_get_xact_tuples_deleted(oid)) FILTER (WHERE effect = 'd' AND oid NOT IN (SELECT r.oid FROM leaves r WHERE r.effect = 'r')), 0)::bigint,
-         coalesce(sum(pg_stat_get_xact_tuples_updated(oid)) FILTER (WHERE effect = 'u'), 0)::bigint
+         coalesce(sum(pg_stat_get_xact_tuples_updated(oid)) FILTER (WHERE effect = 'u'), 0)::bigint,
+         coalesce(bool_or(is_leaf) FILTER (WHERE effect = 'r'), false)
   FROM leaves
-$$;
-
--- A number that a session noted about itself; whatever else it wrote there counts as nothing.
-CREATE OR REPLACE FUNCTION pgrail.noted(p_note text, p_field int) RETURNS bigint
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT CASE WHEN split_part(p_note, ':', p_field) ~ '^[0-9]{1,18}$' THEN split_part(p_note, ':', p_field)::bigint END
 $$;
 
 -- Counts the attempt, which survives the abort, and fails the statement; or warns and lets it pass.
@@ -67,34 +63,39 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
   root pgrail.relation;
   n record;
-  a pgrail.assignment;
+  a record;
   key text := encode(timestamptz_send(statement_timestamp()), 'hex');
   note text := nullif(current_setting('pgrail.note_' || p_root, true), '');
-  update_note text := nullif(current_setting('pgrail.updated_' || p_root, true), '');
-  is_current bool;
-  moved bigint;
-  earlier bigint := 0;
-  earlier_cascaded bigint := 0;
+  -- What the session noted about itself, see pgrail.note_<root>; anything else that it wrote there counts as zeros.
+  noted bigint[] := '{0,0,0,0,0,0}';
+  of_this_statement bool := coalesce(left(note, 16) = key, false);
+  before bigint := 0;
+  before_cascaded bigint := 0;
+  moved bigint := 0;
   deleted bigint;
   cascaded bigint;
-  of_statement record;
+  statement_deleted bigint := 0;
+  statement_cascaded bigint := 0;
+  updated bigint;
   what text;
-  limited bigint;
-  stopped text;
 BEGIN
   SELECT * INTO root FROM pgrail.relation WHERE id = p_root;
-  IF NOT FOUND OR pgrail.is_apply_worker() THEN RETURN false; END IF;
+  IF NOT FOUND THEN RETURN false; END IF;
+  IF current_setting('session_replication_role') = 'replica' THEN
+    IF pgrail.is_apply_worker() THEN RETURN false; END IF;
+  END IF;
   n := pgrail.counts(p_root);
-  is_current := coalesce(left(note, 16) = key, false);
 
   IF p_kind = 2 THEN
-    FOR a IN SELECT * FROM pgrail.assignment x WHERE x.root = p_root AND x.max_updated_rows IS NOT NULL ORDER BY x.max_updated_rows LOOP
-      IF (n.updated - CASE WHEN left(update_note, 16) = key THEN coalesce(pgrail.noted(update_note, 2), 0) ELSE 0 END > a.max_updated_rows) THEN
-        PERFORM pgrail.verdict(a, 'PGR04',
-          format('UPDATE on %s %s more than %s rows in one statement (maxUpdatedRows)', root.rel::text, pgrail.would('changes', 'would change', a), a.max_updated_rows),
-          format('Reached in %s.', p_rel::regclass),
-          'Update in smaller batches, or ask for a GuardExemption.');
-      END IF;
+    note := current_setting('pgrail.updated_' || p_root, true);
+    updated := n.updated;
+    IF left(note, 16) = key AND note ~ '^[0-9a-f]{16}:[0-9]{1,18}$' THEN updated := updated - split_part(note, ':', 2)::bigint; END IF;
+    FOR a IN SELECT x AS assignment, x.max_updated_rows, g.enforce FROM pgrail.assignment x JOIN pgrail.guard g ON g.id = x.guard
+             WHERE x.root = p_root AND updated > x.max_updated_rows ORDER BY g.enforce, x.max_updated_rows LOOP
+      PERFORM pgrail.verdict(a.assignment, 'PGR04',
+        format('UPDATE on %s %s more than %s rows in one statement (maxUpdatedRows)', root.rel::text,
+          CASE WHEN a.enforce THEN 'would change' ELSE 'changes' END, a.max_updated_rows),
+        format('Reached in %s.', p_rel::regclass), 'Update in smaller batches, or ask for a GuardExemption.');
     END LOOP;
     RETURN false;
   END IF;
@@ -102,60 +103,62 @@ BEGIN
   -- The root lost nothing: the cascade of somebody else.
   IF n.deleted = 0 THEN RETURN false; END IF;
   -- A cascade from another guarded root counts there only.
-  IF p_kind = 0 AND pg_trigger_depth() > 0 AND EXISTS (SELECT FROM unnest(root.above) above(id) WHERE (pgrail.counts(above.id)).deleted > 0) THEN
-    RETURN false;
+  IF p_kind = 0 AND root.above <> '{}' AND pg_trigger_depth() > 0 THEN
+    IF EXISTS (SELECT FROM unnest(root.above) above(id) WHERE (pgrail.counts(above.id)).deleted > 0) THEN RETURN false; END IF;
   END IF;
 
-  -- An UPDATE that moves a row to another partition deletes it here and inserts it there. Without a DELETE in this
-  -- client statement, as many deletes as inserts may be moves; with one, only those that had happened when it began.
-  -- To pass a delete off as a move takes a forged note and as many inserted rows.
-  moved := CASE WHEN (SELECT count(*) = 0 FROM pgrail.member m WHERE m.root = p_root AND m.effect = 'r' AND (SELECT relkind FROM pg_class WHERE oid = m.rel) = 'p') THEN 0
-                WHEN is_current THEN least(pgrail.noted(note, 2), pgrail.noted(note, 5), n.deleted)
-                ELSE least(n.inserted, n.deleted) END;
+  IF note ~ '^[0-9a-f]{16}(:[0-9]{1,18}){6}$' THEN noted := (string_to_array(note, ':'))[2:7]::bigint[]; END IF;
   -- The counters also hold what the session did in transactions that it has not reported yet. It reports when it is
   -- idle, which it is not between the transactions of a procedure: what was there before the first statement on the root
   -- is theirs, if there was a COMMIT. Only then does a transaction begin after the client's statement; no setting can fake that.
   IF transaction_timestamp() > statement_timestamp() THEN
-    earlier := coalesce(pgrail.noted(note, 6), 0);
-    earlier_cascaded := coalesce(pgrail.noted(note, 7), 0);
+    before := noted[5];
+    before_cascaded := noted[6];
   END IF;
-  deleted := n.deleted - greatest(coalesce(moved, 0), earlier);
+  -- An UPDATE that moves a row to another partition deletes it here and inserts it there. Without a DELETE in this
+  -- client statement, as many deletes as inserts may be moves; with one, only those that had happened when it began.
+  -- To pass a delete off as a move takes a forged note and as many inserted rows.
+  IF n.partitioned THEN
+    moved := CASE WHEN of_this_statement THEN least(noted[1], noted[4], n.inserted, n.deleted) ELSE least(n.inserted, n.deleted) END;
+  END IF;
+  deleted := n.deleted - greatest(moved, before);
   -- Rows updated before the first delete on the root were not nulled by it.
-  cascaded := n.cascaded - earlier_cascaded + greatest(n.nulled - coalesce(pgrail.noted(note, 4), 0), 0);
+  cascaded := n.cascaded - before_cascaded + greatest(n.nulled - noted[3], 0);
   -- Per statement: against what was noted when this client statement first came to the root. A note of another
   -- statement: this one did not delete from the root. None at all: a partition that has no triggers of its own yet.
-  SELECT CASE WHEN is_current THEN n.deleted - coalesce(pgrail.noted(note, 2), 0) WHEN note IS NULL THEN deleted ELSE 0 END AS deleted,
-         CASE WHEN is_current THEN cascaded - coalesce(pgrail.noted(note, 3) - earlier_cascaded, 0) WHEN note IS NULL THEN cascaded ELSE 0 END AS cascaded
-    INTO of_statement;
+  IF of_this_statement THEN
+    statement_deleted := n.deleted - noted[1];
+    statement_cascaded := cascaded - (noted[2] - before_cascaded);
+  ELSIF note IS NULL THEN
+    statement_deleted := deleted;
+    statement_cascaded := cascaded;
+  END IF;
 
-  FOR a IN SELECT x.* FROM pgrail.assignment x JOIN pgrail.guard g ON g.id = x.guard WHERE x.root = p_root AND x.protect_delete
-           ORDER BY g.enforce, x.max_rows, x.max_cascade_rows LOOP
+  FOR a IN SELECT x AS assignment, x.max_rows, x.max_cascade_rows, x.max_transaction_rows, g.enforce
+           FROM pgrail.assignment x JOIN pgrail.guard g ON g.id = x.guard
+           WHERE x.root = p_root AND x.protect_delete ORDER BY g.enforce, x.max_rows, x.max_cascade_rows LOOP
     what := NULL;
-    IF a.max_transaction_rows IS NOT NULL AND deleted + cascaded > a.max_transaction_rows THEN
-      what := format('%s more than %s rows in one transaction (maxTransactionRows)', pgrail.would('removes', 'would remove', a), a.max_transaction_rows);
-    ELSIF (CASE WHEN a.max_transaction_rows IS NULL THEN deleted ELSE of_statement.deleted END) > a.max_rows THEN
-      what := format('%s more than %s of its rows in one %s (maxRows)', pgrail.would('removes', 'would remove', a), a.max_rows,
-        CASE WHEN a.max_transaction_rows IS NULL THEN 'transaction' ELSE 'statement' END);
-    ELSIF (CASE WHEN a.max_transaction_rows IS NULL THEN cascaded ELSE of_statement.cascaded END) > a.max_cascade_rows THEN
-      what := format('%s more than %s rows of other tables in one %s (maxCascadeRows)', pgrail.would('takes', 'would take', a), a.max_cascade_rows,
-        CASE WHEN a.max_transaction_rows IS NULL THEN 'transaction' ELSE 'statement' END);
+    IF deleted + cascaded > a.max_transaction_rows THEN
+      what := format('remove more than %s rows in one transaction (maxTransactionRows)', a.max_transaction_rows);
+    ELSIF a.max_transaction_rows IS NULL AND deleted > a.max_rows THEN
+      what := format('remove more than %s of its rows in one transaction (maxRows)', a.max_rows);
+    ELSIF a.max_transaction_rows IS NOT NULL AND statement_deleted > a.max_rows THEN
+      what := format('remove more than %s of its rows in one statement (maxRows)', a.max_rows);
+    ELSIF a.max_transaction_rows IS NULL AND cascaded > a.max_cascade_rows THEN
+      what := format('take more than %s rows of other tables in one transaction (maxCascadeRows)', a.max_cascade_rows);
+    ELSIF a.max_transaction_rows IS NOT NULL AND statement_cascaded > a.max_cascade_rows THEN
+      what := format('take more than %s rows of other tables in one statement (maxCascadeRows)', a.max_cascade_rows);
     END IF;
     IF what IS NOT NULL THEN
-      SELECT m.path INTO stopped FROM pgrail.member m
-        WHERE m.root = p_root AND m.rel IN (SELECT p_rel UNION SELECT relid FROM pg_partition_ancestors(p_rel)) ORDER BY m.effect = 'r' LIMIT 1;
-      PERFORM pgrail.verdict(a, 'PGR01', format('DELETE on %s %s', root.rel::text, what),
-        format('Reached in %s (%s), after %s rows of %s and %s rows of other tables in this transaction.',
-          p_rel::regclass, coalesce(stopped, 'a partition'), deleted, root.rel::text, cascaded),
+      PERFORM pgrail.verdict(a.assignment, 'PGR01', format('DELETE on %s would %s', root.rel::text, what),
+        format('Reached in %s (%s), after %s rows of %s and %s rows of other tables in this transaction.', p_rel::regclass,
+          coalesce((SELECT m.path FROM pgrail.member m WHERE m.root = p_root AND m.rel IN (SELECT p_rel UNION SELECT relid FROM pg_partition_ancestors(p_rel))
+                    ORDER BY m.effect = 'r' LIMIT 1), 'a new partition'), deleted, root.rel::text, cascaded),
         'Delete in smaller batches, each in a transaction of its own, or ask for a GuardExemption.');
     END IF;
   END LOOP;
   RETURN false;
 END $$;
-
-CREATE OR REPLACE FUNCTION pgrail.would(p_warn text, p_enforce text, p_assignment pgrail.assignment) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT CASE WHEN g.enforce THEN p_enforce ELSE p_warn END FROM pgrail.guard g WHERE g.id = p_assignment.guard
-$$;
 
 -- TRUNCATE of a root, of a table of its tree, or through CASCADE from elsewhere.
 CREATE OR REPLACE FUNCTION pgrail.truncating(p_rel oid) RETURNS bool
