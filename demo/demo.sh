@@ -57,7 +57,7 @@ finish() {
   trap - EXIT INT TERM
   set +e
   end_begun
-  if (( status != 0 )); then
+  if (( status != 0 && status < 128 )); then
     diagnose "$status"
   fi
   if [[ -n ${DEMO_KEEP:-} ]]; then

@@ -60,7 +60,7 @@ stage_operator() {
   # With the rights of the chart's service account, not the administrator's.
   operator_kubeconfig
   KUBECONFIG=$work/operator.kubeconfig PGRAIL_NAMESPACE=$release_namespace PGRAIL_IDENTITY=$run \
-    PGRAIL_HTTP_ADDRESS=$http PGRAIL_ALLOWED_HOSTS=127.0.0.1 "$program" operator >"$logs/operator.log" 2>&1 &
+    PGRAIL_HTTP_ADDRESS=$http PGRAIL_ALLOWED_HOSTS=127.0.0.1 setpriv --pdeathsig KILL "$program" operator >"$logs/operator.log" 2>&1 &
   operator_process=$!
   await 30 "the operator is ready" curl --silent --fail "http://$http/readyz"
   good "the operator runs as process $operator_process, with the rights of the chart's service account"
