@@ -1,6 +1,7 @@
 //! What deletes on each table could take with them, from statistics.
 
 use std::collections::{BTreeMap, HashSet};
+use std::hash::BuildHasher;
 
 use crate::catalog::{Catalog, Oid, OnDelete, TableKind};
 use crate::closure::{self, Closure};
@@ -25,7 +26,7 @@ pub struct BlastRadius {
 }
 
 /// Every table whose deletion reaches others, worst first. Partitions are summed in their partitioned table.
-pub fn compute(catalog: &Catalog, guarded: &HashSet<Oid>) -> Vec<BlastRadius> {
+pub fn compute<S: BuildHasher>(catalog: &Catalog, guarded: &HashSet<Oid, S>) -> Vec<BlastRadius> {
     let mut all: Vec<BlastRadius> = catalog
         .tables()
         .filter(|table| !table.is_partition && matches!(table.kind, TableKind::Ordinary | TableKind::Partitioned))

@@ -198,13 +198,13 @@ impl Catalog {
 
     /// The table and everything below it: partitions at every level and inheritance children.
     pub fn descendants(&self, oid: Oid) -> BTreeSet<Oid> {
-        self.walk(oid, |at| self.children.get(&at).map_or(&[], Vec::as_slice), |_| true)
+        walk(oid, |at| self.children.get(&at).map_or(&[], Vec::as_slice), |_| true)
     }
 
     /// The table and its partitions at every level, not its inheritance children.
     pub fn partitions(&self, oid: Oid) -> BTreeSet<Oid> {
         let is_partition = |at: Oid| self.table(at).is_some_and(|table| table.is_partition);
-        self.walk(oid, |at| self.children.get(&at).map_or(&[], Vec::as_slice), is_partition)
+        walk(oid, |at| self.children.get(&at).map_or(&[], Vec::as_slice), is_partition)
     }
 
     /// The partitioned tables this table is a partition of, nearest first.
@@ -222,7 +222,7 @@ impl Catalog {
 
     /// Every table this table is a partition or an inheritance child of, at any level.
     pub fn ancestors(&self, oid: Oid) -> BTreeSet<Oid> {
-        let mut ancestors = self.walk(oid, |at| self.table(at).map_or(&[], |table| table.parents.as_slice()), |_| true);
+        let mut ancestors = walk(oid, |at| self.table(at).map_or(&[], |table| table.parents.as_slice()), |_| true);
         ancestors.remove(&oid);
         ancestors
     }
@@ -237,17 +237,17 @@ impl Catalog {
     pub fn rows(&self, oid: Oid) -> f64 {
         self.leaves(oid).iter().filter_map(|leaf| self.table(*leaf)).map(|table| table.rows).sum()
     }
+}
 
-    fn walk<'a>(&'a self, from: Oid, next: impl Fn(Oid) -> &'a [Oid], follow: impl Fn(Oid) -> bool) -> BTreeSet<Oid> {
-        let mut seen = BTreeSet::from([from]);
-        let mut queue = vec![from];
-        while let Some(at) = queue.pop() {
-            for child in next(at) {
-                if follow(*child) && seen.insert(*child) {
-                    queue.push(*child);
-                }
+fn walk<'a>(from: Oid, next: impl Fn(Oid) -> &'a [Oid], follow: impl Fn(Oid) -> bool) -> BTreeSet<Oid> {
+    let mut seen = BTreeSet::from([from]);
+    let mut queue = vec![from];
+    while let Some(at) = queue.pop() {
+        for child in next(at) {
+            if follow(*child) && seen.insert(*child) {
+                queue.push(*child);
             }
         }
-        seen
     }
+    seen
 }

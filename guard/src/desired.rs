@@ -1,6 +1,7 @@
 //! What has to be in a database for a configuration to hold: pure, from the catalog and the assignments of all guards.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use crate::catalog::{Catalog, Oid, TableKind};
 use crate::closure::{self, Closure, Effect};
@@ -57,14 +58,14 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     let mut ids: BTreeMap<Oid, i32> =
         configuration.relations.iter().filter(|row| exists.contains(&row.id)).map(|row| (row.rel, row.id)).collect();
 
-    let enforces: BTreeSet<i32> = configuration.guards.iter().filter(|row| row.enforce).map(|row| row.id).collect();
+    let stopping: BTreeSet<i32> = configuration.guards.iter().filter(|row| row.enforce).map(|row| row.id).collect();
     let mut held: BTreeMap<i32, Vec<Assignment>> = BTreeMap::new();
     for assignment in &configuration.assignments {
         held.entry(assignment.root).or_default().push(assignment.clone());
     }
     let mut roots: BTreeMap<i32, Root> = ids
         .iter()
-        .filter_map(|(oid, id)| held.remove(id).map(|held| (*id, root(catalog, *id, *oid, held, &enforces))))
+        .filter_map(|(oid, id)| held.remove(id).map(|held| (*id, root(catalog, *id, *oid, held, &stopping))))
         .collect();
     let holdings = Holdings::of(&roots);
     set_above(&mut roots, &holdings);
@@ -99,10 +100,10 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     desired
 }
 
-fn root(catalog: &Catalog, id: i32, oid: Oid, assignments: Vec<Assignment>, enforces: &BTreeSet<i32>) -> Root {
+fn root(catalog: &Catalog, id: i32, oid: Oid, assignments: Vec<Assignment>, stopping: &BTreeSet<i32>) -> Root {
     let closure = closure::of(catalog, oid);
     let (enforced, warned): (Vec<&Assignment>, Vec<&Assignment>) =
-        assignments.iter().partition(|held| enforces.contains(&held.guard));
+        assignments.iter().partition(|held| stopping.contains(&held.guard));
     let is_partitioned = |at: &Oid| catalog.table(*at).is_some_and(|table| table.kind == TableKind::Partitioned);
     let checks = RootChecks {
         id,
@@ -281,7 +282,7 @@ fn add_trigger_functions(catalog: &Catalog, desired: &mut Desired) {
     for ((rel, _), source) in &mut desired.triggers {
         let owned = catalog.table(*rel).is_some_and(|table| table.owned);
         let function = if owned { "nothing".to_owned() } else { trigger_function(*rel) };
-        source.push_str(&format!(" EXECUTE FUNCTION pgrail.{function}()"));
+        let _ = write!(source, " EXECUTE FUNCTION pgrail.{function}()");
         if !owned {
             desired.routines.insert(function.clone(), create_trigger_function(&function));
         }

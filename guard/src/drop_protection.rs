@@ -79,7 +79,7 @@ pub(crate) fn steps(desired: &Desired, observed: &Observed, drift: &mut Vec<Drif
             add.push(step(None, vec![format!("ALTER EVENT TRIGGER {EVENT_TRIGGER} ENABLE ALWAYS")]));
         }
         Some(trigger) if !asked && trigger.owned => {
-            end.push(step(None, vec![format!("DROP EVENT TRIGGER {EVENT_TRIGGER}")]))
+            end.push(step(None, vec![format!("DROP EVENT TRIGGER {EVENT_TRIGGER}")]));
         }
         _ => {}
     }

@@ -201,7 +201,7 @@ impl Gate<'_> {
                 let own = "pg_catalog.pg_stat_get_xact_tuples_deleted(OLD.tableoid)";
                 least.filter(|_| single).map(|rows| format!("{own} {GT} {rows}"))
             });
-            let when = self.when(looks.collect(), !self.deleted_for.is_empty());
+            let when = when(looks.collect(), !self.deleted_for.is_empty());
             triggers.push((
                 format!("pgrail_delete_{}", self.id),
                 format!(
@@ -218,7 +218,7 @@ impl Gate<'_> {
                 let own = "pg_catalog.pg_stat_get_xact_tuples_updated(NEW.tableoid)";
                 least.filter(|_| single).map(|rows| format!("{own} {GT} {rows}"))
             });
-            let when = self.when(looks.collect(), !self.updated_for.is_empty());
+            let when = when(looks.collect(), !self.updated_for.is_empty());
             triggers.push((
                 format!("pgrail_update_{}", self.id),
                 format!(
@@ -229,16 +229,16 @@ impl Gate<'_> {
         }
         triggers
     }
+}
 
-    /// The cheap look before the gate: `None` among `looks` means that only the gate can tell.
-    fn when(&self, looks: Vec<Option<String>>, cascades: bool) -> String {
-        let depth = cascades.then(|| Some(format!("pg_catalog.pg_trigger_depth() {GT} 0")));
-        let Some(looks) = looks.into_iter().chain(depth).collect::<Option<Vec<_>>>() else { return String::new() };
-        match looks.as_slice() {
-            [] => String::new(),
-            [one] => format!(" AND {one}"),
-            many => format!(" AND ({})", many.join(" OR ")),
-        }
+/// The cheap look before the gate: `None` among `looks` means that only the gate can tell.
+fn when(looks: Vec<Option<String>>, cascades: bool) -> String {
+    let depth = cascades.then(|| Some(format!("pg_catalog.pg_trigger_depth() {GT} 0")));
+    let Some(looks) = looks.into_iter().chain(depth).collect::<Option<Vec<_>>>() else { return String::new() };
+    match looks.as_slice() {
+        [] => String::new(),
+        [one] => format!(" AND {one}"),
+        many => format!(" AND ({})", many.join(" OR ")),
     }
 }
 

@@ -34,7 +34,7 @@ impl Matched {
             let label = format!("{}.{}", selector.schema, selector.name);
             match catalog.table_named(&selector.schema, &selector.name) {
                 Some(table) => {
-                    refused.extend(refusal(table).map(|reason| Refused { table: label, reason: reason.to_owned() }))
+                    refused.extend(refusal(table).map(|reason| Refused { table: label, reason: reason.to_owned() }));
                 }
                 None if is_system(&selector.schema) => {
                     refused.push(Refused { table: label, reason: "it is not an application's table".to_owned() });

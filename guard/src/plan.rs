@@ -304,7 +304,7 @@ fn numbers(observed: &Observed) -> Numbers {
 fn assign(spec: &GuardSpec, matched: &Matched, observed: &Observed, numbers: &mut Numbers) -> Configuration {
     let mut configuration =
         observed.recorded.as_ref().map(|recorded| recorded.configuration.clone()).unwrap_or_default();
-    configuration.owner = spec.owner.as_str().to_owned();
+    spec.owner.as_str().clone_into(&mut configuration.owner);
     let enforce = spec.mode == Mode::Enforce;
     let guard = configuration.guard_id(&spec.name).unwrap_or_else(|| Numbers::next(&mut numbers.guard));
     configuration.guards.retain(|row| row.id != guard);

@@ -199,7 +199,6 @@ fn triggers(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> V
         let (now, was) =
             (live.get(&(*rel, name.as_str())).filter(|now| !now.clone), recorded.get(&(*rel, name.clone())));
         let problem = match (now, was) {
-            (_, None) => None,
             (None, Some(_)) => Some("was dropped or replaced"),
             (Some(now), Some(was)) if now.fingerprint != was.fingerprint => Some("was changed"),
             (Some(now), Some(_)) if now.disabled => Some("was disabled"),

@@ -121,7 +121,7 @@ async fn the_printed_grants_are_enough() {
         for (name, platform) in Platform::ALL {
             assert_eq!(Platform::named(name), Some(platform));
             for table_owners in [vec![owner.clone()], vec![]] {
-                let owned = !table_owners.is_empty();
+                let by_owner = !table_owners.is_empty();
                 let sql = grants::sql(&GrantsFor {
                     platform,
                     role: role.clone(),
@@ -135,19 +135,19 @@ async fn the_printed_grants_are_enough() {
                 let mut rail = database.connect_as(&role, "secret").await;
                 let spec = limited("a/b", USERS, 3, 1000);
                 let (plan, applied) = common::reconcile(&mut rail, &spec).await;
-                assert!(applied.is_complete(), "{name} {owned}: {:?}\n{}", applied.unfinished(), plan.sql().join("\n"));
+                assert!(applied.is_complete(), "{name} {by_owner}: {:?}\n{}", applied.unfinished(), plan.sql().join("\n"));
                 let plan = verify(&rail, &spec).await;
-                assert!(plan.is_empty(), "{name} {owned}");
-                let expected = if owned { TableState::Enforced } else { TableState::Degraded };
-                assert_eq!(plan.tables()[0].state, expected, "{name} {owned}: {:?}", plan.tables());
-                assert!(owned || plan.tables()[0].message.contains(&owner), "{:?}", plan.tables());
+                assert!(plan.is_empty(), "{name} {by_owner}");
+                let expected = if by_owner { TableState::Enforced } else { TableState::Degraded };
+                assert_eq!(plan.tables()[0].state, expected, "{name} {by_owner}: {:?}", plan.tables());
+                assert!(by_owner || plan.tables()[0].message.contains(&owner), "{:?}", plan.tables());
 
                 let guarded = database.connect_as(&app, "secret").await;
                 stopped(&guarded, "PGR01", "DELETE FROM users").await;
                 stopped(&guarded, "PGR02", "TRUNCATE users, leads, conversations, messages, analytics").await;
                 run(&guarded, "BEGIN; DELETE FROM users WHERE id <= 3; ROLLBACK").await;
 
-                assert!(remove(&mut rail, "a/b").await.is_complete(), "{name} {owned}");
+                assert!(remove(&mut rail, "a/b").await.is_complete(), "{name} {by_owner}");
                 run(&guarded, "BEGIN; DELETE FROM users; ROLLBACK").await;
                 drop(rail);
                 run(&client, &format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;

@@ -85,36 +85,36 @@ async fn without_event_triggers_a_view_pins_the_table() {
             ),
         )
         .await;
-        let mut owned = database.connect_as(&owner, "secret").await;
-        run(&owned, FRIDAY).await;
-        run(&owned, &format!("GRANT DELETE, TRIGGER ON users TO {app}")).await;
+        let mut rail = database.connect_as(&owner, "secret").await;
+        run(&rail, FRIDAY).await;
+        run(&rail, &format!("GRANT DELETE, TRIGGER ON users TO {app}")).await;
         let spec = limited("a/b", USERS, 10, 10);
-        install(&mut owned, &spec).await;
-        let plan = verify(&owned, &spec).await;
+        install(&mut rail, &spec).await;
+        let plan = verify(&rail, &spec).await;
         assert_eq!((plan.tables()[0].state, plan.tables()[0].drop_protection), (TableState::Enforced, DropProtection::Pinned));
-        assert_eq!(refused(&owned, "DROP TABLE users").await.code().code(), "2BP01");
-        assert_eq!(refused(&owned, "DROP TABLE users, leads, analytics").await.code().code(), "2BP01");
-        run(&owned, "ALTER TABLE users DROP COLUMN name; ALTER TABLE users ADD COLUMN mail text; ALTER TABLE users ALTER COLUMN id TYPE bigint").await;
-        run(&owned, "DROP VIEW pgrail.pin_1").await;
-        assert_eq!(verify(&owned, &spec).await.drift().len(), 1);
-        install(&mut owned, &spec).await;
+        assert_eq!(refused(&rail, "DROP TABLE users").await.code().code(), "2BP01");
+        assert_eq!(refused(&rail, "DROP TABLE users, leads, analytics").await.code().code(), "2BP01");
+        run(&rail, "ALTER TABLE users DROP COLUMN name; ALTER TABLE users ADD COLUMN mail text; ALTER TABLE users ALTER COLUMN id TYPE bigint").await;
+        run(&rail, "DROP VIEW pgrail.pin_1").await;
+        assert_eq!(verify(&rail, &spec).await.drift().len(), 1);
+        install(&mut rail, &spec).await;
 
-        let observed = observe(&owned).await.expect("observe");
+        let observed = observe(&rail).await.expect("observe");
         let tables: Vec<_> = observed.guarded_tables().into_iter().collect();
         let facts = tamper::read(&client, &tables).await.expect("facts");
         assert_eq!(facts.tables.len(), 1);
         assert!(facts.tables[0].can_disable.is_empty(), "the owner is pgrail's own role here: {facts:?}");
-        assert_eq!(facts.tables[0].can_replace_triggers, [app.clone()]);
+        assert_eq!(facts.tables[0].can_replace_triggers, vec![app.clone()]);
         assert!(facts.tables[0].can_delete.contains(&app));
         assert!(facts.replica_role.is_empty() && facts.function_owner.is_empty());
         run(&client, &format!("GRANT {owner} TO {app}; GRANT SET ON PARAMETER session_replication_role TO {app}")).await;
         let facts = tamper::read(&client, &tables).await.expect("facts");
-        assert_eq!(facts.tables[0].can_disable, [app.clone()]);
-        assert_eq!((facts.replica_role, facts.function_owner), (vec![app.clone()], vec![app.clone()]));
+        assert_eq!(facts.tables[0].can_disable, vec![app.clone()]);
+        assert_eq!((facts.replica_role, facts.function_owner), (vec!vec![app.clone()], vec!vec![app.clone()]));
 
-        assert!(remove(&mut owned, "a/b").await.is_complete());
-        run(&owned, "DROP TABLE analytics, messages, conversations, leads, users").await;
-        drop(owned);
+        assert!(remove(&mut rail, "a/b").await.is_complete());
+        run(&rail, "DROP TABLE analytics, messages, conversations, leads, users").await;
+        drop(rail);
         run(&client, &format!("DROP OWNED BY {owner}, {app} CASCADE; DROP ROLE {owner}, {app}")).await;
         database.finish().await;
     })
