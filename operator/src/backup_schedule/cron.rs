@@ -198,13 +198,16 @@ fn hashed(step: &str, highest: u64, hash: u64) -> Option<String> {
     Some(format!("{}-{highest}/{step}", hash % step))
 }
 
-/// FNV-1a: the same for every version of everything, unlike the standard library's.
+/// FNV-1a, then the mixing step of SplitMix64 without which names that differ in their last letter get neighbouring
+/// minutes. The same for every version of everything, unlike the standard library's.
 fn hash(field: &str, seed: &str) -> u64 {
-    format!("{field}/{seed}")
+    let text = format!("{field}/{seed}");
+    let mut hash = text
         .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-        // The low bits of FNV hardly depend on the first letters.
-        .rotate_right(29)
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ mod tests {
         pod.containers[0].termination_message_path = Some("/dev/termination-log".into());
         assert!(!must_apply(&current, &desired).unwrap());
         // What somebody changed.
-        spec.suspend = Some(true);
+        current.spec.as_mut().unwrap().suspend = Some(true);
         assert!(must_apply(&current, &desired).unwrap());
         // What is declared no longer.
         let with = cron_job(json!({"activeDeadlineSeconds": 60}));
