@@ -85,7 +85,7 @@ async fn each_way_to_be_unreachable_has_its_reason() {
         ("ConnectionRefused", vec![("uri", uri.replace(&port, &refused))], "refused"),
         ("NameResolution", vec![("uri", uri.replace(&host, "no-such-host.invalid"))], "no-such-host.invalid"),
         ("DatabaseMissing", vec![("uri", uri.replace(&database, "no_such_database"))], "no_such_database"),
-        ("SecretIncomplete", vec![("username", "somebody".to_owned())], "password"),
+        ("SecretIncomplete", vec![("username", "somebody".to_owned())], "dbname"),
         ("SecretIncomplete", vec![("uri", "postgres://somebody@[bad".to_owned())], "uri"),
         ("HostNotAllowed", vec![("uri", uri.replace(&host, "169.254.169.254"))], "169.254.169.254"),
     ];
@@ -134,4 +134,24 @@ async fn a_superuser_is_told_that_it_is_more_than_pgrail_needs() {
     let shop = until(&fixture, "LeastPrivilege", "False", "Superuser").await;
     assert!(shop.status.unwrap().capabilities.unwrap().superuser);
     fixture.finish().await;
+}
+
+#[tokio::test]
+async fn an_outage_is_told_with_the_last_known_state_and_over_when_it_is_over() {
+    for_each_server(async |server| {
+        let fixture = Fixture::with_guard(&server, "outage").await;
+        let admin = pgrail_testing::connect(&server.uri).await;
+        let name = &fixture.database.name;
+        admin.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await.unwrap();
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND application_name = 'pgrail'";
+        admin.query(end, &[&name]).await.unwrap();
+        let guard = fixture.guard_until("core", "Ready", "False", "DatabaseUnreachable").await;
+        assert_eq!(condition(&guard, "Enforced").unwrap().0, "True", "the triggers are still there");
+        assert_eq!(guard.status.unwrap().tables_enforced, Some(1));
+        admin.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")).await.unwrap();
+        until(&fixture, "Ready", "True", "AsDeclared").await;
+        fixture.guard_until("core", "Ready", "True", "AsDeclared").await;
+        fixture.finish().await;
+    })
+    .await;
 }

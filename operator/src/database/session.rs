@@ -35,8 +35,9 @@ impl From<ResolveError> for DatabaseError {
     }
 }
 
-impl From<ConnectError> for DatabaseError {
-    fn from(error: ConnectError) -> Self {
+impl DatabaseError {
+    /// The errors of connecting say nothing of where: the host is named here, the login never.
+    fn connecting(settings: &ConnectionSettings, error: &ConnectError) -> Self {
         let reason = error.reason();
         let stalled = [
             reachable::AUTHENTICATION_FAILED,
@@ -45,7 +46,9 @@ impl From<ConnectError> for DatabaseError {
             reachable::HOST_NOT_ALLOWED,
         ]
         .contains(&reason);
-        Self { reason, message: crate::kubernetes::controller::chain(&error), stalled }
+        let ConnectionSettings { host, port, database, .. } = settings;
+        let message = format!("{host}:{port}/{database}: {}", crate::kubernetes::controller::chain(error));
+        Self { reason, message, stalled }
     }
 }
 
@@ -142,7 +145,9 @@ impl Handle {
         }
         self.session = None;
         let source = resolve(context, namespace, declared).await?;
-        let connection = pgrail_postgres::connect_within(&source.settings, &context.settings.address_policy).await?;
+        let connection = pgrail_postgres::connect_within(&source.settings, &context.settings.address_policy)
+            .await
+            .map_err(|error| DatabaseError::connecting(&source.settings, &error))?;
         self.session = Some(Session {
             connection,
             declared: declared.clone(),

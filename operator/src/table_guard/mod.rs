@@ -86,6 +86,10 @@ impl Reconciler for TableGuards {
             DeletionPolicy::Retain => finalizer::remove(&api, guard.as_ref()).await?,
         }
         let (outcome, interval) = enforce(&guard, &context).await?;
+        if !outcome.was_seen() {
+            // What the conditions say now is not what was verified: the next look must be a whole one.
+            context.known.forget(&guard);
+        }
         let next = report::status(&guard, &outcome, context.now());
         status::write(&context, Self::NAME, guard.as_ref(), guard.status.as_ref(), &next).await?;
         apply::announce(&guard, &outcome, &context).await;

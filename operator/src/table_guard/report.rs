@@ -135,6 +135,11 @@ impl Judgement {
 }
 
 impl Outcome {
+    /// Whether the guard was looked at in the database.
+    pub(super) fn was_seen(&self) -> bool {
+        matches!(self, Self::Unchanged(_) | Self::Judged(_))
+    }
+
     /// Attempts on each table since the status was last written: table, more, in all.
     pub(super) fn attempts_since(&self, told: Option<&TableGuardStatus>) -> Vec<(String, u64, i64)> {
         let mut before: HashMap<&str, i64> = HashMap::new();
