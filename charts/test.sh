@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Tests of the chart, of what is made from it, and of the alerts and the dashboard it carries. No cluster needed.
+# Tests of the chart, of what is made from it, and of the alerts and the dashboard it carries; on a throwaway control
+# plane too (test-cluster.sh).
 # The last line is `N passed, N failed`. Helm and kubectl: from PATH or HELM, or built by e2e/cluster/tools.sh.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -166,6 +167,8 @@ check "the alerts' metrics exist" names_exist deploy/alerts/pgrail.yaml
 check "the dashboard's metrics exist" names_exist deploy/dashboards/pgrail.json
 check "a metric that does not exist is found" not names_exist <(echo "pgrail_no_such_thing_total")
 check "the dashboard is JSON" python3 -m json.tool deploy/dashboards/pgrail.json
+
+source charts/test-cluster.sh
 
 printf '%s passed, %s failed\n' "$passed" "$failed"
 (( failed == 0 ))

@@ -1,0 +1,67 @@
+# The part of charts/test.sh that a real API server answers: installing, upgrading, uninstalling, and who may do what.
+# Sourced by it. A control plane is enough; no pod is ever run.
+# shellcheck shell=bash disable=SC2154
+
+cluster=chart-$(( $$ % 100000 ))
+e2e/cluster/up.sh --name "$cluster" --owner $$ >"$scratch/up.log" 2>&1 || { cat "$scratch/up.log"; exit 1; }
+trap 'e2e/cluster/down.sh --name "$cluster" >/dev/null 2>&1; rm -rf "$scratch"' EXIT
+eval "$(e2e/cluster/env.sh --name "$cluster")"
+
+helm() { "$HELM" "$@"; }
+k() { "$kubectl" "$@"; }
+exists() { k get "$@" >/dev/null; }
+gone() { ! k get "$@" >/dev/null 2>&1; }
+may() { # USER NAMESPACE VERB RESOURCE
+  [[ $(k auth can-i "$3" "$4" --as "$1" --namespace "$2" 2>/dev/null) == yes ]]
+}
+operator=system:serviceaccount:pgrail-system:pgrail
+wait_until() { local end=$((SECONDS + 30)); until "$@" 2>/dev/null; do (( SECONDS < end )) || return 1; sleep 0.2; done; }
+
+k create namespace shop >/dev/null
+k create namespace other >/dev/null
+install() { helm upgrade --install pgrail "$chart" --namespace pgrail-system --create-namespace "$@"; }
+check "cluster: install" install
+k wait --for=condition=Established crd/tableguards.pgrail.dev --timeout=30s >/dev/null
+for example in examples/*.yaml examples/friday/*.yaml; do
+  check "cluster: accepts $example" k apply --dry-run=server --namespace shop --filename "$example"
+done
+check "cluster: a guard and its database" k apply --namespace shop --filename examples/minimal.yaml
+
+check "cluster: the operator reads a Secret by name" may $operator shop get secrets
+check "cluster: the operator lists no Secrets" not may $operator shop list secrets
+check "cluster: the operator reports" may $operator shop patch tableguards/status
+check "cluster: the operator makes no exemption" not may $operator shop create guardexemptions
+check "cluster: the operator provisions CronJobs" may $operator shop create cronjobs
+check "cluster: the operator execs into no pod" not may $operator shop create pods/exec
+check "cluster: the operator holds its Lease" may $operator pgrail-system update leases/pgrail-operator
+check "cluster: and no other" not may $operator pgrail-system update leases/other
+
+k create rolebinding editor --clusterrole edit --user editor --namespace shop >/dev/null
+k create rolebinding viewer --clusterrole view --user viewer --namespace shop >/dev/null
+k create rolebinding breaker --clusterrole pgrail-break-glass --user breaker --namespace shop >/dev/null
+check "cluster: edit makes guards" wait_until may editor shop create tableguards
+check "cluster: edit breaks no glass" not may editor shop create guardexemptions
+check "cluster: edit sees exemptions" may editor shop get guardexemptions
+check "cluster: view sees" wait_until may viewer shop get tableguards
+check "cluster: view changes nothing" not may viewer shop update tableguards
+check "cluster: break-glass breaks glass" may breaker shop create guardexemptions
+check "cluster: and nothing else" not may breaker shop update tableguards
+
+check "cluster: upgrade" install --set replicas=2
+check "cluster: uninstall" helm uninstall pgrail --namespace pgrail-system
+check "cluster: objects outlive the release" exists tableguard core --namespace shop
+check "cluster: the deployment does not" gone deployment pgrail --namespace pgrail-system
+check "cluster: install again, over the CRDs that stayed" install --set watchNamespace=shop
+check "cluster: one namespace: Secrets there" may $operator shop get secrets
+check "cluster: one namespace: none elsewhere" not may $operator other get secrets
+check "cluster: uninstall with everything" bash -c "'$HELM' upgrade pgrail $chart --namespace pgrail-system --set crds.keep=false && '$HELM' uninstall pgrail --namespace pgrail-system"
+check "cluster: then the CRDs are gone" wait_until gone crd tableguards.pgrail.dev backupschedules.pgrail.dev
+
+no_crds() { [[ -z $(k get crd --output name) ]]; }
+wait_until no_crds
+check "cluster: kustomize" k apply --server-side --kustomize deploy/kustomize/base
+k delete --kustomize deploy/kustomize/base >/dev/null 2>&1
+wait_until no_crds
+check "cluster: kustomize, one namespace" k apply --server-side --kustomize deploy/kustomize/overlays/namespaced
+check "cluster: kustomize, one namespace: Secrets there" may $operator shop get secrets
+check "cluster: kustomize, one namespace: none elsewhere" not may $operator other get secrets
