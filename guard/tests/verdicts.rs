@@ -1,6 +1,6 @@
 //! Random foreign key graphs, data, limits and deletes: what the unguarded server would remove decides whether the guard
 //! must stop it. `PGRAIL_TEST_SEED` and `PGRAIL_TEST_GRAPHS` choose other cases, and more.
-#![allow(missing_docs, clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
+#![allow(missing_docs, clippy::expect_used, clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
 mod common;
 
 use std::collections::BTreeSet;
@@ -36,7 +36,7 @@ fn schema(random: &mut Random) -> (usize, String) {
     for table in 0..tables {
         let partitioned = random.chance(20);
         let columns: Vec<usize> = (0..random.below(3) as usize).collect();
-        let list: String = columns.iter().map(|column| format!(", k{column} int")).collect();
+        let list = columns.iter().fold(String::new(), |list, column| list + &format!(", k{column} int"));
         let suffix = if partitioned { " PARTITION BY HASH (id)" } else { "" };
         let _ = write!(sql, "CREATE TABLE t{table} (id int PRIMARY KEY{list}){suffix};");
         for part in (0..2).filter(|_| partitioned) {
