@@ -110,7 +110,7 @@ async fn without_event_triggers_a_view_pins_the_table() {
         run(&client, &format!("GRANT {owner} TO {app}; GRANT SET ON PARAMETER session_replication_role TO {app}")).await;
         let facts = tamper::read(&client, &tables).await.expect("facts");
         assert_eq!(facts.tables[0].can_disable, vec![app.clone()]);
-        assert_eq!((facts.replica_role, facts.function_owner), (vec!vec![app.clone()], vec!vec![app.clone()]));
+        assert_eq!((facts.replica_role, facts.function_owner), (vec![app.clone()], vec![app.clone()]));
 
         assert!(remove(&mut rail, "a/b").await.is_complete());
         run(&rail, "DROP TABLE analytics, messages, conversations, leads, users").await;

@@ -27,20 +27,20 @@ async fn a_set_up_like_supabase() {
             ),
         )
         .await;
-        let mut owned = database.connect_as(&owner, "secret").await;
+        let mut rail = database.connect_as(&owner, "secret").await;
         // Default privileges give every new table and function away.
         run(
-            &owned,
+            &rail,
             &format!(
                 "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {anon}, {service}; ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO {anon}, {service};
                  ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO {anon}; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC"
             ),
         )
         .await;
-        run(&owned, FRIDAY).await;
-        run(&owned, &friday_rows(30)).await;
+        run(&rail, FRIDAY).await;
+        run(&rail, &friday_rows(30)).await;
         run(
-            &owned,
+            &rail,
             &format!(
                 "ALTER TABLE users ENABLE ROW LEVEL SECURITY; ALTER TABLE users FORCE ROW LEVEL SECURITY;
                  ALTER TABLE leads ENABLE ROW LEVEL SECURITY; ALTER TABLE leads FORCE ROW LEVEL SECURITY;
@@ -48,7 +48,7 @@ async fn a_set_up_like_supabase() {
             ),
         )
         .await;
-        install(&mut owned, &limited("a/b", USERS, 3, 400)).await;
+        install(&mut rail, &limited("a/b", USERS, 3, 400)).await;
         let app = database.connect_as(&authenticator, "secret").await;
         for role in [&anon, &service] {
             run(&app, &format!("SET ROLE {role}")).await;
@@ -74,12 +74,12 @@ async fn a_set_up_like_supabase() {
             }
             run(&app, "RESET ROLE").await;
         }
-        let plan = verify(&owned, &limited("a/b", USERS, 3, 400)).await;
+        let plan = verify(&rail, &limited("a/b", USERS, 3, 400)).await;
         assert_eq!((plan.tables()[0].state, plan.tables()[0].drop_protection), (TableState::Enforced, DropProtection::Pinned));
-        let observed = observe(&owned).await.expect("observe");
-        let facts = tamper::read(&owned, &observed.guarded_tables().into_iter().collect::<Vec<_>>()).await.expect("facts");
+        let observed = observe(&rail).await.expect("observe");
+        let facts = tamper::read(&rail, &observed.guarded_tables().into_iter().collect::<Vec<_>>()).await.expect("facts");
         assert!(facts.tables[0].can_disable.is_empty() && facts.function_owner.is_empty(), "{facts:?}");
-        drop((owned, app));
+        drop((rail, app));
         for role in [&owner, &authenticator, &anon, &service] {
             run(&admin, &format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}")).await;
         }
