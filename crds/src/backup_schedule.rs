@@ -432,4 +432,3 @@ pub struct BackupScheduleStatus {
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
 }
-

@@ -1,6 +1,8 @@
 //! Types that several kinds share.
 
-use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference as CoreLocalReference, ResourceRequirements, Toleration};
+use k8s_openapi::api::core::v1::{
+    Affinity, LocalObjectReference as CoreLocalReference, ResourceRequirements, Toleration,
+};
 use kube::KubeSchema;
 use kube::core::Duration;
 use schemars::JsonSchema;

@@ -24,7 +24,12 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Compliant", type_ = "integer", json_path = ".status.compliant"),
     printcolumn(name = "Databases", type_ = "integer", json_path = ".status.databases"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Reason", type_ = "string", priority = "1", json_path = ".status.conditions[?(@.type==\"Compliant\")].reason")
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        priority = "1",
+        json_path = ".status.conditions[?(@.type==\"Compliant\")].reason"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GuardrailPolicySpec {

@@ -2,11 +2,11 @@
 //! and the constants of their conditions, reasons, annotations and labels. No client and no I/O.
 
 pub mod annotations;
-pub mod conditions;
+mod backup_schedule;
 mod common;
+pub mod conditions;
 mod database_backup;
 mod database_restore;
-mod backup_schedule;
 mod guard_exemption;
 mod guardrail_policy;
 mod manifest;

@@ -21,9 +21,19 @@ use serde::{Deserialize, Serialize};
     doc = "One PostgreSQL database: how to reach it and who its applications are; reports version, capabilities and blast radius.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.serverVersion"),
-    printcolumn(name = "Unguarded", type_ = "integer", description = "tables with a cascade closure and no guard", json_path = ".status.unguardedAtRisk"),
+    printcolumn(
+        name = "Unguarded",
+        type_ = "integer",
+        description = "tables with a cascade closure and no guard",
+        json_path = ".status.unguardedAtRisk"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Reason", type_ = "string", priority = "1", json_path = ".status.conditions[?(@.type==\"Ready\")].reason")
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        priority = "1",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ProtectedDatabaseSpec {

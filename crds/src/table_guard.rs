@@ -22,10 +22,20 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Enforced", type_ = "string", json_path = ".status.conditions[?(@.type==\"Enforced\")].status"),
     printcolumn(name = "Tables", type_ = "integer", json_path = ".status.tablesEnforced"),
-    printcolumn(name = "Blocked", type_ = "integer", description = "statements stopped since installed", json_path = ".status.blockedAttempts"),
+    printcolumn(
+        name = "Blocked",
+        type_ = "integer",
+        description = "statements stopped since installed",
+        json_path = ".status.blockedAttempts"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Mode", type_ = "string", priority = "1", json_path = ".spec.mode"),
-    printcolumn(name = "Reason", type_ = "string", priority = "1", json_path = ".status.conditions[?(@.type==\"Enforced\")].reason")
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        priority = "1",
+        json_path = ".status.conditions[?(@.type==\"Enforced\")].reason"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TableGuardSpec {

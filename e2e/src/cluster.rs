@@ -46,13 +46,9 @@ impl Cluster {
             let name = crd.name_any();
             let parameters = PatchParams::apply("pgrail-tests").force();
             api.patch(&name, &parameters, &Patch::Apply(&crd)).await.expect("the apiserver accepts the CRD");
-            kube::runtime::wait::await_condition(
-                api.clone(),
-                &name,
-                kube::runtime::conditions::is_crd_established(),
-            )
-            .await
-            .expect("the CRD is established");
+            kube::runtime::wait::await_condition(api.clone(), &name, kube::runtime::conditions::is_crd_established())
+                .await
+                .expect("the CRD is established");
         }
     }
 
@@ -104,7 +100,10 @@ impl TestNamespace {
         let mut manifest = manifest.clone();
         manifest["apiVersion"] = K::api_version(&()).into();
         manifest["kind"] = K::kind(&()).into();
-        let parameters = PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..PatchParams::apply("kubectl").force() };
+        let parameters = PatchParams {
+            field_validation: Some(kube::api::ValidationDirective::Strict),
+            ..PatchParams::apply("kubectl").force()
+        };
         self.api::<K>().patch(name, &parameters, &Patch::Apply(&manifest)).await
     }
 

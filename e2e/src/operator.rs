@@ -14,7 +14,11 @@ pub fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     let folder = test.parent().and_then(|deps| deps.parent()).expect("target/debug");
     let path = folder.join("pgrail");
-    assert!(path.exists(), "{} does not exist: build it with `cargo build -p pgrail`, or set PGRAIL_BIN", path.display());
+    assert!(
+        path.exists(),
+        "{} does not exist: build it with `cargo build -p pgrail`, or set PGRAIL_BIN",
+        path.display()
+    );
     path
 }
 

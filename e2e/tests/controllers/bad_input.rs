@@ -98,6 +98,7 @@ async fn more_than_ten_deletions_within_a_minute_wait_for_a_human() {
     let guard = paused.metadata.name.unwrap();
     fixture.namespace.annotate::<TableGuard>(&guard, "pgrail.dev/allow-mass-deletion", Some("true")).await;
     let guards = fixture.namespace.api::<TableGuard>();
-    pgrail_e2e::eventually("it is let go", async || guards.get_opt(&guard).await.unwrap().is_none().then_some(())).await;
+    pgrail_e2e::eventually("it is let go", async || guards.get_opt(&guard).await.unwrap().is_none().then_some(()))
+        .await;
     fixture.finish().await;
 }

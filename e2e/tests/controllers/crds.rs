@@ -31,7 +31,8 @@ async fn good_objects_are_accepted_with_their_defaults() {
     let guard: TableGuard = namespace.apply(&table_guard(&["users", "order_*"])).await;
     assert_eq!((guard.spec.limits.max_rows, guard.spec.limits.max_cascade_rows), (100, 1000));
     assert_eq!(guard.spec.protect.len(), 3);
-    let storage = json!({"url": "s3://backups/shop", "endpoint": "http://s3.infra.svc:9000", "secretRef": {"name": "store"}});
+    let storage =
+        json!({"url": "s3://backups/shop", "endpoint": "http://s3.infra.svc:9000", "secretRef": {"name": "store"}});
     let schedule: BackupSchedule = namespace.apply(&backup_schedule(&storage)).await;
     assert_eq!((schedule.spec.retention.min_keep, schedule.spec.dump.compression.level), (3, 3));
     namespace
@@ -62,8 +63,14 @@ async fn bad_objects_are_refused_with_the_remedy() {
         refuses::<TableGuard>(&namespace, with(guard(), pointer, value), expected).await;
     }
     let database = protected_database;
-    refuses::<ProtectedDatabase>(&namespace, with(database(), "/spec/checkInterval", json!("1s")), "between 5s and 24h").await;
-    refuses::<ProtectedDatabase>(&namespace, with(database(), "/spec/checkInterval", json!("often")), "should match").await;
+    refuses::<ProtectedDatabase>(
+        &namespace,
+        with(database(), "/spec/checkInterval", json!("1s")),
+        "between 5s and 24h",
+    )
+    .await;
+    refuses::<ProtectedDatabase>(&namespace, with(database(), "/spec/checkInterval", json!("often")), "should match")
+        .await;
     let port = with(database(), "/spec/connection/port", json!(70_000));
     refuses::<ProtectedDatabase>(&namespace, port, "should be less than or equal to 65535").await;
 

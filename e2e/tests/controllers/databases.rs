@@ -28,9 +28,34 @@ async fn every_shape_of_secret_leads_to_the_database() {
         let fixture = Fixture::new(&server, "secrets").await;
         let (host, port, user, password, database) = parts(&fixture.database.uri);
         let shapes: Vec<(&str, Vec<(&str, &str)>, Value)> = vec![
-            ("cnpg", vec![("username", &user), ("password", &password), ("host", &host), ("port", &port), ("dbname", &database)], json!({})),
-            ("pgo", vec![("user", &user), ("password", &password), ("host", &host), ("port", &port), ("dbname", &database), ("pgbouncer-host", "nowhere")], json!({})),
-            ("zalando", vec![("username", &user), ("password", &password)], json!({"host": host, "port": port.parse::<i32>().unwrap(), "database": database})),
+            (
+                "cnpg",
+                vec![
+                    ("username", &user),
+                    ("password", &password),
+                    ("host", &host),
+                    ("port", &port),
+                    ("dbname", &database),
+                ],
+                json!({}),
+            ),
+            (
+                "pgo",
+                vec![
+                    ("user", &user),
+                    ("password", &password),
+                    ("host", &host),
+                    ("port", &port),
+                    ("dbname", &database),
+                    ("pgbouncer-host", "nowhere"),
+                ],
+                json!({}),
+            ),
+            (
+                "zalando",
+                vec![("username", &user), ("password", &password)],
+                json!({"host": host, "port": port.parse::<i32>().unwrap(), "database": database}),
+            ),
             ("uri", vec![("uri", &fixture.database.uri)], json!({})),
         ];
         for (name, keys, connection) in shapes {
@@ -56,7 +81,10 @@ async fn a_wrong_password_is_said_and_a_new_one_picked_up() {
     for_each_server(async |server| {
         let fixture = Fixture::new(&server, "password").await;
         let (.., password, _) = parts(&fixture.database.uri);
-        fixture.namespace.secret("shop-login", &[("uri", &fixture.database.uri.replace(&password, "wr0ng-s3cret"))]).await;
+        fixture
+            .namespace
+            .secret("shop-login", &[("uri", &fixture.database.uri.replace(&password, "wr0ng-s3cret"))])
+            .await;
         fixture.namespace.apply::<ProtectedDatabase>(&protected_database()).await;
         fixture.namespace.apply::<TableGuard>(&table_guard(&["users"])).await;
         let shop = until(&fixture, "Reachable", "False", "AuthenticationFailed").await;
@@ -108,7 +136,8 @@ async fn each_way_to_be_unreachable_has_its_reason() {
     wait_for(&fixture.namespace, "none", "the missing Secret is named", missing).await;
     fixture.namespace.secret("none", &[("uri", uri)]).await;
     fixture.namespace.annotate::<ProtectedDatabase>("none", "example.com/look", Some("again")).await;
-    wait_for(&fixture.namespace, "none", "ready", |it: &ProtectedDatabase| holds(it, "Ready", "True", "AsDeclared")).await;
+    wait_for(&fixture.namespace, "none", "ready", |it: &ProtectedDatabase| holds(it, "Ready", "True", "AsDeclared"))
+        .await;
     fixture.finish().await;
 }
 
@@ -143,7 +172,8 @@ async fn an_outage_is_told_with_the_last_known_state_and_over_when_it_is_over() 
         let admin = pgrail_testing::connect(&server.uri).await;
         let name = &fixture.database.name;
         admin.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await.unwrap();
-        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND application_name = 'pgrail'";
+        let end =
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND application_name = 'pgrail'";
         admin.query(end, &[&name]).await.unwrap();
         let guard = fixture.guard_until("core", "Ready", "False", "DatabaseUnreachable").await;
         assert_eq!(condition(&guard, "Enforced").unwrap().0, "True", "the triggers are still there");

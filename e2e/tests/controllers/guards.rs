@@ -36,10 +36,11 @@ async fn a_manifest_becomes_a_guard_that_stops_deletes_and_tells_of_them() {
         let metric = fixture.operator.metric("pgrail_blocked_attempts_total", &["table=\"public.users\""]).await;
         assert!((metric - 2.0).abs() < f64::EPSILON, "{metric}");
 
-        let shop = wait_for(&fixture.namespace, "shop", "the blast radius knows the guard", |it: &ProtectedDatabase| {
-            it.status.as_ref().is_some_and(|status| status.blast_radius.iter().any(|row| row.guarded))
-        })
-        .await;
+        let shop =
+            wait_for(&fixture.namespace, "shop", "the blast radius knows the guard", |it: &ProtectedDatabase| {
+                it.status.as_ref().is_some_and(|status| status.blast_radius.iter().any(|row| row.guarded))
+            })
+            .await;
         let status = shop.status.unwrap();
         let worst = status.blast_radius.iter().find(|row| row.table == "public.users").unwrap();
         assert_eq!((worst.cascade_tables, worst.guarded), (4, true));

@@ -11,9 +11,14 @@ async fn nothing_to_do_means_no_ddl_and_no_status_write() {
     for_each_server(async |server| {
         let fixture = Fixture::with_guard(&server, "quiet").await;
         // The database's look at its new guard belongs to the change, not to the quiet after it.
-        pgrail_e2e::wait_for(&fixture.namespace, "shop", "the guard is in the blast radius", |it: &ProtectedDatabase| {
-            it.status.as_ref().is_some_and(|status| status.blast_radius.iter().any(|row| row.guarded))
-        })
+        pgrail_e2e::wait_for(
+            &fixture.namespace,
+            "shop",
+            "the guard is in the blast radius",
+            |it: &ProtectedDatabase| {
+                it.status.as_ref().is_some_and(|status| status.blast_radius.iter().any(|row| row.guarded))
+            },
+        )
         .await;
         let before = look(&fixture).await;
         let runs = async |controller: &str| {
@@ -21,7 +26,8 @@ async fn nothing_to_do_means_no_ddl_and_no_status_write() {
         };
         let (guards, databases) = (runs("tableguard").await, runs("protecteddatabase").await);
         eventually("three more rounds of both controllers", async || {
-            (runs("tableguard").await >= guards + 3.0 && runs("protecteddatabase").await >= databases + 3.0).then_some(())
+            (runs("tableguard").await >= guards + 3.0 && runs("protecteddatabase").await >= databases + 3.0)
+                .then_some(())
         })
         .await;
         assert_eq!(look(&fixture).await, before);

@@ -31,10 +31,14 @@ async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     Ok(Message::Dump(result))
 }
 
-fn request(config: &AgentConfig, dump: &DumpConfig, places: &Places, now: Timestamp) -> Result<DumpRequest, SettingsError> {
+fn request(
+    config: &AgentConfig,
+    dump: &DumpConfig,
+    places: &Places,
+    now: Timestamp,
+) -> Result<DumpRequest, SettingsError> {
     let identity = &config.identity;
-    let backup_name =
-        dump.backup_name.clone().unwrap_or_else(|| backup_name(&identity.schedule, &places.job));
+    let backup_name = dump.backup_name.clone().unwrap_or_else(|| backup_name(&identity.schedule, &places.job));
     let identity = BackupIdentity {
         cluster_id: identity.cluster_id.clone(),
         namespace: identity.namespace.clone(),

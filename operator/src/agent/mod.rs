@@ -23,7 +23,9 @@ use outcome::finish;
 ///
 /// Configured by the operator through PGRAIL_AGENT_CONFIG and mounted Secrets; `pgrail dump` does the same by hand.
 #[derive(Args, Debug)]
-#[command(after_help = "Example, as the operator sets it up:\n  PGRAIL_AGENT_CONFIG='{\"identity\":…}' pgrail agent dump")]
+#[command(
+    after_help = "Example, as the operator sets it up:\n  PGRAIL_AGENT_CONFIG='{\"identity\":…}' pgrail agent dump"
+)]
 pub(crate) struct AgentArgs {
     #[command(subcommand)]
     step: Step,

@@ -18,13 +18,19 @@ pub(super) fn unfit(phase: Phase, reason: Reason, error: &(dyn std::error::Error
             message = format!("{message}: {cause}");
         }
     }
-    Message::Failed(Failure { phase, reason, message: message.chars().take(1500).collect(), retryable: reason.retryable() })
+    Message::Failed(Failure {
+        phase,
+        reason,
+        message: message.chars().take(1500).collect(),
+        retryable: reason.retryable(),
+    })
 }
 
 /// Ready when the pod is told to stop: what was begun is taken back within the grace period.
 pub(super) async fn told_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::warn!("signals cannot be received: the step ends only by itself");
         return std::future::pending().await;
     };

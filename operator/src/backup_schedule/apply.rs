@@ -119,7 +119,9 @@ async fn mark_recorded(context: &Context, schedule: &BackupSchedule, job: &str) 
 async fn say_why_kept(context: &Context, backup: &DatabaseBackup, reasons: &[String]) -> Result<(), kube::Error> {
     let said = |reasons: &[String]| json!({"keptBecause": reasons});
     let current = backup.status.as_ref().map(|status| said(&status.kept_because));
-    status::write::<DatabaseBackup, Value>(context, super::NAME, backup, current.as_ref(), &said(reasons)).await.map(|_| ())
+    status::write::<DatabaseBackup, Value>(context, super::NAME, backup, current.as_ref(), &said(reasons))
+        .await
+        .map(|_| ())
 }
 
 async fn delete_backup(context: &Context, schedule: &BackupSchedule, name: &str) -> Result<(), kube::Error> {

@@ -19,7 +19,9 @@ const FIRES: usize = 50;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ScheduleError {
     /// Not five fields.
-    #[error("{0:?} has {1} fields: write five (minute, hour, day of month, month, day of week), such as \"15 2 * * *\"")]
+    #[error(
+        "{0:?} has {1} fields: write five (minute, hour, day of month, month, day of week), such as \"15 2 * * *\""
+    )]
     Fields(String, usize),
     /// A field that Kubernetes' CronJobs do not understand.
     #[error("{field} {text:?} cannot be read: {problem}")]
@@ -74,7 +76,10 @@ impl Schedule {
             .sloppy_ranges(true)
             .build()
             .parse(&expression)
-            .map_err(|error| ScheduleError::Expression { expression: expression.clone(), problem: error.to_string() })?;
+            .map_err(|error| ScheduleError::Expression {
+                expression: expression.clone(),
+                problem: error.to_string(),
+            })?;
         let schedule = Self { expression, cron, time_zone: zone, time_zone_name };
         if schedule.next(now).is_none() {
             return Err(ScheduleError::Never(schedule.expression));
@@ -160,7 +165,8 @@ fn resolve(expression: &str, seed: &str) -> Result<String, ScheduleError> {
 
 fn field(position: usize, text: &str, seed: &str) -> Result<String, ScheduleError> {
     let name = FIELDS[position];
-    let refuse = |problem: &str| ScheduleError::Field { field: name, text: text.to_owned(), problem: problem.to_owned() };
+    let refuse =
+        |problem: &str| ScheduleError::Field { field: name, text: text.to_owned(), problem: problem.to_owned() };
     if let Some(step) = text.strip_prefix('H') {
         let highest = match position {
             0 => 59,
@@ -239,7 +245,10 @@ mod tests {
             ["2026-11-20T10:40:00Z", "2026-11-23T09:00:00Z", "2026-11-23T09:20:00Z"]
         );
         assert_eq!(fires("0 0 29 2 *", "UTC", "2026-01-01T00:00:00Z", 1), ["2028-02-29T00:00:00Z"]);
-        assert_eq!(fires("0/30 1 * * *", "UTC", "2026-01-01T00:00:00Z", 2), ["2026-01-01T01:00:00Z", "2026-01-01T01:30:00Z"]);
+        assert_eq!(
+            fires("0/30 1 * * *", "UTC", "2026-01-01T00:00:00Z", 2),
+            ["2026-01-01T01:00:00Z", "2026-01-01T01:30:00Z"]
+        );
     }
 
     #[test]
@@ -289,7 +298,8 @@ mod tests {
         let stepped = expression("H/15 2 * * *", "shop/shop");
         let offset: u64 = stepped.split('-').next().unwrap().parse().unwrap();
         assert!(offset < 15 && stepped.ends_with("-59/15 2 * * *"), "{stepped}");
-        let spread: std::collections::HashSet<_> = (0..100).map(|it| expression("H H * * *", &format!("shop/s{it}"))).collect();
+        let spread: std::collections::HashSet<_> =
+            (0..100).map(|it| expression("H H * * *", &format!("shop/s{it}"))).collect();
         assert!(spread.len() > 80, "{}", spread.len());
         let minutes: std::collections::HashSet<_> =
             (0..600).map(|it| expression("H 1 * * *", &format!("shop/s{it}"))).collect();
@@ -298,7 +308,8 @@ mod tests {
 
     #[test]
     fn what_a_cron_job_would_not_understand_is_refused() {
-        let refused = |text: &str| Schedule::parse(text, "UTC", "a/b", at("2026-01-01T00:00:00Z")).unwrap_err().to_string();
+        let refused =
+            |text: &str| Schedule::parse(text, "UTC", "a/b", at("2026-01-01T00:00:00Z")).unwrap_err().to_string();
         for (text, says) in [
             ("not a cron", "3 fields"),
             ("@daily", "1 fields"),

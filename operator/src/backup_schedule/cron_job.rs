@@ -69,7 +69,8 @@ fn has(current: &Value, desired: &Value) -> bool {
                 || current.get(field).map_or_else(|| is_empty(desired), |current| has(current, desired))
         }),
         (Value::Array(current), Value::Array(desired)) => {
-            current.len() == desired.len() && current.iter().zip(desired).all(|(current, desired)| has(current, desired))
+            current.len() == desired.len()
+                && current.iter().zip(desired).all(|(current, desired)| has(current, desired))
         }
         (current, desired) => current == desired,
     }
@@ -98,10 +99,14 @@ mod tests {
 
     #[test]
     fn a_cron_job_as_declared() {
-        let cron_job = serde_json::to_value(cron_job(json!({"timeZone": "europe/berlin", "schedule": "H 2 * * *"}))).unwrap();
+        let cron_job =
+            serde_json::to_value(cron_job(json!({"timeZone": "europe/berlin", "schedule": "H 2 * * *"}))).unwrap();
         assert_eq!(cron_job["metadata"]["name"], "nightly-dump");
         let owner = &cron_job["metadata"]["ownerReferences"][0];
-        assert_eq!((&owner["kind"], &owner["uid"], &owner["controller"]), (&json!("BackupSchedule"), &json!("schedule-uid"), &json!(true)));
+        assert_eq!(
+            (&owner["kind"], &owner["uid"], &owner["controller"]),
+            (&json!("BackupSchedule"), &json!("schedule-uid"), &json!(true))
+        );
         let spec = &cron_job["spec"];
         assert_eq!((&spec["timeZone"], &spec["concurrencyPolicy"]), (&json!("Europe/Berlin"), &json!("Forbid")));
         assert_eq!((&spec["startingDeadlineSeconds"], &spec["suspend"]), (&json!(3600), &json!(false)));

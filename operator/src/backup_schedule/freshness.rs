@@ -71,13 +71,19 @@ fn judge_age(facts: &Facts, newest: Timestamp, max_age: SignedDuration, now: Tim
 fn judge_first(facts: &Facts, now: Timestamp) -> Verdict {
     let verdict = |status, reason, message: String, turns| Verdict { status, reason, message, turns };
     if facts.failures > 0 {
-        return verdict(Status::False, reasons::FAILING, format!("there is no verified backup; {}", failing(facts)), None);
+        return verdict(
+            Status::False,
+            reasons::FAILING,
+            format!("there is no verified backup; {}", failing(facts)),
+            None,
+        );
     }
     if facts.suspended {
         let message = "there is no verified backup, and the schedule is suspended".to_owned();
         return verdict(Status::False, reasons::NEVER_RAN, message, None);
     }
-    let patience = if facts.running { facts.first_grace.max(facts.max_age.unwrap_or_default()) } else { facts.first_grace };
+    let patience =
+        if facts.running { facts.first_grace.max(facts.max_age.unwrap_or_default()) } else { facts.first_grace };
     let until = facts.first_due.checked_add(patience).unwrap_or(Timestamp::MAX);
     if now <= until {
         let message = if facts.running { "the first backup is under way" } else { "the first backup is due" };
@@ -134,23 +140,58 @@ mod tests {
         for (facts, now, expected, turns) in [
             (facts(), "2026-11-20T12:59:00Z", "Unknown FirstRunPending", Some("2026-11-20T13:00:00Z")),
             (facts(), "2026-11-20T13:00:01Z", "False NeverRan", None),
-            (Facts { running: true, ..facts() }, "2026-11-20T14:00:00Z", "Unknown FirstRunPending", Some("2026-11-22T12:00:00Z")),
+            (
+                Facts { running: true, ..facts() },
+                "2026-11-20T14:00:00Z",
+                "Unknown FirstRunPending",
+                Some("2026-11-22T12:00:00Z"),
+            ),
             (Facts { running: true, ..facts() }, "2026-11-22T12:00:01Z", "False NeverRan", None),
             (Facts { suspended: true, ..facts() }, "2026-11-20T12:01:00Z", "False NeverRan", None),
             (failing(2), "2026-11-20T12:10:00Z", "False Failing", None),
             (verified("2026-11-21T02:15:00Z"), "2026-11-23T02:15:00Z", "True Fresh", Some("2026-11-23T02:15:00Z")),
             (verified("2026-11-21T02:15:00Z"), "2026-11-23T02:15:01Z", "False Late", None),
             // Failures do not make a young backup old.
-            (Facts { newest_verified: Some(at("2026-11-21T02:15:00Z")), ..failing(1) }, "2026-11-22T00:00:00Z", "True Fresh", Some("2026-11-23T02:15:00Z")),
-            (Facts { newest_verified: Some(at("2026-11-21T02:15:00Z")), ..failing(1) }, "2026-11-24T00:00:00Z", "False Failing", None),
-            (Facts { suspended: true, ..verified("2026-11-21T02:15:00Z") }, "2026-11-22T00:00:00Z", "True Fresh", Some("2026-11-23T02:15:00Z")),
-            (Facts { suspended: true, ..verified("2026-11-21T02:15:00Z") }, "2026-11-24T00:00:00Z", "False Suspended", None),
-            (Facts { max_age: None, ..verified("2026-11-21T02:15:00Z") }, "2026-11-21T03:00:00Z", "Unknown InvalidSchedule", None),
+            (
+                Facts { newest_verified: Some(at("2026-11-21T02:15:00Z")), ..failing(1) },
+                "2026-11-22T00:00:00Z",
+                "True Fresh",
+                Some("2026-11-23T02:15:00Z"),
+            ),
+            (
+                Facts { newest_verified: Some(at("2026-11-21T02:15:00Z")), ..failing(1) },
+                "2026-11-24T00:00:00Z",
+                "False Failing",
+                None,
+            ),
+            (
+                Facts { suspended: true, ..verified("2026-11-21T02:15:00Z") },
+                "2026-11-22T00:00:00Z",
+                "True Fresh",
+                Some("2026-11-23T02:15:00Z"),
+            ),
+            (
+                Facts { suspended: true, ..verified("2026-11-21T02:15:00Z") },
+                "2026-11-24T00:00:00Z",
+                "False Suspended",
+                None,
+            ),
+            (
+                Facts { max_age: None, ..verified("2026-11-21T02:15:00Z") },
+                "2026-11-21T03:00:00Z",
+                "Unknown InvalidSchedule",
+                None,
+            ),
             // A backup that is never over is late, not fresh.
             (Facts { running: true, ..verified("2026-11-21T02:15:00Z") }, "2026-11-24T00:00:00Z", "False Late", None),
         ] {
             let verdict = judge(&facts, at(now));
-            assert_eq!(format!("{:?} {}", verdict.status, verdict.reason), expected, "{facts:?} {now}: {}", verdict.message);
+            assert_eq!(
+                format!("{:?} {}", verdict.status, verdict.reason),
+                expected,
+                "{facts:?} {now}: {}",
+                verdict.message
+            );
             assert_eq!(verdict.turns, turns.map(at), "{facts:?} {now}");
         }
     }

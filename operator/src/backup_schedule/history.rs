@@ -64,10 +64,8 @@ pub(super) fn read(backups: &[DatabaseBackup]) -> History {
     let mut newest_first: Vec<_> = backups.iter().filter(|it| it.metadata.deletion_timestamp.is_none()).collect();
     newest_first.sort_by_key(|backup| Reverse((created(*backup), backup.name_any())));
     let with = |wanted: BackupPhase| newest_first.iter().filter(move |it| phase(it) == wanted);
-    let over: Vec<_> = newest_first
-        .iter()
-        .filter(|it| matches!(phase(it), BackupPhase::Succeeded | BackupPhase::Failed))
-        .collect();
+    let over: Vec<_> =
+        newest_first.iter().filter(|it| matches!(phase(it), BackupPhase::Succeeded | BackupPhase::Failed)).collect();
     let failures = over.iter().take_while(|it| phase(it) == BackupPhase::Failed).count();
     let completed = |it: &DatabaseBackup| it.status.as_ref()?.completion_time.as_ref().map(|time| time.0);
     let newest = with(BackupPhase::Succeeded).max_by_key(|it| snapshot_time(it));

@@ -156,8 +156,14 @@ impl Reconciler for BackupSchedules {
             history = history::read(&observed.backups);
         }
         let validated = validated.as_ref();
-        let report::Report { status: next, fresh, turns } =
-            report::report(&report::Basis { schedule: &schedule, validated, observed: &observed, history: &history, applied: &applied, now });
+        let report::Report { status: next, fresh, turns } = report::report(&report::Basis {
+            schedule: &schedule,
+            validated,
+            observed: &observed,
+            history: &history,
+            applied: &applied,
+            now,
+        });
         status::write(&context, NAME, &schedule, schedule.status.as_ref(), &next).await?;
         let newest = history.newest_verified.map(Timestamp::as_second);
         context.metrics.backup_freshness(&seen.namespace().unwrap_or_default(), &seen.name_any(), fresh, newest);

@@ -71,12 +71,7 @@ pub(super) async fn observe(context: &Context, schedule: &BackupSchedule) -> Res
         None => None,
         Some(job) => Some(Prune { state: state_of(context, &namespace, &job).await?, job }),
     };
-    Ok(Observed {
-        cron_job,
-        jobs: dumps.items,
-        backups: backups.items.into_iter().filter(refers).collect(),
-        prune,
-    })
+    Ok(Observed { cron_job, jobs: dumps.items, backups: backups.items.into_iter().filter(refers).collect(), prune })
 }
 
 async fn state_of(context: &Context, namespace: &str, job: &Job) -> Result<PruneState, kube::Error> {

@@ -7,10 +7,10 @@ use super::retention::{self, Rules};
 use super::validate::Validated;
 use crate::agent::config::{backup_name, run_name, scheduled_time};
 use crate::database_backup::jobs::config_of;
+use crate::database_backup::location_in;
 use crate::database_backup::names::bounded;
 use crate::database_backup::order::{Site, created};
 use crate::database_backup::pod::Image;
-use crate::database_backup::location_in;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::ResourceExt;
@@ -115,7 +115,8 @@ fn records(basis: &Basis<'_>) -> Vec<Step> {
     let Some(cron_job) = basis.observed.cron_job.as_ref().filter(|it| cron_job::is_ours(it, basis.schedule)) else {
         return Vec::new();
     };
-    let of_cron_job = |job: &&Job| job.owner_references().iter().any(|owner| Some(&owner.uid) == cron_job.metadata.uid.as_ref());
+    let of_cron_job =
+        |job: &&Job| job.owner_references().iter().any(|owner| Some(&owner.uid) == cron_job.metadata.uid.as_ref());
     let unrecorded = |job: &&Job| !job.annotations().contains_key(RECORDED);
     basis
         .observed
@@ -137,7 +138,11 @@ fn first_run(basis: &Basis<'_>, validated: &Validated) -> Option<Step> {
     let uid = schedule.metadata.uid.as_ref()?;
     let started = schedule.status.as_ref().is_some_and(|status| status.last_schedule_time.is_some());
     let known = basis.observed.backups.iter().any(|it| it.annotations().get(SCHEDULE_UID) == Some(uid));
-    let due = schedule.spec.run_on_create && validated.suspended.is_none() && !started && !known && basis.observed.jobs.is_empty();
+    let due = schedule.spec.run_on_create
+        && validated.suspended.is_none()
+        && !started
+        && !known
+        && basis.observed.jobs.is_empty();
     let name = run_name(&schedule.name_any(), created(schedule));
     due.then(|| Step::FirstRun(Box::new(backup(schedule, &name, None))))
 }
@@ -378,7 +383,8 @@ mod tests {
                 .filter(|it| it.contains("prune"))
                 .collect::<Vec<_>>()
         };
-        let (first, second) = ("cluster/shop/nightly/2026-11-20T02:15:00Z", "cluster/shop/nightly/2026-11-21T02:15:00Z");
+        let (first, second) =
+            ("cluster/shop/nightly/2026-11-20T02:15:00Z", "cluster/shop/nightly/2026-11-21T02:15:00Z");
         assert_eq!(with(None, None), [format!("prune {first},{second}")]);
         assert!(with(Some(made("f", "2026-11-23T02:15:00Z", failed("x"))), None).is_empty());
         assert!(with(Some(made("r", "2026-11-23T02:15:00Z", json!({"phase": "Running"}))), None).is_empty());
@@ -404,7 +410,8 @@ mod tests {
         let history = history::read(&observed.backups);
         let image = Image::for_tests();
         let now = "2026-11-23T12:00:00Z".parse().unwrap();
-        let basis = Basis { schedule: &schedule, validated: None, observed: &observed, history: &history, image: &image, now };
+        let basis =
+            Basis { schedule: &schedule, validated: None, observed: &observed, history: &history, image: &image, now };
         let step = removal(&basis, &validated.order.site).unwrap();
         assert_eq!(named(&[step]), ["prune cluster/shop/nightly/2026-11-22T02:15:00Z"]);
     }

@@ -10,9 +10,7 @@ use crate::database_backup::order::created;
 use crate::kubernetes::conditions::{Conditions, Status, whole_seconds};
 use jiff::{SignedDuration, Timestamp};
 use pgrail_crds::conditions::reasons::{self, backup as backup_reasons};
-use pgrail_crds::conditions::{
-    BACKUP_FRESH, DRILLED, LAST_BACKUP_SUCCEEDED, READY, RETENTION_HEALTHY, VERIFIED,
-};
+use pgrail_crds::conditions::{BACKUP_FRESH, DRILLED, LAST_BACKUP_SUCCEEDED, READY, RETENTION_HEALTHY, VERIFIED};
 use pgrail_crds::{BackupSchedule, BackupScheduleStatus, Time, VerificationLevel};
 
 /// What a report is made from.
@@ -131,10 +129,15 @@ fn facts(basis: &Basis<'_>, previous: &BackupScheduleStatus) -> Facts {
 
 fn report_last(history: &History, conditions: &mut Conditions) {
     match &history.last {
-        None if history.running => {
-            conditions.set(LAST_BACKUP_SUCCEEDED, Status::Unknown, backup_reasons::RUNNING, "the first run is under way")
+        None if history.running => conditions.set(
+            LAST_BACKUP_SUCCEEDED,
+            Status::Unknown,
+            backup_reasons::RUNNING,
+            "the first run is under way",
+        ),
+        None => {
+            conditions.set(LAST_BACKUP_SUCCEEDED, Status::Unknown, backup_reasons::NEVER_RAN, "no run has ended yet")
         }
-        None => conditions.set(LAST_BACKUP_SUCCEEDED, Status::Unknown, backup_reasons::NEVER_RAN, "no run has ended yet"),
         Some(last) => match &last.failure {
             None => conditions.set(LAST_BACKUP_SUCCEEDED, Status::True, backup_reasons::SUCCEEDED, &last.name),
             Some(why) => {
@@ -153,7 +156,9 @@ fn report_verified(history: &History, conditions: &mut Conditions) {
         Some(VerificationLevel::Checksum) => {
             (Status::True, backup_reasons::CHECKSUM, "the store's checksums of the newest backup were compared")
         }
-        Some(VerificationLevel::None) => (Status::False, backup_reasons::UNVERIFIED, "the newest backup was not verified"),
+        Some(VerificationLevel::None) => {
+            (Status::False, backup_reasons::UNVERIFIED, "the newest backup was not verified")
+        }
         None if history.last.is_some() => (Status::False, backup_reasons::UNVERIFIED, "there is no backup"),
         None => (Status::Unknown, backup_reasons::NEVER_RAN, "no run has ended yet"),
     };
@@ -191,8 +196,11 @@ fn report_retention(basis: &Basis<'_>, conditions: &mut Conditions) {
         }
         _ => {
             let failed = basis.history.last.as_ref().is_some_and(|last| last.failure.is_some());
-            let message =
-                if failed { "nothing is removed until a run succeeds again" } else { "every backup that is to stay says why" };
+            let message = if failed {
+                "nothing is removed until a run succeeds again"
+            } else {
+                "every backup that is to stay says why"
+            };
             conditions.set(RETENTION_HEALTHY, Status::True, backup_reasons::RETAINED, message);
         }
     }
@@ -212,7 +220,14 @@ mod tests {
         let observed = Observed { backups, ..Observed::default() };
         let history = history::read(&observed.backups);
         let now = now.parse().unwrap();
-        report(&Basis { schedule: &schedule, validated: Ok(&validated), observed: &observed, history: &history, applied, now })
+        report(&Basis {
+            schedule: &schedule,
+            validated: Ok(&validated),
+            observed: &observed,
+            history: &history,
+            applied,
+            now,
+        })
     }
 
     fn says(report: &Report) -> Vec<String> {
@@ -221,18 +236,28 @@ mod tests {
 
     #[test]
     fn a_schedule_that_does_well() {
-        let backups = vec![backup("nightly-20261122-021500", "2026-11-22T02:15:00Z", succeeded("2026-11-22T02:15:01Z"))];
+        let backups =
+            vec![backup("nightly-20261122-021500", "2026-11-22T02:15:00Z", succeeded("2026-11-22T02:15:01Z"))];
         let report = reported(json!({}), backups, "2026-11-22T12:00:00Z", &Applied::default());
         assert_eq!(
             says(&report),
-            ["Ready=True Scheduled", "BackupFresh=True Fresh", "LastBackupSucceeded=True Succeeded", "Verified=True ReadBack",
-             "Drilled=Unknown NotDeclared", "RetentionHealthy=True Retained"]
+            [
+                "Ready=True Scheduled",
+                "BackupFresh=True Fresh",
+                "LastBackupSucceeded=True Succeeded",
+                "Verified=True ReadBack",
+                "Drilled=Unknown NotDeclared",
+                "RetentionHealthy=True Retained"
+            ]
         );
         let status = &report.status;
         assert!(report.fresh);
         assert_eq!(status.next_schedule_time.as_ref().unwrap().0.to_string(), "2026-11-23T02:15:00Z");
         assert_eq!(status.last_verified_time.as_ref().unwrap().0.to_string(), "2026-11-22T02:15:01Z");
-        assert_eq!((status.expected_interval_seconds, status.backups, status.verified_backups), (Some(86400), Some(1), Some(1)));
+        assert_eq!(
+            (status.expected_interval_seconds, status.backups, status.verified_backups),
+            (Some(86400), Some(1), Some(1))
+        );
         // The next fire comes before the backup is too old.
         assert_eq!(report.turns.unwrap().to_string(), "2026-11-23T02:15:00Z");
     }
@@ -254,7 +279,8 @@ mod tests {
 
     #[test]
     fn failures_are_told_with_the_tools_words() {
-        let backups = vec![backup("b", "2026-11-23T02:15:00Z", failed("pg_dump: error: permission denied for table users"))];
+        let backups =
+            vec![backup("b", "2026-11-23T02:15:00Z", failed("pg_dump: error: permission denied for table users"))];
         let report = reported(json!({}), backups, "2026-11-23T12:00:00Z", &Applied::default());
         let last = report.status.conditions.iter().find(|it| it.type_ == LAST_BACKUP_SUCCEEDED).unwrap();
         assert_eq!(last.message, "b: pg_dump: error: permission denied for table users");
@@ -298,7 +324,10 @@ mod tests {
             now: "2026-11-23T12:00:00Z".parse().unwrap(),
         });
         let says = says(&report);
-        assert_eq!(says[..3], ["Ready=False InvalidSchedule", "Stalled=True InvalidSchedule", "BackupFresh=False Late"]);
+        assert_eq!(
+            says[..3],
+            ["Ready=False InvalidSchedule", "Stalled=True InvalidSchedule", "BackupFresh=False Late"]
+        );
         assert_eq!(report.status.expected_interval_seconds, Some(86400));
     }
 }

@@ -53,7 +53,9 @@ pub(super) fn judge(backups: &[DatabaseBackup], rules: &Rules<'_>) -> Verdict {
         let is_ours = backup.annotations().get(SCHEDULE_UID).is_some_and(|uid| uid == rules.schedule_uid);
         match phase(backup) {
             BackupPhase::Succeeded if !is_ours => keep(&mut verdict, backup, EARLIER_SCHEDULE),
-            BackupPhase::Succeeded if location_in(rules.store, backup).is_none() => keep(&mut verdict, backup, OTHER_STORE),
+            BackupPhase::Succeeded if location_in(rules.store, backup).is_none() => {
+                keep(&mut verdict, backup, OTHER_STORE)
+            }
             BackupPhase::Succeeded => records.push(record(backup)),
             BackupPhase::Failed => failures.push(backup),
             _ => {}
@@ -144,7 +146,8 @@ mod tests {
     #[test]
     fn the_last_good_backup_stays_whatever_is_declared_and_however_often_runs_fail() {
         let mut backups = vec![good(1)];
-        backups.extend((2..20).map(|day| backup(&format!("f{day}"), &format!("2026-11-{day:02}T02:15:00Z"), failed("x"))));
+        backups
+            .extend((2..20).map(|day| backup(&format!("f{day}"), &format!("2026-11-{day:02}T02:15:00Z"), failed("x"))));
         let nothing = json!({"minKeep": 1, "keepLast": 0, "keepDaily": 0, "keepWeekly": 0, "keepMonthly": 0});
         let verdict = judged(&backups, nothing);
         assert!(verdict.removed.is_empty());

@@ -14,7 +14,9 @@ use std::process::ExitCode;
 
 /// Options of `pgrail blast-radius`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  pgrail blast-radius public.users -o dot --database-url \"$URL\" | dot -Tsvg > users.svg")]
+#[command(
+    after_help = "Example:\n  pgrail blast-radius public.users -o dot --database-url \"$URL\" | dot -Tsvg > users.svg"
+)]
 pub(super) struct BlastRadiusArgs {
     /// Tables, schema.table or table; none: every table that others hang on
     tables: Vec<String>,
@@ -87,7 +89,9 @@ fn choose<'a>(all: &'a [BlastRadius], wanted: &[String]) -> Result<Vec<&'a Blast
         return Ok(all.iter().filter(|it| it.cascade_tables > 0).collect());
     }
     let named = |name: &String| {
-        let mut matches = all.iter().filter(|it| it.table == *name || it.table.split_once('.').is_some_and(|(_, table)| table == name));
+        let mut matches = all
+            .iter()
+            .filter(|it| it.table == *name || it.table.split_once('.').is_some_and(|(_, table)| table == name));
         match (matches.next(), matches.next()) {
             (Some(one), None) => Ok(one),
             (Some(one), Some(other)) => Err(CommandError::Refused(format!(
@@ -153,9 +157,11 @@ fn edges(rows: &[Row]) -> BTreeSet<(&str, &str, &'static str)> {
 
 fn dot(rows: &[Row]) -> String {
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-    let mut text = String::from("digraph blast_radius {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n");
+    let mut text =
+        String::from("digraph blast_radius {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n");
     for it in rows {
-        let style = if it.guarded { ", style=filled, fillcolor=\"#d6f5d6\"" } else { ", style=filled, fillcolor=\"#f9d6d5\"" };
+        let style =
+            if it.guarded { ", style=filled, fillcolor=\"#d6f5d6\"" } else { ", style=filled, fillcolor=\"#f9d6d5\"" };
         let label = format!("{}\\n{} rows, {} at risk", it.table, number(it.rows), number(it.rows_at_risk));
         let _ = writeln!(text, "  {} [label=\"{}\"{style}];", quoted(&it.table), label.replace('"', "\\\""));
     }

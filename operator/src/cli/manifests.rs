@@ -57,7 +57,9 @@ fn guard(path: &Path, document: Value) -> Result<TableGuard, ManifestError> {
     let read: Result<TableGuard, _> = serde_ignored::deserialize(document, |field| unknown.push(field.to_string()));
     let refused = |field: String, message: String| ManifestError::Field { place: place.clone(), field, message };
     let mut guard = read.map_err(|error| refused("cannot be read:".to_owned(), error.to_string()))?;
-    if let Some(field) = unknown.into_iter().find(|field| !field.starts_with("metadata.") && !field.starts_with("status")) {
+    if let Some(field) =
+        unknown.into_iter().find(|field| !field.starts_with("metadata.") && !field.starts_with("status"))
+    {
         return Err(refused(field, "is not a field of a TableGuard".to_owned()));
     }
     if guard.metadata.name.is_none() {

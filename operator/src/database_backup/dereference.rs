@@ -23,7 +23,9 @@ pub(crate) enum DereferenceError {
     #[error(transparent)]
     Connection(ResolveError),
     /// The store's Secret does not exist.
-    #[error("there is no Secret {0:?} in this namespace, which spec.storage.secretRef names: create it, or correct the name")]
+    #[error(
+        "there is no Secret {0:?} in this namespace, which spec.storage.secretRef names: create it, or correct the name"
+    )]
     StoreSecretMissing(String),
     /// The store's Secret cannot be used.
     #[error("the Secret {name:?}, which spec.storage.secretRef names, cannot be used: {problem}")]

@@ -2,8 +2,8 @@
 //! removes it from the store before the object goes.
 
 use super::dereference::{DereferenceError, site_of_backup};
-use super::names::{Task, job_name};
 use super::jobs::{create, delete, job_of, prune_failure};
+use super::names::{Task, job_name};
 use super::observe::outcome;
 use super::order::Site;
 use super::pod::{self, Image};

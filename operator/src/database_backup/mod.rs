@@ -55,12 +55,14 @@ pub(crate) fn controller(context: &Context) -> (Controller<Watched<DatabaseBacku
 /// Runs the controller until `stop`. Changes of a backup's Job and of that Job's pods are changes of it too.
 pub(crate) async fn run(backups: Controller<Watched<DatabaseBackup>>, context: &Arc<Context>, stop: Stop) {
     let ours = || watcher::Config::default().labels(TASK_LABEL);
-    let backups = backups
-        .watches(all::<Job>(context), ours(), |job: Job| owner(&job, &job.name_any()))
-        .watches(all::<Pod>(context), ours(), |pod: Pod| {
+    let backups = backups.watches(all::<Job>(context), ours(), |job: Job| owner(&job, &job.name_any())).watches(
+        all::<Pod>(context),
+        ours(),
+        |pod: Pod| {
             let job = pod.labels().get(JOB_NAME_LABEL)?.clone();
             owner(&pod, &job)
-        });
+        },
+    );
     controller::run::<DatabaseBackups>(backups, Arc::clone(context), stop).await;
 }
 
@@ -84,8 +86,7 @@ impl Reconciler for DatabaseBackups {
     const NAME: &'static str = "databasebackup";
 
     async fn reconcile(seen: Arc<DatabaseBackup>, context: Arc<Context>) -> Result<Action, kube::Error> {
-        let api: Api<DatabaseBackup> =
-            Api::namespaced(context.client.clone(), &seen.namespace().unwrap_or_default());
+        let api: Api<DatabaseBackup> = Api::namespaced(context.client.clone(), &seen.namespace().unwrap_or_default());
         // Read anew: what the watch has seen may be older than what this controller wrote last, and a backup that is over
         // must stay over.
         let Some(backup) = api.get_opt(&seen.name_any()).await? else { return Ok(Action::await_change()) };

@@ -125,7 +125,10 @@ pub(crate) fn failure(name: &str, ended: &ContainerStateTerminated) -> Failed {
 
 fn progress_of_pod(pod: &Pod, before: Option<&Pod>) -> Progress {
     if let Some(failed) = failure_of_pod(pod) {
-        return Progress::Waiting(format!("this attempt failed, the next one follows: {}: {}", failed.reason, failed.message));
+        return Progress::Waiting(format!(
+            "this attempt failed, the next one follows: {}: {}",
+            failed.reason, failed.message
+        ));
     }
     let earlier = before.and_then(failure_of_pod).map_or_else(String::new, |failed| {
         format!(" (the attempt before failed: {}: {})", failed.reason, failed.message)
@@ -203,7 +206,8 @@ mod tests {
             .iter()
             .map(|(kind, reason)| json!({"type": kind, "status": "True", "reason": reason, "message": "said the Job"}))
             .collect();
-        serde_json::from_value(json!({"metadata": {"name": "nightly-dump-1"}, "status": {"conditions": conditions}})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "nightly-dump-1"}, "status": {"conditions": conditions}}))
+            .unwrap()
     }
 
     fn pod(created: &str, dump: Value, verify: Value) -> Pod {
@@ -267,16 +271,25 @@ mod tests {
         for (pods, expected) in [
             (vec![], "Pending: waiting for the pod of the Job"),
             (vec![pod(FIRST, initializing.clone(), initializing.clone())], "Pending: its pod starts"),
-            (vec![pod(FIRST, waiting("ImagePullBackOff"), initializing.clone())],
-             "Pending: dump cannot start: ImagePullBackOff: said the kubelet"),
+            (
+                vec![pod(FIRST, waiting("ImagePullBackOff"), initializing.clone())],
+                "Pending: dump cannot start: ImagePullBackOff: said the kubelet",
+            ),
             (vec![pod(FIRST, running(), initializing.clone())], "Running: the dump is being taken"),
             (vec![pod(FIRST, dumped.clone(), running())], "Verifying: 1300000"),
             (vec![pod(FIRST, dumped.clone(), initializing.clone())], "Verifying: 1300000"),
             (vec![pod(FIRST, dumped.clone(), ended(0, &verify_message()))], "Succeeded: 1300000"),
-            (vec![pod(FIRST, ended(1, &failed_message("LockTimeout")), initializing.clone())],
-             "Pending: this attempt failed, the next one follows: LockTimeout: pg_dump: error: lock"),
-            (vec![pod(FIRST, ended(1, &failed_message("LockTimeout")), initializing.clone()), pod(SECOND, running(), initializing.clone())],
-             "Running: the dump is being taken (the attempt before failed: LockTimeout: pg_dump: error: lock)"),
+            (
+                vec![pod(FIRST, ended(1, &failed_message("LockTimeout")), initializing.clone())],
+                "Pending: this attempt failed, the next one follows: LockTimeout: pg_dump: error: lock",
+            ),
+            (
+                vec![
+                    pod(FIRST, ended(1, &failed_message("LockTimeout")), initializing.clone()),
+                    pod(SECOND, running(), initializing.clone()),
+                ],
+                "Running: the dump is being taken (the attempt before failed: LockTimeout: pg_dump: error: lock)",
+            ),
         ] {
             assert_eq!(says(progress(&job(None), &pods)), expected);
         }
@@ -312,7 +325,10 @@ mod tests {
         ];
         assert_eq!(failed(&newest, "PodFailurePolicy"), ("StoreFull".into(), "pg_dump: error: lock".into()));
         let unreadable = [pod(FIRST, ended(0, &dump_message().to_string()), ended(101, "thread panicked"))];
-        assert_eq!(failed(&unreadable, "BackoffLimitExceeded"), ("Failed".into(), "verify ended with status 101: thread panicked".into()));
+        assert_eq!(
+            failed(&unreadable, "BackoffLimitExceeded"),
+            ("Failed".into(), "verify ended with status 101: thread panicked".into())
+        );
         let mut killed = ended(137, "");
         killed["terminated"]["reason"] = json!("OOMKilled");
         assert_eq!(failed(&[pod(FIRST, killed, initializing.clone())], "BackoffLimitExceeded").0, "OutOfMemory");

@@ -4,10 +4,12 @@ use crate::agent::config::{ConnectionConfig, DumpConfig, StoreConfig};
 use jiff::Timestamp;
 use pgrail_crds::conditions::reasons::{self, backup};
 use pgrail_crds::{
-    Connection, DatabaseBackup, Dump, PodTemplate, ProtectedDatabase, RequestedVerification, SecretKeyReference, Storage,
-    TlsMode,
+    BackupSchedule, BackupScheduleSpec, CompressionMethod as DeclaredMethod, RowCounts as DeclaredCounts,
 };
-use pgrail_crds::{BackupSchedule, BackupScheduleSpec, CompressionMethod as DeclaredMethod, RowCounts as DeclaredCounts};
+use pgrail_crds::{
+    Connection, DatabaseBackup, Dump, PodTemplate, ProtectedDatabase, RequestedVerification, SecretKeyReference,
+    Storage, TlsMode,
+};
 use pgrail_dump::{
     Compression, CompressionMethod, Filter, PatternError, RowCounts, ScheduleIdentity, Scheme, StoreUrl, StoreUrlError,
     VerificationLevel,
@@ -46,7 +48,9 @@ pub(crate) enum OrderError {
         remedy: &'static str,
     },
     /// The pods would run as root.
-    #[error("spec.podTemplate.securityContext: user and group 0 are root, which pods of pgrail never are: give another number, or none")]
+    #[error(
+        "spec.podTemplate.securityContext: user and group 0 are root, which pods of pgrail never are: give another number, or none"
+    )]
     Root,
     /// A value that the schema should have stopped.
     #[error("{field}: {problem}")]
@@ -211,12 +215,7 @@ pub(crate) fn identity(object: &impl kube::ResourceExt, cluster_id: &str) -> Sch
     }
 }
 
-fn order(
-    site: Site,
-    database: &ProtectedDatabase,
-    declared: &Connection,
-    dump: &Dump,
-) -> Result<Order, OrderError> {
+fn order(site: Site, database: &ProtectedDatabase, declared: &Connection, dump: &Dump) -> Result<Order, OrderError> {
     if dump.jobs > 1 {
         let remedy = "leave it at 1: the archive streams to the store without scratch space";
         return Err(OrderError::NotImplemented { field: "spec.dump.jobs greater than 1", remedy });
@@ -259,7 +258,8 @@ fn refuse_what_is_not_built(spec: &BackupScheduleSpec) -> Result<(), OrderError>
 
 fn connection(declared: &Connection) -> Result<OrderedConnection, OrderError> {
     let port = declared.port.map(u16::try_from).transpose();
-    let port = port.map_err(|_| OrderError::Field { field: "spec.connection.port", problem: "it is not 1 to 65535" })?;
+    let port =
+        port.map_err(|_| OrderError::Field { field: "spec.connection.port", problem: "it is not 1 to 65535" })?;
     Ok(OrderedConnection {
         secret: declared.secret_ref.name.clone(),
         authority: declared.tls.ca_secret_ref.clone(),
@@ -313,8 +313,7 @@ pub(crate) fn store(storage: &Storage) -> Result<OrderedStore, OrderError> {
         None => false,
     };
     let secret = storage.secret_ref.as_ref().map(|reference| reference.name.clone());
-    let config =
-        StoreConfig { url, endpoint: storage.endpoint.clone(), region: storage.region.clone(), allow_http };
+    let config = StoreConfig { url, endpoint: storage.endpoint.clone(), region: storage.region.clone(), allow_http };
     Ok(OrderedStore { config, secret, claim })
 }
 
@@ -338,7 +337,8 @@ fn plain_http_allowed(endpoint: &str) -> Result<bool, OrderError> {
     if inside && !host.is_empty() && host != "localhost" {
         return Ok(true);
     }
-    let problem = "plain http is for a Service of the cluster (name.namespace.svc): dumps would pass in clear; use https://";
+    let problem =
+        "plain http is for a Service of the cluster (name.namespace.svc): dumps would pass in clear; use https://";
     Err(OrderError::Endpoint { endpoint: endpoint.chars().take(100).collect(), problem })
 }
 
@@ -368,14 +368,20 @@ mod tests {
     fn a_schedule_becomes_an_order() {
         let order = of_schedule(&schedule(json!({})), &database(), "cluster").unwrap();
         assert_eq!(order.site.identity.folder().unwrap(), "cluster/shop/nightly");
-        assert_eq!((order.connection.secret.as_str(), order.site.store.secret.as_deref()), ("shop-pgrail", Some("backup-store")));
+        assert_eq!(
+            (order.connection.secret.as_str(), order.site.store.secret.as_deref()),
+            ("shop-pgrail", Some("backup-store"))
+        );
         assert_eq!(order.connection.overrides.host.as_deref(), Some("shop-rw"));
         assert_eq!(order.connection.overrides.tls.as_deref(), Some("prefer"));
         assert_eq!(order.compression, Compression { method: CompressionMethod::Zstd, level: Some(3) });
         assert_eq!(order.dump_config(None).database, "shop/shop");
         let own = json!({"connection": {"secretRef": {"name": "replica"}, "host": "shop-ro"}});
         let order = of_schedule(&schedule(own), &database(), "cluster").unwrap();
-        assert_eq!((order.connection.secret.as_str(), order.connection.overrides.host.as_deref()), ("replica", Some("shop-ro")));
+        assert_eq!(
+            (order.connection.secret.as_str(), order.connection.overrides.host.as_deref()),
+            ("replica", Some("shop-ro"))
+        );
     }
 
     #[test]
@@ -407,12 +413,27 @@ mod tests {
             assert_eq!(error.reason(), "InvalidStorage");
             assert!(error.to_string().contains(says), "{error}");
         }
-        for endpoint in ["http://s3.infra.svc:9000", "http://s3:9000", "http://10.96.0.7:9000", "http://[fd00::7]:9000"] {
+        for endpoint in ["http://s3.infra.svc:9000", "http://s3:9000", "http://10.96.0.7:9000", "http://[fd00::7]:9000"]
+        {
             let storage = json!({"url": "s3://backups/x", "endpoint": endpoint});
-            assert!(of_schedule(&schedule(json!({"storage": storage})), &database(), "c").unwrap().site.store.config.allow_http);
+            assert!(
+                of_schedule(&schedule(json!({"storage": storage})), &database(), "c")
+                    .unwrap()
+                    .site
+                    .store
+                    .config
+                    .allow_http
+            );
         }
         let storage = json!({"url": "s3://backups/x", "endpoint": "https://s3.example.com"});
-        assert!(!of_schedule(&schedule(json!({"storage": storage})), &database(), "c").unwrap().site.store.config.allow_http);
+        assert!(
+            !of_schedule(&schedule(json!({"storage": storage})), &database(), "c")
+                .unwrap()
+                .site
+                .store
+                .config
+                .allow_http
+        );
     }
 
     #[test]

@@ -6,8 +6,8 @@
 use super::names::{self, Task};
 use super::order::{Order, Site};
 use crate::agent::config::{
-    AUTHORITY_FILE, AUTHORITY_FOLDER, AgentConfig, CONFIG_VARIABLE, CONNECTION_FOLDER, EXIT_NOT_RETRYABLE, JOB_VARIABLE,
-    POD_UID_VARIABLE, PruneConfig, STORE_FOLDER, VOLUME_FOLDER, WORK_FOLDER,
+    AUTHORITY_FILE, AUTHORITY_FOLDER, AgentConfig, CONFIG_VARIABLE, CONNECTION_FOLDER, EXIT_NOT_RETRYABLE,
+    JOB_VARIABLE, POD_UID_VARIABLE, PruneConfig, STORE_FOLDER, VOLUME_FOLDER, WORK_FOLDER,
 };
 use crate::operator::Settings;
 use k8s_openapi::api::batch::v1::{
@@ -16,8 +16,8 @@ use k8s_openapi::api::batch::v1::{
 };
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, KeyToPath, ObjectFieldSelector,
-    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
-    SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements,
+    SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ObjectMeta;
@@ -64,7 +64,11 @@ impl Image {
 }
 
 /// The Job template of a dump. Without `backup`, the agent finds the backup's name from its Job's.
-pub(crate) fn dump_job(order: &Order, image: &Image, backup: Option<&str>) -> Result<JobTemplateSpec, serde_json::Error> {
+pub(crate) fn dump_job(
+    order: &Order,
+    image: &Image,
+    backup: Option<&str>,
+) -> Result<JobTemplateSpec, serde_json::Error> {
     let config = AgentConfig {
         identity: order.site.identity.clone(),
         store: order.site.store.config.clone(),
@@ -172,13 +176,7 @@ fn environment(config: &AgentConfig) -> Result<Vec<EnvVar>, serde_json::Error> {
     ])
 }
 
-fn container(
-    name: &str,
-    site: &Site,
-    image: &Image,
-    env: Vec<EnvVar>,
-    mounts: Vec<VolumeMount>,
-) -> Container {
+fn container(name: &str, site: &Site, image: &Image, env: Vec<EnvVar>, mounts: Vec<VolumeMount>) -> Container {
     let scratch = [mount("work", WORK_FOLDER, false), mount("tmp", "/tmp", false)];
     Container {
         name: name.to_owned(),
@@ -348,7 +346,10 @@ mod tests {
     }
 
     fn containers(pod: &Value) -> Vec<Value> {
-        ["initContainers", "containers"].iter().flat_map(|kind| pod[kind].as_array().cloned().unwrap_or_default()).collect()
+        ["initContainers", "containers"]
+            .iter()
+            .flat_map(|kind| pod[kind].as_array().cloned().unwrap_or_default())
+            .collect()
     }
 
     /// The Pod Security Standard `restricted`, as the standard lists it.
@@ -415,7 +416,12 @@ mod tests {
             }
         }
         let mounts = |container: &Value| -> Vec<String> {
-            container["volumeMounts"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+            container["volumeMounts"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|it| it["name"].as_str().unwrap().to_owned())
+                .collect()
         };
         assert_eq!(mounts(&pod["initContainers"][0]), ["connection", "authority", "store", "work", "tmp"]);
         assert_eq!(mounts(&pod["containers"][0]), ["store", "work", "tmp"]);

@@ -3,8 +3,8 @@
 use super::observe::{Failed, Progress};
 use crate::kubernetes::conditions::{Conditions, Status, whole_seconds};
 use jiff::Timestamp;
-use pgrail_crds::conditions::reasons::{self, backup as backup_reasons};
 use pgrail_crds::conditions::READY;
+use pgrail_crds::conditions::reasons::{self, backup as backup_reasons};
 use pgrail_crds::{BackupPhase, BackupVerification, DatabaseBackup, DatabaseBackupStatus, Time, VerificationLevel};
 use pgrail_dump::{DumpResult, StoreUrl, VerificationLevel as Verified};
 
@@ -87,8 +87,12 @@ fn report_progress(
             report_dump(&result.backup, store, status);
             status.completion_time = Some(Time(whole_seconds(result.backup.completion_time)));
             let (level, reason, words) = match result.level {
-                Verified::ReadBack => (VerificationLevel::ReadBack, backup_reasons::READ_BACK, "every byte was read from the store again"),
-                Verified::Checksum => (VerificationLevel::Checksum, backup_reasons::CHECKSUM, "the store's checksums were compared"),
+                Verified::ReadBack => {
+                    (VerificationLevel::ReadBack, backup_reasons::READ_BACK, "every byte was read from the store again")
+                }
+                Verified::Checksum => {
+                    (VerificationLevel::Checksum, backup_reasons::CHECKSUM, "the store's checksums were compared")
+                }
             };
             status.verification = Some(BackupVerification { level, time: Some(Time(whole_seconds(result.time))) });
             let message = format!("{} rows of {} tables: {words}", result.backup.rows, result.backup.tables);

@@ -38,7 +38,9 @@ pub(super) async fn look(
     let finding = match jobs.get_opt(&name).await? {
         Some(job) if followed.is_none() && !is_owned(&job, backup) => Finding::Refused {
             reason: reasons::NAME_TAKEN,
-            message: format!("a Job {name:?} that is not ours is in the way: delete it, or give the backup another name"),
+            message: format!(
+                "a Job {name:?} that is not ours is in the way: delete it, or give the backup another name"
+            ),
         },
         Some(job) => {
             let pods = pods_of(context, &namespace, &name).await?;

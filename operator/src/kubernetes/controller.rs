@@ -1,8 +1,8 @@
 //! One way to run a controller: a watch that survives objects it cannot read, bounded concurrency, and a metric per run.
 
+use crate::kubernetes::api::untyped;
 use crate::operator::Context;
 use futures::StreamExt;
-use crate::kubernetes::api::untyped;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config};
@@ -103,11 +103,8 @@ fn declared<K: Resource>(object: &K) -> Option<u64> {
 }
 
 /// Runs a controller until `stop`; reconciles under way are finished first.
-pub(crate) async fn run<R: Reconciler>(
-    controller: Controller<Watched<R::Kind>>,
-    context: Arc<Context>,
-    stop: Stop,
-) where
+pub(crate) async fn run<R: Reconciler>(controller: Controller<Watched<R::Kind>>, context: Arc<Context>, stop: Stop)
+where
     R::Kind: 'static,
 {
     controller

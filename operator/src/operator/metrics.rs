@@ -127,8 +127,7 @@ impl Metrics {
 
     /// So many more statements were stopped on a table.
     pub(crate) fn blocked(&self, namespace: &str, guard: &str, table: &str, more: u64) {
-        let labels =
-            TableLabels { namespace: namespace.to_owned(), guard: guard.to_owned(), table: table.to_owned() };
+        let labels = TableLabels { namespace: namespace.to_owned(), guard: guard.to_owned(), table: table.to_owned() };
         self.blocked_attempts.get_or_create(&labels).inc_by(more);
     }
 

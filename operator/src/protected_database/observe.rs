@@ -7,8 +7,8 @@ use crate::operator::Context;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use pgrail_crds::ProtectedDatabase;
-use pgrail_guard::{Capabilities, Fingerprint};
 use pgrail_guard::blast_radius::{self, BlastRadius};
+use pgrail_guard::{Capabilities, Fingerprint};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 

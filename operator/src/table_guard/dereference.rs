@@ -21,12 +21,13 @@ pub(super) async fn database(
     context: &Context,
 ) -> Result<Result<ProtectedDatabase, Absent>, kube::Error> {
     let name = &guard.spec.database_ref.name;
-    let api: Api<ProtectedDatabase> =
-        Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
+    let api: Api<ProtectedDatabase> = Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
     Ok(match api.get_opt(name).await? {
         None => Err(Absent {
             reason: guard_reasons::DATABASE_NOT_FOUND,
-            message: format!("spec.databaseRef names the ProtectedDatabase {name:?}, which does not exist in this namespace: create it"),
+            message: format!(
+                "spec.databaseRef names the ProtectedDatabase {name:?}, which does not exist in this namespace: create it"
+            ),
         }),
         Some(database) if database.spec.suspend => Err(Absent {
             reason: reasons::SUSPENDED,

@@ -63,8 +63,10 @@ pub(super) async fn finalize(guard: &TableGuard, context: &Context) -> Result<Ac
         Cleanup::Later(why) => {
             let mut next = guard.status.clone().unwrap_or_default();
             let mut conditions = Conditions::new(&next.conditions, guard.metadata.generation, context.now());
-            let message = format!("deleted, but its triggers could not be taken off yet: {why}. \
-                The annotation pgrail.dev/force-delete: \"true\" lets it go and leaves them");
+            let message = format!(
+                "deleted, but its triggers could not be taken off yet: {why}. \
+                The annotation pgrail.dev/force-delete: \"true\" lets it go and leaves them"
+            );
             conditions.stalled(guard_reasons::DATABASE_UNREACHABLE, message);
             next.conditions = conditions.finish();
             write(guard, &next, context).await?;
@@ -123,8 +125,7 @@ async fn clean_up(guard: &TableGuard, context: &Context) -> Result<Cleanup, kube
     if guard.annotations().get(FORCE_DELETE).is_some_and(|value| value == "true") {
         return Ok(Cleanup::LetGo(format!("it is annotated with {FORCE_DELETE}")));
     }
-    let api: Api<ProtectedDatabase> =
-        Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
+    let api: Api<ProtectedDatabase> = Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
     let Some(database) = api.get_opt(&guard.spec.database_ref.name).await? else {
         return Ok(Cleanup::LetGo(format!("the ProtectedDatabase {:?} is gone", guard.spec.database_ref.name)));
     };

@@ -13,11 +13,11 @@ use crate::kubernetes::api::watched;
 use crate::kubernetes::controller::{self, Reconciler, Stop, Store, Watched};
 use crate::kubernetes::{finalizer, status};
 use crate::operator::Context;
+pub(crate) use finalize::Deletions;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
-pub(crate) use finalize::Deletions;
 pub(crate) use observe::Known;
 use pgrail_crds::conditions::READY;
 use pgrail_crds::{DeletionPolicy, ProtectedDatabase, TableGuard};
@@ -49,8 +49,7 @@ pub(crate) async fn run(
     let guards = guards.watches_stream(changes, move |database: Watched<ProtectedDatabase>| {
         let (namespace, name) = (database.namespace(), database.name_any());
         let of_it = store.state().into_iter().filter(move |guard| {
-            guard.namespace() == namespace
-                && guard.0.as_ref().is_ok_and(|guard| guard.spec.database_ref.name == name)
+            guard.namespace() == namespace && guard.0.as_ref().is_ok_and(|guard| guard.spec.database_ref.name == name)
         });
         of_it.map(|guard| ObjectRef::from_obj(guard.as_ref())).collect::<Vec<_>>()
     });

@@ -41,7 +41,11 @@ fn drop_protected(tables: &[TableStatus]) -> (Status, &'static str, String) {
         return (Status::True, guard_reasons::PINNED, message);
     }
     if existing.iter().any(|table| table.drop_protection == DropProtection::EventTrigger) {
-        return (Status::True, guard_reasons::EVENT_TRIGGER, "an event trigger stops DROP TABLE, with CASCADE too".to_owned());
+        return (
+            Status::True,
+            guard_reasons::EVENT_TRIGGER,
+            "an event trigger stops DROP TABLE, with CASCADE too".to_owned(),
+        );
     }
     let message = "Drop is not in spec.protect, or mode Warn stops nothing, or there is no table yet";
     (Status::False, guard_reasons::NOT_REQUESTED, message.to_owned())
@@ -74,10 +78,7 @@ fn tamper_resistant(facts: &TamperFacts) -> (Status, &'static str, String) {
         return weak(guard_reasons::SCHEMA_OWNER_CAN_DROP, message);
     }
     if let Some((table, roles)) = who(|table| &table.can_replace_triggers) {
-        let message = format!(
-            "{roles} may replace triggers on {0}: REVOKE TRIGGER ON {0} FROM them",
-            table.table
-        );
+        let message = format!("{roles} may replace triggers on {0}: REVOKE TRIGGER ON {0} FROM them", table.table);
         return weak(guard_reasons::TRIGGER_PRIVILEGE, message);
     }
     if !facts.replica_role.is_empty() {
@@ -96,7 +97,8 @@ mod tests {
     use super::*;
 
     fn facts(change: impl FnOnce(&mut TableTamper)) -> TamperFacts {
-        let mut table = TableTamper { table: "public.users".to_owned(), owner: "app".to_owned(), ..TableTamper::default() };
+        let mut table =
+            TableTamper { table: "public.users".to_owned(), owner: "app".to_owned(), ..TableTamper::default() };
         change(&mut table);
         TamperFacts { tables: vec![table], ..TamperFacts::default() }
     }

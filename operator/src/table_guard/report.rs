@@ -94,7 +94,8 @@ impl Judgement {
                 pgrail_guard::Outcome::Pending { message } => (message.clone(), false),
                 pgrail_guard::Outcome::Failed { message, remedy } if remedy.is_empty() => (message.clone(), true),
                 pgrail_guard::Outcome::Failed { message, remedy } => {
-                    judgement.lacks_privilege |= message.contains("permission denied") || message.contains("must be owner");
+                    judgement.lacks_privilege |=
+                        message.contains("permission denied") || message.contains("must be owner");
                     (format!("{message}: {remedy}"), true)
                 }
                 pgrail_guard::Outcome::Skipped | pgrail_guard::Outcome::Done => continue,
@@ -226,7 +227,9 @@ fn unplannable(error: &PlanError) -> (&'static str, &'static str) {
             guard_reasons::OWNED_BY_OTHER,
             ": delete the guards there, or annotate this one with pgrail.dev/take-over: \"true\"",
         ),
-        PlanError::NewerSchema { .. } => (guard_reasons::DATABASE_NOT_READY, ": use that version of pgrail or a newer one"),
+        PlanError::NewerSchema { .. } => {
+            (guard_reasons::DATABASE_NOT_READY, ": use that version of pgrail or a newer one")
+        }
         PlanError::ReadOnlyServer => (reasons::database::READ_ONLY_SERVER, ": point the connection at the primary"),
         PlanError::UnsupportedVersion { .. } => (reasons::database::UNSUPPORTED_VERSION, ""),
         PlanError::SchemaOfOther { .. } => {
@@ -366,7 +369,8 @@ fn enforced(guard: &TableGuard, judgement: &Judgement) -> (Status, &'static str,
     use pgrail_guard::TableState::{Degraded, Drifted, Enforced, Failed, Missing, Pending};
     let no = Status::False;
     if !judgement.track_counts {
-        let message = "the server's setting track_counts is off, so that it counts no rows and nothing is stopped: set it to on";
+        let message =
+            "the server's setting track_counts is off, so that it counts no rows and nothing is stopped: set it to on";
         return (no, guard_reasons::TRACK_COUNTS_OFF, message.to_owned());
     }
     if guard.spec.mode == GuardMode::Warn {
@@ -388,7 +392,11 @@ fn enforced(guard: &TableGuard, judgement: &Judgement) -> (Status, &'static str,
             return (no, guard_reasons::TABLES_MISSING, "spec.tables matches no table".to_owned());
         }
         let count = judgement.tables.len();
-        return (Status::True, guard_reasons::VERIFIED, format!("DELETE and TRUNCATE are limited on {count} of {count} tables"));
+        return (
+            Status::True,
+            guard_reasons::VERIFIED,
+            format!("DELETE and TRUNCATE are limited on {count} of {count} tables"),
+        );
     };
     let reason = match worst.state {
         Failed if judgement.lacks_privilege => guard_reasons::NO_PRIVILEGE,

@@ -1,0 +1,200 @@
+//! The agent as a pod runs it: a process with mounted Secrets, a configuration in its environment, a termination message.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use pgrail_testing::{Database, programs, server};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// What a pod's containers see, in one folder.
+struct Pod {
+    folder: TempDir,
+    config: Value,
+}
+
+impl Pod {
+    /// With a volume as store.
+    fn new(database: &Database) -> Self {
+        let pod = Self {
+            folder: TempDir::new().unwrap(),
+            config: json!({
+                "identity": {"clusterId": "cluster-1", "namespace": "shop", "schedule": "nightly", "scheduleUid": "uid-1"},
+                "store": {"url": "file:///dumps"},
+                "dump": {
+                    "database": "shop/shop", "databaseUid": "uid-2",
+                    "compression": {"method": "zstd", "level": 3},
+                    "globals": true, "rowCounts": "Exact", "verification": "ReadBack",
+                },
+            }),
+        };
+        // As the kubelet mounts a Secret: files are links into a folder that is swapped as a whole.
+        let secret = pod.path("connection");
+        std::fs::create_dir_all(secret.join("..2026_11_23")).unwrap();
+        std::fs::write(secret.join("..2026_11_23/uri"), &database.uri).unwrap();
+        std::os::unix::fs::symlink("..2026_11_23", secret.join("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/uri", secret.join("uri")).unwrap();
+        for folder in ["store", "volume", "work"] {
+            std::fs::create_dir(pod.path(folder)).unwrap();
+        }
+        pod
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, step: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgrail"));
+        command
+            .args(["agent", step])
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("PGRAIL_AGENT_CONFIG", self.config.to_string())
+            .env("PGRAIL_JOB_NAME", "nightly-dump-29858535")
+            .env("PGRAIL_POD_UID", "0f3a1c2e-77aa-4b1c-8000-000000000000")
+            .env("PGRAIL_PG_BIN", programs(18));
+        for (option, name) in [
+            ("--connection-folder", "connection"),
+            ("--authority-folder", "authority"),
+            ("--store-folder", "store"),
+            ("--volume", "volume"),
+            ("--work", "work"),
+            ("--termination-log", "termination-log"),
+        ] {
+            command.arg(option).arg(self.path(name));
+        }
+        command
+    }
+
+    /// Runs a step; its exit status and the message that it left.
+    fn run(&self, step: &str) -> (i32, Value) {
+        let output = self.command(step).output().unwrap();
+        self.ended(&output)
+    }
+
+    fn ended(&self, output: &Output) -> (i32, Value) {
+        let log = String::from_utf8_lossy(&output.stderr);
+        let text =
+            std::fs::read_to_string(self.path("termination-log")).unwrap_or_else(|_| panic!("no message: {log}"));
+        assert!(text.len() <= 4096);
+        let password = password_in(&std::fs::read_to_string(self.path("connection/uri")).unwrap());
+        for said in [&text, &log.into_owned(), &String::from_utf8_lossy(&output.stdout).into_owned()] {
+            assert!(!said.contains(&password), "{said}");
+        }
+        (output.status.code().unwrap_or(-1), serde_json::from_str(&text).unwrap())
+    }
+
+    fn files(&self) -> Vec<String> {
+        fn walk(base: &Path, folder: &Path, found: &mut Vec<String>) {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    walk(base, &entry.path(), found);
+                } else {
+                    found.push(entry.path().strip_prefix(base).unwrap().display().to_string());
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(&self.path("volume/dumps"), &self.path("volume/dumps"), &mut found);
+        found.sort();
+        found
+    }
+}
+
+/// The password of a URI that a test server gave out.
+fn password_in(uri: &str) -> String {
+    uri.split_once("://").unwrap().1.split_once('@').unwrap().0.split_once(':').unwrap().1.to_owned()
+}
+
+async fn database() -> Database {
+    let database = server(18).database("agent").await;
+    database.connect().await.batch_execute("CREATE TABLE t AS SELECT generate_series(1, 100) AS n").await.unwrap();
+    database
+}
+
+#[tokio::test]
+async fn a_backup_from_dump_to_prune() {
+    let database = database().await;
+    let mut pod = Pod::new(&database);
+    let (status, message) = pod.run("dump");
+    assert_eq!((status, &message["kind"], &message["rows"]), (0, &json!("dump"), &json!(100)), "{message}");
+    assert_eq!(message["backupName"], "nightly-20261009-021500");
+    let location = message["location"].as_str().unwrap().to_owned();
+    assert!(location.starts_with("cluster-1/shop/nightly/20261009T021500Z-0f3a1c2e"), "{location}");
+    assert!(!pod.files().iter().any(|file| file.ends_with("manifest.json")));
+
+    // The other container has no login.
+    std::fs::rename(pod.path("connection"), pod.path("connection-away")).unwrap();
+    let output = pod.command("verify").output().unwrap();
+    std::fs::rename(pod.path("connection-away"), pod.path("connection")).unwrap();
+    let (status, message) = pod.ended(&output);
+    assert_eq!((status, &message["kind"], &message["level"]), (0, &json!("verify"), &json!("ReadBack")), "{message}");
+    assert_eq!(message["backup"]["location"], json!(location));
+    assert!(pod.files().contains(&format!("{location}/manifest.json")));
+
+    pod.config["prune"] = json!({"locations": [location]});
+    let (status, message) = pod.run("prune");
+    assert_eq!((status, &message["deleted"]), (0, &json!([location])), "{message}");
+    assert_eq!(pod.files(), [""; 0]);
+
+    // What is not this schedule's is refused, and trying again does not help.
+    pod.config["prune"] = json!({"locations": ["cluster-1/shop/other/20261009T021500Z-x"]});
+    let (status, message) = pod.run("prune");
+    assert_eq!((status, &message["refused"][0]["reason"]), (78, &json!("NotOurs")), "{message}");
+    database.finish().await;
+}
+
+#[tokio::test]
+async fn failures_say_whether_trying_again_can_help() {
+    let database = database().await;
+    let mut pod = Pod::new(&database);
+    let failure = |pod: &Pod, step: &str| {
+        let (status, message) = pod.run(step);
+        assert_eq!((&message["kind"], &message["phase"]), (&json!("failed"), &json!(step)), "{message}");
+        (status, message["reason"].as_str().unwrap().to_owned())
+    };
+    // Verify without a dump before it.
+    assert_eq!(failure(&pod, "verify"), (1, "Internal".to_owned()));
+    pod.config["dump"]["connection"] = json!({"port": 1});
+    assert_eq!(failure(&pod, "dump"), (1, "ConnectionFailed".to_owned()));
+    pod.config["dump"]["connection"] = json!({"database": "does_not_exist"});
+    assert_eq!(failure(&pod, "dump"), (78, "DatabaseMissing".to_owned()));
+    pod.config["dump"]["connection"] = json!({});
+    std::fs::remove_dir(pod.path("volume")).unwrap();
+    assert_eq!(failure(&pod, "dump"), (78, "BucketMissing".to_owned()));
+    pod.config = json!({"identity": 7});
+    assert_eq!(failure(&pod, "prune"), (78, "InvalidRequest".to_owned()));
+    database.finish().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_is_told_to_stop_leaves_nothing() {
+    let database = server(18).database("agent").await;
+    let client = database.connect().await;
+    client.batch_execute("CREATE TABLE t (id int)").await.unwrap();
+    // The dump waits for this lock for as long as the test wants.
+    client.batch_execute("BEGIN; LOCK TABLE t").await.unwrap();
+    let pod = Pod::new(&database);
+    let agent = pod.command("dump").stderr(Stdio::piped()).spawn().unwrap();
+    let watcher = database.connect().await;
+    loop {
+        let waiting: i64 = watcher
+            .query_one("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 't'::regclass", &[])
+            .await
+            .unwrap()
+            .get(0);
+        if waiting > 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let told = Command::new("kill").args(["-TERM", &agent.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    let (status, message) = pod.ended(&agent.wait_with_output().unwrap());
+    assert_eq!((status, &message["reason"]), (1, &json!("Interrupted")), "{message}");
+    assert_eq!(pod.files(), [""; 0]);
+    drop(client);
+    database.finish().await;
+}
