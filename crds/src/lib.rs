@@ -1,6 +1,9 @@
 //! The API of pgrail, group `pgrail.dev`: the types of every kind with their bounds, CEL rules and columns,
 //! and the constants of their conditions, reasons, annotations and labels. No client and no I/O.
 
+// kube's attributes repeat keys: printcolumn, validation, shortname.
+#![allow(clippy::duplicated_attributes)]
+
 pub mod annotations;
 mod backup_schedule;
 mod common;

@@ -39,14 +39,13 @@ where
         {
             return object;
         }
-        if started.elapsed() > BOUND {
-            panic!(
-                "gave up after {} s: {what}\n{}\nEvents: {:#?}",
-                BOUND.as_secs(),
-                namespace.describe::<K>(name).await,
-                namespace.events(name).await
-            );
-        }
+        assert!(
+            started.elapsed() <= BOUND,
+            "gave up after {} s: {what}\n{}\nEvents: {:#?}",
+            BOUND.as_secs(),
+            namespace.describe::<K>(name).await,
+            namespace.events(name).await
+        );
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

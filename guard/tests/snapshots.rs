@@ -1,5 +1,5 @@
 //! What a plan runs, as text: a change of it should be seen in review.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::format_collect)]
 mod common;
 
 use common::{FRIDAY, run, verify};

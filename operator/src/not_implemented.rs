@@ -18,7 +18,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-const RESYNC: Duration = Duration::from_secs(3600);
+const RESYNC: Duration = Duration::from_hours(1);
 
 /// Watches the kinds until `stop`.
 pub(crate) async fn run(context: &Arc<Context>, stop: Stop) {

@@ -84,7 +84,7 @@ impl Fixture {
 /// SQLSTATE of a statement that must fail.
 pub(crate) async fn refused(client: &Client, sql: &str) -> String {
     let error = client.batch_execute(sql).await.expect_err(sql);
-    error.code().map(|code| code.code().to_owned()).unwrap_or_else(|| error.to_string())
+    error.code().map_or_else(|| error.to_string(), |code| code.code().to_owned())
 }
 
 pub(crate) async fn count(client: &Client, table: &str) -> i64 {

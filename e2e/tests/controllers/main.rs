@@ -1,5 +1,5 @@
 //! The controllers on a real apiserver and real PostgreSQL servers. `make test-controllers` runs these.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
 mod bad_input;
 mod crds;

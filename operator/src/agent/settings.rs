@@ -82,7 +82,7 @@ pub(super) fn connection(config: &ConnectionConfig, places: &Places) -> Result<C
         tls,
     };
     let mut settings = from_secret(&secret(&places.connection_folder)?, &overrides)?.settings;
-    settings.application_name = "pgrail-dump".to_owned();
+    "pgrail-dump".clone_into(&mut settings.application_name);
     let authority = places.authority_folder.join(AUTHORITY_FILE);
     settings.ca_pem = match std::fs::read(&authority) {
         Ok(pem) => Some(pem),

@@ -188,7 +188,7 @@ fn field(position: usize, text: &str, seed: &str) -> Result<String, ScheduleErro
     if text.split(',').any(|item| item.is_empty() || item.starts_with(['/', '-']) || item.ends_with(['/', '-'])) {
         return Err(refuse("something is missing beside a comma, a slash or a dash"));
     }
-    let steps = |item: &str| item.split_once('/').map(|(range, _)| range.to_owned()).unwrap_or_else(|| item.to_owned());
+    let steps = |item: &str| item.split_once('/').map_or_else(|| item.to_owned(), |(range, _)| range.to_owned());
     if position == 4 && text.split(',').map(steps).any(|range| range.split('-').any(|bound| bound == "7")) {
         return Err(refuse("7 is not a day for Kubernetes: write 0 for Sunday"));
     }

@@ -20,7 +20,7 @@ use pgrail_crds::{BackupSchedule, DeletionPolicy};
 use std::time::Duration;
 
 /// How long to wait for the prune's Job without hearing of it.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// Carries the finalizer exactly while deleting the object must remove something.
 pub(super) async fn keep(context: &Context, schedule: &BackupSchedule) -> Result<(), kube::Error> {

@@ -38,7 +38,7 @@ const FIELD_MANAGER: &str = "pgrail-backupschedule";
 /// The longest that a schedule is not looked at, whatever it waits for.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(10);
 /// The longest that an object waits which only its user can mend.
-const STALLED_RETRY: Duration = Duration::from_secs(300);
+const STALLED_RETRY: Duration = Duration::from_mins(5);
 
 /// The watch of this kind.
 pub(crate) fn controller(context: &Context) -> (Controller<Watched<BackupSchedule>>, Store<BackupSchedule>) {
@@ -101,6 +101,7 @@ fn outcome(backup: &Watched<DatabaseBackup>) -> Option<u64> {
 }
 
 /// What of a database matters to its schedules.
+#[allow(clippy::unnecessary_wraps, reason = "the signature is kube's")]
 fn declared(database: &Watched<ProtectedDatabase>) -> Option<u64> {
     Some(hashed(&(&database.meta().uid, database.meta().generation)))
 }
@@ -134,7 +135,7 @@ impl Reconciler for BackupSchedules {
         // Read anew: its own status is what a schedule remembers by.
         let Some(schedule) = api.get_opt(&seen.name_any()).await? else { return Ok(Action::await_change()) };
         if schedule.metadata.deletion_timestamp.is_some() {
-            return Ok(finalize::finalize(&context, &schedule).await?);
+            return Ok(Box::pin(finalize::finalize(&context, &schedule)).await?);
         }
         finalize::keep(&context, &schedule).await?;
         let now = context.now();

@@ -54,7 +54,7 @@ pub(super) fn judge(backups: &[DatabaseBackup], rules: &Rules<'_>) -> Verdict {
         match phase(backup) {
             BackupPhase::Succeeded if !is_ours => keep(&mut verdict, backup, EARLIER_SCHEDULE),
             BackupPhase::Succeeded if location_in(rules.store, backup).is_none() => {
-                keep(&mut verdict, backup, OTHER_STORE)
+                keep(&mut verdict, backup, OTHER_STORE);
             }
             BackupPhase::Succeeded => records.push(record(backup)),
             BackupPhase::Failed => failures.push(backup),

@@ -52,10 +52,12 @@ impl DatabaseError {
     }
 }
 
-/// The connections of all databases.
+type SharedHandle = Arc<tokio::sync::Mutex<Handle>>;
+
+/// The connections of all databases, by namespace and name.
 #[derive(Default)]
 pub(crate) struct Databases {
-    handles: Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<Handle>>>>,
+    handles: Mutex<HashMap<(String, String), SharedHandle>>,
 }
 
 /// One database: its connection, or why there is none.

@@ -42,16 +42,13 @@ pub(crate) async fn prune_failure(context: &Context, namespace: &str, job: &Job)
 
 fn words(pod: &Pod) -> Option<String> {
     let ended = terminated(container(pod, PRUNE_CONTAINER)?)?;
-    match message(ended) {
-        Some(Message::Prune(PruneReport { refused, .. })) => {
-            let first = refused.first()?;
-            let more = if refused.len() > 1 { format!(" (and {} more)", refused.len() - 1) } else { String::new() };
-            Some(format!("{}: {}: {}{more}", first.location, first.reason, first.message))
-        }
-        _ => {
-            let failed = failure(PRUNE_CONTAINER, ended);
-            Some(format!("{}: {}", failed.reason, failed.message))
-        }
+    if let Some(Message::Prune(PruneReport { refused, .. })) = message(ended) {
+        let first = refused.first()?;
+        let more = if refused.len() > 1 { format!(" (and {} more)", refused.len() - 1) } else { String::new() };
+        Some(format!("{}: {}: {}{more}", first.location, first.reason, first.message))
+    } else {
+        let failed = failure(PRUNE_CONTAINER, ended);
+        Some(format!("{}: {}", failed.reason, failed.message))
     }
 }
 

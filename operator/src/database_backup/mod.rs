@@ -43,9 +43,9 @@ use std::time::Duration;
 /// Label of a pod with the name of its Job.
 const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 /// A backup under way is looked at again after so long, besides when its Job or pod changes.
-const LOOK_AGAIN: Duration = Duration::from_secs(120);
+const LOOK_AGAIN: Duration = Duration::from_mins(2);
 /// The longest that an object waits which only its user can mend.
-const STALLED_RETRY: Duration = Duration::from_secs(600);
+const STALLED_RETRY: Duration = Duration::from_mins(10);
 
 /// The watch of this kind.
 pub(crate) fn controller(context: &Context) -> (Controller<Watched<DatabaseBackup>>, Store<DatabaseBackup>) {

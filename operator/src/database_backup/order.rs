@@ -330,8 +330,9 @@ fn plain_http_allowed(endpoint: &str) -> Result<bool, OrderError> {
         Ok(IpAddr::V4(address)) => address.is_private(),
         Ok(IpAddr::V6(address)) => address.is_unique_local(),
         Err(_) => {
-            let name = host.trim_end_matches('.');
-            !name.contains('.') || name.ends_with(".svc") || name.ends_with(".svc.cluster.local")
+            let name = host.trim_end_matches('.').to_ascii_lowercase();
+            let name = name.strip_suffix(".cluster.local").unwrap_or(&name);
+            name.rsplit_once('.').is_none_or(|(_, last)| last == "svc")
         }
     };
     if inside && !host.is_empty() && host != "localhost" {

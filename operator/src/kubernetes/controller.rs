@@ -23,9 +23,9 @@ const CONCURRENCY: u16 = 16;
 /// Changes to one object within this time become one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// How long one reconcile may take before it is given up and tried again.
-const LONGEST_RECONCILE: Duration = Duration::from_secs(240);
+const LONGEST_RECONCILE: Duration = Duration::from_mins(4);
 /// When an object that cannot be read is looked at again.
-const UNPARSABLE_RETRY: Duration = Duration::from_secs(600);
+const UNPARSABLE_RETRY: Duration = Duration::from_mins(10);
 
 /// Brings objects of one kind to what they declare.
 pub(crate) trait Reconciler: Send + Sync + 'static {
@@ -91,6 +91,7 @@ where
 }
 
 /// What of an object a controller acts on: everything but its status.
+#[allow(clippy::unnecessary_wraps, reason = "the signature is kube's")]
 fn declared<K: Resource>(object: &K) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     predicates::generation(object).hash(&mut hasher);

@@ -24,11 +24,14 @@ pub(crate) enum Severity {
     Warning,
 }
 
+type Subject = (String, String, String);
+type Published = (String, i32, Timestamp);
+
 /// Writes Events. A failed write is logged: an Event never fails a reconcile.
 pub(crate) struct Events {
     client: Client,
     instance: String,
-    recent: Mutex<HashMap<(String, String, String), (String, i32, Timestamp)>>,
+    recent: Mutex<HashMap<Subject, Published>>,
 }
 
 impl Events {

@@ -26,7 +26,7 @@ const CATALOG_EVERY: SignedDuration = SignedDuration::from_hours(1);
 /// Estimates move at most that often, so that a busy database does not make a busy apiserver.
 const ESTIMATES_EVERY: SignedDuration = SignedDuration::from_mins(10);
 /// The longest that an object waits which only its user can mend.
-const STALLED_RETRY: Duration = Duration::from_secs(600);
+const STALLED_RETRY: Duration = Duration::from_mins(10);
 
 /// The watch of this kind.
 pub(crate) fn controller(context: &Context) -> (Controller<Watched<ProtectedDatabase>>, Store<ProtectedDatabase>) {

@@ -23,7 +23,7 @@ use std::time::Duration;
 const MASS: usize = 10;
 const MASS_WINDOW: SignedDuration = SignedDuration::from_secs(60);
 /// When a paused deletion is looked at again; an annotation is seen at once.
-const PAUSED: Duration = Duration::from_secs(600);
+const PAUSED: Duration = Duration::from_mins(10);
 
 /// Deletions that were seen, by UID: a flapping source of manifests must not strip a fleet.
 #[derive(Default)]

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest that an object waits which only its user can mend.
-const STALLED_RETRY: Duration = Duration::from_secs(600);
+const STALLED_RETRY: Duration = Duration::from_mins(10);
 
 /// The watch of this kind.
 pub(crate) fn controller(context: &Context) -> (Controller<Watched<TableGuard>>, Store<TableGuard>) {
@@ -57,6 +57,7 @@ pub(crate) async fn run(
 }
 
 /// What of a database matters to its guards.
+#[allow(clippy::unnecessary_wraps, reason = "the signature is kube's")]
 fn readiness(database: &Watched<ProtectedDatabase>) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     database.uid().hash(&mut hasher);

@@ -41,6 +41,7 @@ pub(crate) enum Outcome {
 }
 
 /// A guard as it was found after everything that could be done was done.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, each a part of the report")]
 pub(crate) struct Judgement {
     /// Its tables.
     pub(crate) tables: Vec<TableStatus>,
@@ -189,7 +190,7 @@ pub(crate) fn status(guard: &TableGuard, outcome: &Outcome, now: Timestamp) -> T
             unknown(&mut conditions, absent.reason, &absent.message);
         }
         Outcome::Refused(refused) => {
-            conditions.stalled(refused.reason(), format!("{}: {}", refused.field, refused.source));
+            conditions.stalled(reasons::INVALID_SPEC, format!("{}: {}", refused.field, refused.source));
             kept(&mut conditions);
         }
         Outcome::Unreachable(error) => {
@@ -413,7 +414,7 @@ fn enforced(guard: &TableGuard, judgement: &Judgement) -> (Status, &'static str,
 pub(super) fn named(tables: &[String]) -> String {
     let mut text = tables.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     if tables.len() > NAMED {
-        text.push_str(&format!(" and {} more", tables.len() - NAMED));
+        text = format!("{text} and {} more", tables.len() - NAMED);
     }
     text
 }

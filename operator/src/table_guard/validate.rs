@@ -2,7 +2,6 @@
 
 use kube::ResourceExt;
 use pgrail_crds::annotations::TAKE_OVER;
-use pgrail_crds::conditions::reasons;
 use pgrail_crds::{GuardMode, LimitOverrides, Operation, Protection, TableGuard};
 use pgrail_guard::{
     Allowance, ClusterId, GuardName, GuardSpec, Mode, PartialLimits, Protect, SpecError, TableLimits, TableSelector,
@@ -16,13 +15,6 @@ pub(crate) struct ValidateError {
     pub(crate) field: String,
     /// What is wrong with it.
     pub(crate) source: SpecError,
-}
-
-impl ValidateError {
-    /// The reason of `Ready=False`.
-    pub(crate) fn reason(&self) -> &'static str {
-        reasons::INVALID_SPEC
-    }
 }
 
 /// Makes the engine's specification of a guard. `cluster_id` is the owner that is stamped on what is installed.
