@@ -8,9 +8,11 @@
 mod cluster;
 mod manifests;
 mod operator;
+mod pods;
 mod wait;
 
 pub use cluster::{Cluster, TestNamespace};
 pub use manifests::{backup_schedule, connection_secret, protected_database, table_guard};
 pub use operator::{Operator, binary};
+pub use pods::{Node, ObjectStore, STORE_ENDPOINT};
 pub use wait::{condition, eventually, field, holds, wait_for};

@@ -1,6 +1,7 @@
 //! The controllers on a real apiserver and real PostgreSQL servers. `make test-controllers` runs these.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
+mod backups;
 mod bad_input;
 mod crds;
 mod databases;

@@ -132,12 +132,12 @@ fn number(rows: u64) -> String {
 }
 
 fn print_table(rows: &[Row]) -> std::io::Result<()> {
-    let header = ["TABLE", "ROWS", "CASCADES TO", "ROWS AT RISK", "PER ROW", "GUARDED"];
+    let header = ["TABLE", "ROWS", "TABLES BELOW", "ROWS AT RISK", "PER ROW", "GUARDED"];
     let lines = rows.iter().map(|it| {
         vec![
             it.table.clone(),
             number(it.rows),
-            format!("{} tables", it.cascade_tables),
+            it.cascade_tables.to_string(),
             number(it.rows_at_risk),
             number(it.per_row),
             if it.guarded { "yes" } else { "no" }.to_owned(),

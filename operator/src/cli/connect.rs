@@ -26,8 +26,8 @@ pub(super) enum ConnectionError {
     Url(#[from] UriError),
     #[error("the database URL lacks {}", .0.0)]
     Part(MissingPart),
-    #[error("cannot connect ({}): {}", .0.reason(), chain(.0))]
-    Connect(ConnectError),
+    #[error("cannot connect to {place} ({}): {}", .error.reason(), chain(.error))]
+    Connect { place: String, error: ConnectError },
 }
 
 impl DatabaseArgs {
@@ -46,6 +46,7 @@ impl DatabaseArgs {
         }
         let user = std::env::var("USER").ok();
         let settings = parsed.into_settings(user.as_deref()).map_err(ConnectionError::Part)?;
-        pgrail_postgres::connect(&settings).await.map_err(ConnectionError::Connect)
+        let place = format!("{}:{}/{}", settings.host, settings.port, settings.database);
+        pgrail_postgres::connect(&settings).await.map_err(|error| ConnectionError::Connect { place, error })
     }
 }

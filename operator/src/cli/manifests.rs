@@ -1,5 +1,6 @@
 //! Manifests from files and folders: guards are read strictly, other kinds are skipped and named.
 
+use kube::Resource;
 use pgrail_crds::TableGuard;
 use serde::Deserialize;
 use serde_json::Value;
@@ -50,12 +51,20 @@ pub(super) fn guards(args: &ManifestArgs) -> Result<Vec<TableGuard>, ManifestErr
 }
 
 /// One guard. A field that the kind does not have is refused: a limit with a typing error must not become a default.
-fn guard(path: &Path, document: Value) -> Result<TableGuard, ManifestError> {
+fn guard(path: &Path, mut document: Value) -> Result<TableGuard, ManifestError> {
     let name = document["metadata"]["name"].as_str().unwrap_or("without a name").to_owned();
     let place = format!("{}: TableGuard {name:?}", path.display());
+    let refused = |field: String, message: String| ManifestError::Field { place: place.clone(), field, message };
+    let version = TableGuard::api_version(&());
+    if document["apiVersion"].as_str() != Some(&version) {
+        return Err(refused("apiVersion".to_owned(), format!("must be {version}")));
+    }
+    // The type itself has no field for these two.
+    if let Some(fields) = document.as_object_mut() {
+        fields.retain(|field, _| !["apiVersion", "kind"].contains(&field.as_str()));
+    }
     let mut unknown = Vec::new();
     let read: Result<TableGuard, _> = serde_ignored::deserialize(document, |field| unknown.push(field.to_string()));
-    let refused = |field: String, message: String| ManifestError::Field { place: place.clone(), field, message };
     let mut guard = read.map_err(|error| refused("cannot be read:".to_owned(), error.to_string()))?;
     if let Some(field) =
         unknown.into_iter().find(|field| !field.starts_with("metadata.") && !field.starts_with("status"))
@@ -112,7 +121,10 @@ mod tests {
     use serde_json::json;
 
     fn read(spec: Value) -> Result<TableGuard, ManifestError> {
-        guard(Path::new("a.yaml"), json!({"kind": "TableGuard", "metadata": {"name": "core"}, "spec": spec}))
+        guard(
+            Path::new("a.yaml"),
+            json!({"apiVersion": "pgrail.dev/v1alpha1", "kind": "TableGuard", "metadata": {"name": "core"}, "spec": spec}),
+        )
     }
 
     #[test]

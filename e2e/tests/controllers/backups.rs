@@ -1,0 +1,363 @@
+//! Schedules and backups: from a manifest to a verified dump in a real store, and every way that this can fail.
+
+use crate::fixture::Fixture;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use kube::ResourceExt;
+use kube::api::{ListParams, Patch, PatchParams};
+use pgrail_crds::{BackupSchedule, DatabaseBackup};
+use pgrail_e2e::{Node, ObjectStore, STORE_ENDPOINT, condition, eventually, field, holds, wait_for};
+use pgrail_testing::{Server, programs};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A fixture whose namespace has a node, and the Secret `s3` of its store.
+struct Backups {
+    fixture: Fixture,
+    store: ObjectStore,
+    _node: Node,
+}
+
+impl Backups {
+    async fn new(server: &Server, name: &str) -> Self {
+        Self::with_store(server, name, ObjectStore::of_this_run()).await
+    }
+
+    async fn with_store(server: &Server, name: &str, store: ObjectStore) -> Self {
+        let fixture = Fixture::with_database(server, name).await;
+        fixture.namespace.secret("s3", &store.keys()).await;
+        let node = Node::start(&fixture.namespace, &store, programs(18));
+        Self { fixture, store, _node: node }
+    }
+
+    /// A schedule that makes its first backup at once.
+    fn schedule(&self, patch: &Value) -> Value {
+        let storage = json!({
+            "url": format!("s3://{}/{}", self.store.bucket, self.fixture.namespace.name),
+            "endpoint": STORE_ENDPOINT, "region": "us-east-1", "secretRef": {"name": "s3"},
+        });
+        let mut manifest = pgrail_e2e::backup_schedule(&storage);
+        manifest["spec"]["runOnCreate"] = true.into();
+        for (key, value) in patch.as_object().unwrap() {
+            manifest["spec"][key] = value.clone();
+        }
+        manifest
+    }
+
+    async fn apply(&self, patch: &Value) {
+        self.fixture.namespace.apply::<BackupSchedule>(&self.schedule(patch)).await;
+    }
+
+    async fn until(&self, kind: &str, status: &str, reason: &str) -> BackupSchedule {
+        let what = format!("nightly has {kind}={status}, reason {reason}");
+        wait_for(&self.fixture.namespace, "nightly", &what, |it: &BackupSchedule| holds(it, kind, status, reason)).await
+    }
+
+    /// The message of a condition.
+    async fn told(&self, kind: &str, status: &str, reason: &str) -> String {
+        condition(&self.until(kind, status, reason).await, kind).unwrap().2
+    }
+
+    /// A backup by hand, followed to its end.
+    async fn by_hand(&self, name: &str) -> DatabaseBackup {
+        let manifest = json!({"metadata": {"name": name}, "spec": {"scheduleRef": {"name": "nightly"}}});
+        self.fixture.namespace.apply::<DatabaseBackup>(&manifest).await;
+        self.ended(name).await
+    }
+
+    async fn ended(&self, name: &str) -> DatabaseBackup {
+        let over = |it: &DatabaseBackup| matches!(phase(it).as_str(), "Succeeded" | "Failed");
+        wait_for(&self.fixture.namespace, name, "the backup came to an end", over).await
+    }
+
+    async fn list(&self) -> Vec<DatabaseBackup> {
+        self.fixture.namespace.api().list(&ListParams::default()).await.unwrap().items
+    }
+
+    async fn finish(self) {
+        self.fixture.finish().await;
+    }
+}
+
+fn phase(backup: &DatabaseBackup) -> String {
+    field(backup, "/status/phase").as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_schedule_makes_verified_backups_and_says_how_fresh_they_are() {
+    for server in pgrail_testing::servers() {
+        let backups = Backups::new(&server, "dumps").await;
+        backups.apply(&json!({})).await;
+        let schedule = backups.until("BackupFresh", "True", "Fresh").await;
+        assert!(holds(&schedule, "Ready", "True", "Scheduled"), "{schedule:?}");
+        assert!(holds(&schedule, "LastBackupSucceeded", "True", "Succeeded"));
+        assert!(holds(&schedule, "Verified", "True", "ReadBack"));
+        let first = backups.list().await.remove(0);
+        // 500 users, 5,000 leads, 10,000 conversations, 20,000 messages, 5,000 analytics.
+        assert_eq!((field(&first, "/status/rows"), field(&first, "/status/tables")), (json!(40_500), json!(5)));
+        assert_eq!(field(&first, "/status/verification/level"), json!("ReadBack"));
+        let events = backups.fixture.namespace.events(&first.name_any()).await;
+        assert!(events.iter().any(|(reason, _)| reason == "BackupVerified"), "{events:?}");
+        // The CronJob that goes on with it is Kubernetes' own.
+        let cron_jobs = backups.fixture.namespace.api::<CronJob>().list(&ListParams::default()).await.unwrap();
+        let cron_job = cron_jobs.items.first().unwrap();
+        assert_eq!(field(cron_job, "/spec/schedule"), json!("15 2 * * *"));
+        assert_eq!(field(cron_job, "/spec/timeZone"), json!("UTC"));
+        assert_eq!(field(cron_job, "/spec/concurrencyPolicy"), json!("Forbid"));
+        // One by hand, of a table that has grown.
+        backups.fixture.app.batch_execute("INSERT INTO users VALUES (1000)").await.unwrap();
+        let second = backups.by_hand("before-the-migration").await;
+        assert_eq!((phase(&second).as_str(), field(&second, "/status/rows")), ("Succeeded", json!(40_501)));
+        backups.finish().await;
+    }
+}
+
+/// A Job as the CronJob's controller makes it at its hour, made now: `kubectl create job --from=cronjob/…`.
+#[tokio::test]
+async fn a_run_of_the_cron_job_gets_a_backup_of_its_own() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "cron").await;
+    backups.apply(&json!({"runOnCreate": false})).await;
+    backups.until("BackupFresh", "Unknown", "FirstRunPending").await;
+    let namespace = &backups.fixture.namespace;
+    let cron_jobs = || async { namespace.api::<CronJob>().list(&ListParams::default()).await.unwrap().items };
+    let cron_job = eventually("the CronJob", async || cron_jobs().await.into_iter().next()).await;
+    let template = cron_job.spec.as_ref().unwrap().job_template.clone();
+    let mut job: Value = json!({"metadata": template.metadata, "spec": template.spec});
+    job["metadata"]["name"] = format!("{}-29858535", cron_job.name_any()).into();
+    job["metadata"]["annotations"] = json!({"batch.kubernetes.io/cronjob-scheduled-timestamp": "2026-10-10T02:15:00Z"});
+    job["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "batch/v1", "kind": "CronJob", "name": cron_job.name_any(), "uid": cron_job.uid(), "controller": true}]);
+    namespace.apply::<Job>(&job).await;
+    backups.until("LastBackupSucceeded", "True", "Succeeded").await;
+    let schedule = backups.until("BackupFresh", "True", "Fresh").await;
+    assert_eq!(field(&schedule, "/status/verifiedBackups"), json!(1));
+    assert_eq!(backups.list().await.len(), 1);
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn too_many_backups_are_removed_and_the_newest_good_one_stays() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "retention").await;
+    backups
+        .apply(&json!({"retention": {"keepLast": 2, "minKeep": 1, "keepDaily": 0, "keepWeekly": 0, "keepMonthly": 0}}))
+        .await;
+    backups.until("BackupFresh", "True", "Fresh").await;
+    for name in ["second", "third", "fourth"] {
+        assert_eq!(phase(&backups.by_hand(name).await), "Succeeded");
+    }
+    eventually("two backups are left, and say why", async || {
+        let left = backups.list().await;
+        let explained = left.iter().all(|it| field(it, "/status/keptBecause").is_array());
+        (left.len() == 2 && explained).then_some(())
+    })
+    .await;
+    let left: Vec<_> = backups.list().await.iter().map(ResourceExt::name_any).collect();
+    assert!(left.contains(&"fourth".to_owned()) && left.contains(&"third".to_owned()), "{left:?}");
+    backups.until("RetentionHealthy", "True", "Retained").await;
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_schedule_gets_wrong_is_told_with_its_field_and_runs_once_mended() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "malformed").await;
+    for (patch, reason, words) in [
+        (json!({"schedule": "61 2 * * *"}), "InvalidSchedule", ["spec.schedule", "61"]),
+        (json!({"schedule": "every night"}), "InvalidSchedule", ["spec.schedule", "write five"]),
+        (json!({"schedule": "0 0 31 2 *"}), "InvalidSchedule", ["spec.schedule", "never fires"]),
+        (json!({"timeZone": "Europe/Springfield"}), "InvalidTimeZone", ["spec.timeZone", "Europe/Springfield"]),
+    ] {
+        backups.apply(&patch).await;
+        let told = backups.told("Stalled", "True", reason).await;
+        assert!(words.iter().all(|word| told.contains(word)), "{patch}: {told}");
+    }
+    assert!(backups.list().await.is_empty(), "nothing runs of a schedule that cannot be read");
+    backups.apply(&json!({"schedule": "61 2 * * *"})).await;
+    backups.until("Stalled", "True", "InvalidSchedule").await;
+    backups.apply(&json!({})).await;
+    backups.until("BackupFresh", "True", "Fresh").await;
+    // Broken again: what was made goes on counting, and what was planned goes on.
+    backups.apply(&json!({"schedule": "61 2 * * *"})).await;
+    assert!(backups.told("Stalled", "True", "InvalidSchedule").await.contains("Runs go on as last applied"));
+    backups.until("BackupFresh", "True", "Fresh").await;
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn a_store_whose_secret_is_missing_or_incomplete_is_named() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "nosecret").await;
+    let namespace = &backups.fixture.namespace;
+    let mut manifest = backups.schedule(&json!({}));
+    manifest["spec"]["storage"]["secretRef"]["name"] = "absent".into();
+    namespace.apply::<BackupSchedule>(&manifest).await;
+    let told = backups.told("Stalled", "True", "SecretMissing").await;
+    assert!(told.contains("absent") && told.contains("spec.storage.secretRef"), "{told}");
+    namespace.secret("absent", &[("AWS_ACCESS_KEY_ID", "half")]).await;
+    eventually("the missing key is named", async || {
+        let told = backups.told("Stalled", "True", "SecretMissing").await;
+        told.contains("AWS_SECRET_ACCESS_KEY").then_some(())
+    })
+    .await;
+    namespace.secret("absent", &backups.store.keys()).await;
+    backups.until("BackupFresh", "True", "Fresh").await;
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn wrong_keys_a_missing_bucket_and_a_lost_password_each_say_so() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "refusals").await;
+    let namespace = &backups.fixture.namespace;
+    backups.apply(&json!({"runOnCreate": false, "backoffLimit": 0})).await;
+    backups.until("Ready", "True", "Scheduled").await;
+
+    namespace.secret("s3", &[("AWS_ACCESS_KEY_ID", &backups.store.key), ("AWS_SECRET_ACCESS_KEY", "wrong")]).await;
+    let refused = backups.by_hand("wrong-keys").await;
+    assert!(holds(&refused, "Stalled", "True", "AccessDenied"), "{refused:?}");
+    assert!(field(&refused, "/status/location").is_null(), "nothing looks like a backup");
+    backups.until("LastBackupSucceeded", "False", "Failed").await;
+    let events = namespace.events("wrong-keys").await;
+    assert!(events.iter().any(|(reason, _)| reason == "BackupFailed"), "{events:?}");
+    namespace.secret("s3", &backups.store.keys()).await;
+
+    let mut elsewhere = backups.schedule(&json!({"runOnCreate": false, "backoffLimit": 0}));
+    elsewhere["spec"]["storage"]["url"] = "s3://no-such-bucket/x".into();
+    namespace.apply::<BackupSchedule>(&elsewhere).await;
+    let missing = backups.by_hand("no-bucket").await;
+    assert!(holds(&missing, "Stalled", "True", "BucketMissing"), "{missing:?}");
+
+    backups.apply(&json!({"runOnCreate": false, "backoffLimit": 0})).await;
+    namespace.secret("shop-login", &[("uri", &backups.fixture.database.uri.replace("://", "://nobody-"))]).await;
+    let unknown = backups.by_hand("wrong-login").await;
+    assert!(holds(&unknown, "Stalled", "True", "AuthenticationFailed"), "{unknown:?}");
+    wait_for(namespace, "nightly", "it counts three failures", |it: &BackupSchedule| {
+        holds(it, "BackupFresh", "False", "Failing") && field(it, "/status/consecutiveFailures") == json!(3)
+    })
+    .await;
+    // No message, Event or log shows a password.
+    let secret = &backups.store.secret;
+    assert!(!backups.fixture.operator.log().contains(secret.as_str()));
+
+    namespace.secret("shop-login", &[("uri", &backups.fixture.database.uri)]).await;
+    assert_eq!(phase(&backups.by_hand("mended").await), "Succeeded");
+    backups.until("BackupFresh", "True", "Fresh").await;
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn a_full_bucket_fails_the_run_keeps_the_good_backup_and_removes_nothing() {
+    let server = pgrail_testing::servers().remove(0);
+    let small = SmallStore::new("6m");
+    let backups = Backups::with_store(&server, "full", small.store.clone()).await;
+    backups.apply(&json!({"backoffLimit": 0, "retention": {"keepLast": 1, "minKeep": 1, "keepDaily": 0, "keepWeekly": 0, "keepMonthly": 0}})).await;
+    backups.until("BackupFresh", "True", "Fresh").await;
+    let good = backups.list().await.remove(0).name_any();
+    let grow = "CREATE TABLE noise AS SELECT n, string_agg(md5(random()::text || n || m), '') AS text
+        FROM generate_series(1, 4000) n, generate_series(1, 100) m GROUP BY n";
+    backups.fixture.app.batch_execute(grow).await.unwrap();
+    let full = backups.by_hand("too-large").await;
+    assert_eq!(phase(&full), "Failed");
+    let (_, reason, message) = condition(&full, "Stalled").unwrap();
+    assert!(["StoreFull", "StoreUnavailable"].contains(&reason.as_str()), "{reason}: {message}");
+    let schedule = backups.until("LastBackupSucceeded", "False", "Failed").await;
+    assert!(holds(&schedule, "BackupFresh", "True", "Fresh"), "the good one is still good");
+    assert!(holds(&schedule, "RetentionHealthy", "True", "Retained"));
+    assert!(backups.list().await.iter().any(|it| it.name_any() == good && phase(it) == "Succeeded"));
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn a_schedule_that_no_longer_runs_turns_late_by_itself() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "late").await;
+    backups.apply(&json!({"maxAge": "10s"})).await;
+    backups.until("BackupFresh", "True", "Fresh").await;
+    let told = backups.told("BackupFresh", "False", "Late").await;
+    assert!(told.contains("too old since"), "{told}");
+    let name = backups.fixture.namespace.name.as_str();
+    let fresh = backups.fixture.operator.metric("pgrail_backup_fresh", &[name]).await;
+    assert!(fresh.abs() < f64::EPSILON, "{fresh}");
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn a_backup_without_its_schedule_or_database_waits_for_it() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "dangling").await;
+    let manifest = json!({"metadata": {"name": "now"}, "spec": {"scheduleRef": {"name": "nightly"}}});
+    backups.fixture.namespace.apply::<DatabaseBackup>(&manifest).await;
+    let dangling = |it: &DatabaseBackup| holds(it, "Stalled", "True", "ScheduleNotFound");
+    wait_for(&backups.fixture.namespace, "now", "it names the missing schedule", dangling).await;
+    backups.apply(&json!({"runOnCreate": false})).await;
+    assert_eq!(phase(&backups.ended("now").await), "Succeeded");
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn deleting_a_backup_removes_its_dump_only_where_asked() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "deletion").await;
+    backups.apply(&json!({"runOnCreate": false})).await;
+    assert_eq!(phase(&backups.by_hand("kept").await), "Succeeded");
+    assert_eq!(phase(&backups.by_hand("removed").await), "Succeeded");
+    let api = backups.fixture.namespace.api::<DatabaseBackup>();
+    let policy = Patch::Merge(json!({"spec": {"deletionPolicy": "Delete"}}));
+    api.patch("removed", &PatchParams::default(), &policy).await.unwrap();
+    eventually("it carries the finalizer", async || {
+        let backup = api.get("removed").await.unwrap();
+        (!backup.finalizers().is_empty()).then_some(())
+    })
+    .await;
+    let folder = |backup: &DatabaseBackup| {
+        let location = field(backup, "/status/location").as_str().unwrap().to_owned();
+        location.strip_prefix("s3://").unwrap().to_owned()
+    };
+    let files = files_of_the_store();
+    let (kept, removed) = (api.get("kept").await.unwrap(), api.get("removed").await.unwrap());
+    let (kept, removed) = (files.join(folder(&kept)), files.join(folder(&removed)));
+    assert!(kept.exists() && removed.exists());
+    backups.fixture.namespace.delete::<DatabaseBackup>("kept").await;
+    backups.fixture.namespace.delete::<DatabaseBackup>("removed").await;
+    for name in ["kept", "removed"] {
+        eventually("the object is gone", async || api.get_opt(name).await.unwrap().is_none().then_some(())).await;
+    }
+    assert!(kept.exists(), "the object went, the dump stays");
+    let left = std::fs::read_dir(&removed).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "{}", removed.display());
+    backups.finish().await;
+}
+
+/// Where the S3 server of this run keeps its objects.
+fn files_of_the_store() -> PathBuf {
+    let line = std::env::var("PGRAIL_TEST_S3").unwrap();
+    line.split(' ').find_map(|entry| entry.strip_prefix("folder=")).unwrap().into()
+}
+
+/// An S3 server whose disk has a few megabytes (a tmpfs: needs root).
+struct SmallStore {
+    store: ObjectStore,
+    state: String,
+}
+
+impl SmallStore {
+    fn new(size: &str) -> Self {
+        let output = Command::new(Self::script()).arg("up").env("PGRAIL_S3_SIZE", size).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let line = String::from_utf8(output.stdout).unwrap();
+        let state = line.split([' ', '"']).find_map(|entry| entry.strip_prefix("state=")).unwrap().to_owned();
+        Self { store: ObjectStore::parse(&line), state }
+    }
+
+    fn script() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("s3/server.sh")
+    }
+}
+
+impl Drop for SmallStore {
+    fn drop(&mut self) {
+        let _ = Command::new(Self::script()).args(["down", &self.state]).status();
+    }
+}

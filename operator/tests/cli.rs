@@ -1,0 +1,170 @@
+//! The command line as its user has it: a process, manifests in files, a database, an exit status.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use pgrail_testing::{Database, for_each_server, server};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const FRIDAY: &str = "
+    CREATE TABLE users (id int PRIMARY KEY);
+    CREATE TABLE leads (id int PRIMARY KEY, user_id int NOT NULL REFERENCES users ON DELETE CASCADE);
+    CREATE TABLE messages (id int PRIMARY KEY, lead_id int NOT NULL REFERENCES leads ON DELETE CASCADE);
+    CREATE INDEX ON leads (user_id);
+    CREATE INDEX ON messages (lead_id);
+    INSERT INTO users SELECT generate_series(1, 10);
+    INSERT INTO leads SELECT id, id % 10 + 1 FROM generate_series(1, 100) id;
+    INSERT INTO messages SELECT id, id % 100 + 1 FROM generate_series(1, 5000) id;
+    ANALYZE";
+
+/// A database and a folder of manifests.
+struct Shop {
+    database: Database,
+    folder: TempDir,
+}
+
+impl Shop {
+    async fn new(database: Database) -> Self {
+        database.connect().await.batch_execute(FRIDAY).await.unwrap();
+        Self { database, folder: TempDir::new().unwrap() }
+    }
+
+    fn write(&self, name: &str, manifest: &Value) {
+        std::fs::write(self.folder.path().join(name), serde_json::to_string_pretty(manifest).unwrap()).unwrap();
+    }
+
+    fn pgrail(&self, args: &[&str]) -> Output {
+        run(&self.database.uri, self.folder.path(), args)
+    }
+}
+
+fn run(url: &str, folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgrail"));
+    command.args(args).env_clear().env("DATABASE_URL", url).current_dir(folder).output().unwrap()
+}
+
+fn guard(patch: Value) -> Value {
+    let mut spec = json!({
+        "databaseRef": {"name": "shop"}, "tables": [{"schema": "public", "name": "users"}],
+        "limits": {"maxRows": 5, "maxCascadeRows": 50},
+    });
+    for (key, value) in patch.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    json!({"apiVersion": "pgrail.dev/v1alpha1", "kind": "TableGuard", "metadata": {"name": "core"}, "spec": spec})
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn from_a_plan_to_a_stopped_delete_and_back() {
+    for_each_server(async |server| {
+        let shop = Shop::new(server.database("cli").await).await;
+        shop.write("guard.yaml", &guard(json!({})));
+        shop.write("database.yaml", &json!({"kind": "ProtectedDatabase", "metadata": {"name": "shop"}}));
+        let plan = shop.pgrail(&["plan", "-f", "."]);
+        assert_eq!(plan.status.code(), Some(2), "{}", err(&plan));
+        assert!(out(&plan).contains("CREATE SCHEMA") && err(&plan).contains("ProtectedDatabase \"shop\" is skipped"));
+        let client = shop.database.connect().await;
+        let count = "SELECT count(*) FROM pg_namespace WHERE nspname = 'pgrail'";
+        assert_eq!(client.query_one(count, &[]).await.unwrap().get::<_, i64>(0), 0, "a plan changes nothing");
+
+        let applied = shop.pgrail(&["apply", "-f", "guard.yaml", "-o", "json"]);
+        assert_eq!(applied.status.code(), Some(0), "{}", err(&applied));
+        let guards: Value = serde_json::from_slice(&applied.stdout).unwrap();
+        assert_eq!(guards[0]["status"]["tables"][0]["state"], "Enforced");
+        assert_eq!(shop.pgrail(&["plan", "-f", "guard.yaml"]).status.code(), Some(0), "nothing left to do");
+        let stopped = client.batch_execute("DELETE FROM users WHERE id = 1").await.unwrap_err();
+        assert_eq!(stopped.code().unwrap().code(), "PGR01");
+
+        let removed = shop.pgrail(&["remove", "-f", "guard.yaml"]);
+        assert_eq!(removed.status.code(), Some(0), "{}", err(&removed));
+        assert_eq!(client.query_one(count, &[]).await.unwrap().get::<_, i64>(0), 0, "nothing stays behind");
+        client.batch_execute("DELETE FROM users WHERE id = 1").await.unwrap();
+        shop.database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn manifests_that_cannot_be_used_are_refused_by_field_and_nothing_is_installed() {
+    let shop = Shop::new(server(18).database("cli").await).await;
+    let negative = guard(json!({"limits": {"maxRows": -1}}));
+    let misspelt = guard(json!({"limits": {"maxRow": 1}}));
+    let mut versionless = guard(json!({}));
+    versionless["apiVersion"] = "pgrail.dev/v2".into();
+    for (manifest, words) in [
+        (negative, "maxRows"),
+        (misspelt, "spec.limits.maxRow is not a field"),
+        (guard(json!({"tables": []})), "spec.tables must name at least one table"),
+        (versionless, "apiVersion must be pgrail.dev/v1alpha1"),
+        (json!({"kind": "Secret", "metadata": {"name": "x"}}), "no TableGuard"),
+    ] {
+        shop.write("guard.yaml", &manifest);
+        let refused = shop.pgrail(&["apply", "-f", "guard.yaml"]);
+        assert_eq!(refused.status.code(), Some(1), "{manifest}");
+        assert!(err(&refused).contains(words), "{manifest}: {}", err(&refused));
+    }
+    let absent = shop.pgrail(&["apply", "-f", "absent.yaml"]);
+    assert!(absent.status.code() == Some(1) && err(&absent).contains("absent.yaml"));
+    shop.write("guard.yaml", &guard(json!({"tables": [{"schema": "public", "name": "userz"}]})));
+    let missing = shop.pgrail(&["apply", "-f", "guard.yaml"]);
+    assert_eq!(missing.status.code(), Some(2), "declared and not enforced");
+    assert!(out(&missing).contains("public.userz") && out(&missing).contains("Missing"));
+    shop.database.finish().await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_named_without_its_password() {
+    let folder = TempDir::new().unwrap();
+    let manifest = serde_json::to_string(&guard(json!({}))).unwrap();
+    std::fs::write(folder.path().join("guard.yaml"), manifest).unwrap();
+    let output = run("postgres://app:hunter2@127.0.0.1:1/shop", folder.path(), &["plan", "-f", "guard.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("127.0.0.1:1"), "{}", err(&output));
+    assert!(!err(&output).contains("hunter2"), "{}", err(&output));
+    let malformed = run("postgres://app:hunter2@[::1/shop", folder.path(), &["plan", "-f", "guard.yaml"]);
+    assert_eq!(malformed.status.code(), Some(1));
+    assert!(!err(&malformed).contains("hunter2"), "{}", err(&malformed));
+}
+
+#[tokio::test]
+async fn the_blast_radius_in_every_form() {
+    for_each_server(async |server| {
+        let shop = Shop::new(server.database("cli").await).await;
+        let table = shop.pgrail(&["blast-radius"]);
+        assert_eq!(table.status.code(), Some(0), "{}", err(&table));
+        assert!(out(&table).contains("public.users") && out(&table).contains("5,100"), "{}", out(&table));
+        let json: Value =
+            serde_json::from_slice(&shop.pgrail(&["blast-radius", "users", "-o", "json"]).stdout).unwrap();
+        assert_eq!((&json[0]["table"], &json[0]["rowsAtRisk"]), (&json!("public.users"), &json!(5100)));
+        let dot = out(&shop.pgrail(&["blast-radius", "users", "-o", "dot"]));
+        assert!(dot.starts_with("digraph") && dot.contains("\"public.users\" -> \"public.leads\""), "{dot}");
+        let page = out(&shop.pgrail(&["blast-radius", "-o", "html"]));
+        assert!(page.contains("public.messages") && !page.contains("http"), "one page, nothing fetched: {page}");
+        let absent = shop.pgrail(&["blast-radius", "nosuch"]);
+        assert!(absent.status.code() == Some(1) && err(&absent).contains("nosuch"));
+        shop.database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn crds_and_grants_need_no_database() {
+    let folder = TempDir::new().unwrap();
+    let crds = out(&run("", folder.path(), &["crds"]));
+    assert_eq!(crds.matches("kind: CustomResourceDefinition").count(), 7);
+    for platform in ["plain", "cloudnative-pg", "rds", "cloud-sql", "supabase"] {
+        let grants = run("", folder.path(), &["grants", "--platform", platform, "--table-owner", "app\"; DROP"]);
+        assert_eq!(grants.status.code(), Some(0), "{}", err(&grants));
+        assert!(out(&grants).contains("GRANT \"app\"\"; DROP\" TO \"pgrail\""), "{}", out(&grants));
+    }
+}
