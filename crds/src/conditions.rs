@@ -146,6 +146,28 @@ pub mod reasons {
         pub const UNREADABLE: &str = "Unreadable";
     }
 
+    /// Reasons of `GuardExemption`'s `Ready`.
+    pub mod exemption {
+        /// In force.
+        pub const ACTIVE: &str = "Active";
+        /// `notBefore` has not come.
+        pub const NOT_YET: &str = "NotYet";
+        /// Its time is over.
+        pub const EXPIRED: &str = "Expired";
+        /// `notAfter` had passed before it was ever in force.
+        pub const TOO_LATE: &str = "TooLate";
+        /// A `GuardrailPolicy` of the namespace forbids it.
+        pub const EXCEEDS_POLICY: &str = "ExceedsPolicy";
+        /// Waiting for the backup that `requireBackup` asks for.
+        pub const BACKUP_REQUIRED: &str = "BackupRequired";
+        /// A `TableGuard` that it names does not exist.
+        pub const GUARD_NOT_FOUND: &str = "GuardNotFound";
+        /// A `TableGuard` that it names is not in the database yet.
+        pub const GUARD_NOT_INSTALLED: &str = "GuardNotInstalled";
+        /// A table that it names is none of its guards'.
+        pub const TABLE_NOT_GUARDED: &str = "TableNotGuarded";
+    }
+
     /// Reasons of `BackupSchedule`'s conditions and of failed backups.
     pub mod backup {
         /// Runs are planned.
@@ -214,6 +236,16 @@ pub mod reasons {
         pub const GUARDS_LEFT_BEHIND: &str = "GuardsLeftBehind";
         /// Guards in the database that no object declares.
         pub const ORPHANED_GUARDS: &str = "OrphanedGuards";
+        /// An exemption is in force.
+        pub const EXEMPTION_ACTIVE: &str = "ExemptionActive";
+        /// Rows went under an exemption.
+        pub const EXEMPTION_USED: &str = "ExemptionUsed";
+        /// An exemption's time is over.
+        pub const EXEMPTION_EXPIRED: &str = "ExemptionExpired";
+        /// An exemption will never be in force.
+        pub const EXEMPTION_REJECTED: &str = "ExemptionRejected";
+        /// A deleted exemption could not be taken back: it ends by itself.
+        pub const EXEMPTION_LEFT_BEHIND: &str = "ExemptionLeftBehind";
         /// A backup was made and verified.
         pub const BACKUP_VERIFIED: &str = "BackupVerified";
         /// A backup failed.

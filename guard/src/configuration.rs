@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Oid;
-use crate::spec::{GuardName, Protect, TableLimits};
+use crate::spec::{GuardName, Operation, PartialLimits, Protect, TableLimits};
 
 /// Everything that is configured in one database, for all its guards. Each list is sorted by identifier.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub struct Configuration {
     pub relations: Vec<RelationRow>,
     /// Which guard holds which root.
     pub assignments: Vec<Assignment>,
+    /// Rights to go beyond them.
+    pub allowances: Vec<AllowanceRow>,
     /// The closures.
     pub members: Vec<MemberRow>,
 }
@@ -92,6 +94,43 @@ impl Assignment {
             protect_drop: drop,
             protect_drop_partition: drop_partition,
         }
+    }
+}
+
+/// A login role's right to go beyond a guard's limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowanceRow {
+    /// Its number in this database.
+    pub id: i32,
+    /// The numbers of the guards.
+    pub guards: BTreeSet<i32>,
+    /// Which exemption it is of; `None`: the guard declares it.
+    pub exemption: Option<String>,
+    /// Which object of that name.
+    pub object: Option<String>,
+    /// The login role.
+    pub role: String,
+    /// For what.
+    pub operations: Vec<Operation>,
+    /// The numbers of the roots it is for; `None`: every root of the guards.
+    pub roots: Option<BTreeSet<i32>>,
+    /// No limits at all.
+    pub unlimited: bool,
+    /// What holds in place of the guard's limits.
+    #[serde(flatten)]
+    pub limits: PartialLimits,
+    /// Seconds since 1970 from which on it holds.
+    pub not_before: Option<i64>,
+    /// Seconds since 1970 up to which it holds.
+    pub not_after: Option<i64>,
+    /// Rows over its whole life.
+    pub total_rows: Option<i64>,
+}
+
+impl AllowanceRow {
+    /// Whether it is for this root, if one of its guards holds it.
+    pub fn is_for(&self, root: i32) -> bool {
+        self.roots.as_ref().is_none_or(|roots| roots.contains(&root))
     }
 }
 

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use crate::catalog::{Catalog, Oid, TableKind};
 use crate::closure::{self, Closure, Effect};
-use crate::configuration::{Assignment, Configuration, MemberEffect, MemberRow, RelationRow};
+use crate::configuration::{AllowanceRow, Assignment, Configuration, MemberEffect, MemberRow, RelationRow};
+use crate::spec::Operation;
 use crate::gate::{self, Gate, Limits, RootChecks};
 
 /// One root with everything that follows from it.
@@ -28,6 +29,8 @@ pub(crate) struct Desired {
     pub(crate) routines: BTreeMap<String, String>,
     /// What follows the name in `CREATE TRIGGER`, with the table's name in place.
     pub(crate) triggers: BTreeMap<(Oid, String), String>,
+    /// Empty tables whose counters tell what was let through in a transaction.
+    pub(crate) passes: BTreeSet<String>,
     /// Counters, one per assignment.
     pub(crate) sequences: BTreeSet<String>,
     /// How far a table is from the nearest root, by foreign keys: the farthest are installed first.
@@ -40,6 +43,7 @@ pub(crate) struct Numbers {
     pub(crate) guard: i32,
     pub(crate) relation: i32,
     pub(crate) assignment: i32,
+    pub(crate) allowance: i32,
 }
 
 impl Numbers {
@@ -58,6 +62,11 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     let mut ids: BTreeMap<Oid, i32> =
         configuration.relations.iter().filter(|row| exists.contains(&row.id)).map(|row| (row.rel, row.id)).collect();
 
+    let held_guards: BTreeSet<i32> = configuration.guards.iter().map(|row| row.id).collect();
+    for right in &mut configuration.allowances {
+        right.guards.retain(|guard| held_guards.contains(guard));
+    }
+    configuration.allowances.retain(|right| !right.guards.is_empty());
     let stopping: BTreeSet<i32> = configuration.guards.iter().filter(|row| row.enforce).map(|row| row.id).collect();
     let mut held: BTreeMap<i32, Vec<Assignment>> = BTreeMap::new();
     for assignment in &configuration.assignments {
@@ -65,7 +74,7 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     }
     let mut roots: BTreeMap<i32, Root> = ids
         .iter()
-        .filter_map(|(oid, id)| held.remove(id).map(|held| (*id, root(catalog, *id, *oid, held, &stopping))))
+        .filter_map(|(oid, id)| held.remove(id).map(|held| (*id, root(catalog, *id, *oid, held, &stopping, &configuration.allowances))))
         .collect();
     let holdings = Holdings::of(&roots);
     set_above(&mut roots, &holdings);
@@ -78,6 +87,12 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     add_gates(catalog, &mut desired, &holdings, &carriers, &ids);
     add_statement_triggers(catalog, &mut desired);
     add_trigger_functions(catalog, &mut desired);
+    desired.passes = desired
+        .roots
+        .values()
+        .filter(|root| root.checks.rights)
+        .flat_map(|root| [format!("pass_{}", root.checks.id), format!("pass_cascade_{}", root.checks.id)])
+        .collect();
     desired.sequences = configuration.assignments.iter().map(|held| format!("blocked_{}", held.id)).collect();
     desired.distance = distances(catalog, &desired.roots);
 
@@ -96,12 +111,28 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     configuration.members.sort_by_key(|row| (row.root, row.rel, row.effect));
     configuration.assignments.sort_by_key(|held| held.id);
     configuration.guards.sort_by_key(|guard| guard.id);
+    configuration.allowances.sort_by_key(|right| right.id);
     desired.configuration = configuration;
     desired
 }
 
-fn root(catalog: &Catalog, id: i32, oid: Oid, assignments: Vec<Assignment>, stopping: &BTreeSet<i32>) -> Root {
+fn root(
+    catalog: &Catalog,
+    id: i32,
+    oid: Oid,
+    assignments: Vec<Assignment>,
+    stopping: &BTreeSet<i32>,
+    allowances: &[AllowanceRow],
+) -> Root {
     let closure = closure::of(catalog, oid);
+    let rights = || {
+        let of = |right: &AllowanceRow| {
+            assignments.iter().any(|held| held.protect_delete && right.guards.contains(&held.guard))
+        };
+        allowances.iter().filter(move |right| {
+            of(right) && right.is_for(id) && right.operations.contains(&Operation::Delete)
+        })
+    };
     let (enforced, warned): (Vec<&Assignment>, Vec<&Assignment>) =
         assignments.iter().partition(|held| stopping.contains(&held.guard));
     let is_partitioned = |at: &Oid| catalog.table(*at).is_some_and(|table| table.kind == TableKind::Partitioned);
@@ -112,6 +143,8 @@ fn root(catalog: &Catalog, id: i32, oid: Oid, assignments: Vec<Assignment>, stop
         updated: closure.member_leaves(catalog, Effect::Nulled),
         above: BTreeSet::new(),
         partitioned: closure.tree.iter().any(is_partitioned),
+        rights: rights().next().is_some(),
+        rights_per_statement: rights().any(|right| right.limits.max_transaction_rows.is_some()),
         enforced: limits(&enforced),
         warned: warned.iter().map(|held| (held.id, limits(&[held]))).collect(),
     };

@@ -24,6 +24,10 @@ pub struct RootChecks {
     pub above: BTreeSet<Oid>,
     /// Whether an UPDATE can move a row of the root to another partition, which the server counts as a delete.
     pub partitioned: bool,
+    /// Whether some role has a right to go beyond a limit: then what it lets through is remembered, see `pgrail.trip`.
+    pub rights: bool,
+    /// Whether such a right is limited per client statement.
+    pub rights_per_statement: bool,
     /// The strictest limits of the guards that stop.
     pub enforced: Limits,
     /// The limits of every guard that only warns, by the number of its assignment: each warns for itself, once per statement.
@@ -84,7 +88,8 @@ impl RootChecks {
     /// Whether every statement on the root must note where the counters stand. The others do so only inside a procedure
     /// that has committed.
     pub fn needs_note(&self) -> bool {
-        self.limits_deletes() && (self.per_statement() || self.partitioned || !self.updated.is_empty())
+        self.limits_deletes()
+            && (self.per_statement() || self.rights_per_statement || self.partitioned || !self.updated.is_empty())
     }
 
     /// Whether a look at the row's own table alone can tell that no limit of this root is passed.
@@ -108,6 +113,8 @@ pub struct Gate<'a> {
     pub updated_for: Vec<&'a RootChecks>,
 }
 
+/// Rows that are let through at a time, as `pgrail.trip` has it.
+const LEASE: i32 = 1000;
 const GT: &str = "OPERATOR(pg_catalog.>)";
 const EQ: &str = "OPERATOR(pg_catalog.=)";
 const MINUS: &str = "OPERATOR(pg_catalog.-)";
@@ -132,6 +139,13 @@ fn cascaded(root: &RootChecks) -> String {
         (true, false) => sum("updated", &root.updated),
         (false, false) => format!("{} {PLUS} {}", sum("deleted", &root.deleted), sum("updated", &root.updated)),
     }
+}
+
+/// Rows that `pgrail.trip` let through for a role with a right: up to there it need not be asked again.
+fn leased(root: &RootChecks, kind: &str) -> Option<String> {
+    let table = format!("'pgrail.pass_{kind}{}'::pg_catalog.regclass", root.id);
+    let times = format!("({LEASE} OPERATOR(pg_catalog.*) pg_catalog.pg_stat_get_xact_tuples_inserted({table}))");
+    root.rights.then_some(times)
 }
 
 fn note(id: i32) -> String {
@@ -264,7 +278,8 @@ fn write_own(body: &mut String, root: &RootChecks) {
         let mut suspicious = format!("n {GT} {least}");
         let total = limits.total.map(|total| format!(" OR n {PLUS} c {GT} {total}")).unwrap_or_default();
         suspicious.push_str(&total);
-        let mut decides: Vec<String> = not_warned(assignment).into_iter().collect();
+        let mut decides: Vec<String> = leased(root, "").map(|rows| format!("n {GT} {rows}")).into_iter().collect();
+        decides.extend(not_warned(assignment));
         let _ = writeln!(body, "    IF {suspicious} THEN");
         if root.needs_note() {
             let _ = writeln!(body, "      s := {};", note(id));
@@ -320,6 +335,7 @@ fn write_cascade(body: &mut String, roots: &[&RootChecks]) {
             let Some(least) = limits.least_cascade_rows() else { continue };
             let total = limits.total.map(|total| format!(" OR n {PLUS} c {GT} {total}")).unwrap_or_default();
             let mut decides = vec![format!("(c {GT} {least}{total})")];
+            decides.extend(leased(root, "cascade_").map(|rows| format!("c {GT} {rows}")));
             decides.extend(not_warned(assignment));
             decides.push(format!("({own}) {GT} 0"));
             if let Some((_, rows)) = limits.per_statement {

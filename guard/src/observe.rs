@@ -25,6 +25,15 @@ pub enum ObserveError {
     Decode(#[from] serde_json::Error),
 }
 
+impl ObserveError {
+    /// Whether it failed because nothing of pgrail is in the database.
+    pub fn not_installed(&self) -> bool {
+        use tokio_postgres::error::SqlState;
+        let Self::Query(error) = self else { return false };
+        error.code().is_some_and(|code| [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME].contains(code))
+    }
+}
+
 /// A trigger of ours as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "facts of pg_trigger")]

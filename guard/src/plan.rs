@@ -6,12 +6,12 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::catalog::Oid;
-use crate::configuration::{Assignment, Configuration, GuardRow, RelationRow};
+use crate::configuration::{AllowanceRow, Assignment, Configuration, GuardRow, RelationRow};
 use crate::desired::{self, Desired, Numbers, literal};
 use crate::drop_protection::DropProtection;
 use crate::matching::Matched;
 use crate::observe::Observed;
-use crate::spec::{GuardName, GuardSpec, Mode, SpecError};
+use crate::spec::{ClusterId, GuardName, GuardSpec, Mode, SpecError};
 use crate::status::statuses;
 use crate::steps::difference;
 
@@ -190,6 +190,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// A plan that has nothing to do.
+    pub(crate) fn nothing() -> Self {
+        Self { steps: Vec::new(), drift: Vec::new(), tables: Vec::new(), missing: Vec::new(), refused: Vec::new() }
+    }
+
     /// Whether nothing has to be done: then [`crate::apply()`] neither runs DDL nor writes.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
@@ -232,8 +237,8 @@ impl Plan {
     }
 }
 
-/// What has to be done so that the guard holds.
-pub fn plan(spec: &GuardSpec, observed: &Observed) -> Result<Plan, PlanError> {
+/// Whether anything can be changed in this database on behalf of this owner.
+pub(crate) fn changeable(owner: &ClusterId, take_over: bool, observed: &Observed) -> Result<(), PlanError> {
     let live = &observed.live;
     if live.server_version_num < 150_000 {
         return Err(PlanError::UnsupportedVersion { found: live.server_version_num });
@@ -248,10 +253,16 @@ pub fn plan(spec: &GuardSpec, observed: &Observed) -> Result<Plan, PlanError> {
         if recorded.schema_version > SCHEMA_VERSION {
             return Err(PlanError::NewerSchema { found: recorded.schema_version, known: SCHEMA_VERSION });
         }
-        if recorded.configuration.owner != spec.owner.as_str() && !spec.take_over {
+        if recorded.configuration.owner != owner.as_str() && !take_over {
             return Err(PlanError::OwnedByOther { owner: recorded.configuration.owner.clone() });
         }
     }
+    Ok(())
+}
+
+/// What has to be done so that the guard holds.
+pub fn plan(spec: &GuardSpec, observed: &Observed) -> Result<Plan, PlanError> {
+    changeable(&spec.owner, spec.take_over, observed)?;
     spec.limits.validate()?;
     for selector in &spec.selectors {
         spec.limits.overridden(&selector.limits).validate()?;
@@ -281,7 +292,7 @@ pub fn plan_removal(name: &GuardName, observed: &Observed) -> Plan {
     difference(&desired, observed)
 }
 
-fn numbers(observed: &Observed) -> Numbers {
+pub(crate) fn numbers(observed: &Observed) -> Numbers {
     let suffix = |name: &str| name.rsplit_once('_').and_then(|(_, number)| number.parse::<i32>().ok());
     let live = &observed.live;
     let routines = live.routines.iter().filter_map(|routine| suffix(&routine.name));
@@ -296,6 +307,7 @@ fn numbers(observed: &Observed) -> Numbers {
     Numbers {
         guard: known.guards.iter().map(|row| row.id).max().unwrap_or(0),
         relation: relations.chain(routines).chain(triggers).chain(pins).max().unwrap_or(0),
+        allowance: known.allowances.iter().map(|row| row.id).max().unwrap_or(0),
         assignment: known.assignments.iter().map(|row| row.id).chain(sequences).max().unwrap_or(0),
     }
 }
@@ -309,6 +321,7 @@ fn assign(spec: &GuardSpec, matched: &Matched, observed: &Observed, numbers: &mu
     let guard = configuration.guard_id(&spec.name).unwrap_or_else(|| Numbers::next(&mut numbers.guard));
     configuration.guards.retain(|row| row.id != guard);
     configuration.guards.push(GuardRow { id: guard, name: spec.name.clone(), enforce });
+    assign_allowances(spec, guard, &mut configuration, numbers);
     let (mine, others): (Vec<Assignment>, Vec<Assignment>) =
         std::mem::take(&mut configuration.assignments).into_iter().partition(|held| held.guard == guard);
     configuration.assignments = others;
@@ -337,4 +350,32 @@ fn assign(spec: &GuardSpec, matched: &Matched, observed: &Observed, numbers: &mu
         ));
     }
     configuration
+}
+
+/// The rights that the guard itself declares. What stays keeps its number, and with it what it was used for; what belongs
+/// to an exemption is not touched.
+fn assign_allowances(spec: &GuardSpec, guard: i32, configuration: &mut Configuration, numbers: &mut Numbers) {
+    let declared = |row: &AllowanceRow| row.exemption.is_none() && row.guards.contains(&guard);
+    let (mut mine, others): (Vec<AllowanceRow>, Vec<AllowanceRow>) =
+        std::mem::take(&mut configuration.allowances).into_iter().partition(declared);
+    configuration.allowances = others;
+    for allowance in &spec.allowances {
+        let known =
+            mine.iter().position(|row| row.role == allowance.role && row.operations == allowance.operations);
+        let id = known.map_or_else(|| Numbers::next(&mut numbers.allowance), |at| mine.remove(at).id);
+        configuration.allowances.push(AllowanceRow {
+            id,
+            guards: BTreeSet::from([guard]),
+            exemption: None,
+            object: None,
+            role: allowance.role.clone(),
+            operations: allowance.operations.clone(),
+            roots: None,
+            unlimited: false,
+            limits: allowance.limits,
+            not_before: None,
+            not_after: None,
+            total_rows: None,
+        });
+    }
 }

@@ -17,8 +17,14 @@ pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("counts", false),
     ("is_apply_worker", false),
     ("judge_drop", false),
+    ("measure", false),
     ("nothing", false),
     ("on_drop", false),
+    ("rights", false),
+    ("room", false),
+    ("settle", false),
+    ("spend", false),
+    ("spend_more", false),
     ("trip", true),
     ("truncating", true),
     ("verdict", false),
@@ -26,8 +32,7 @@ pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
 
 /// The steps from what is to what shall be, and what somebody else changed meanwhile.
 pub(crate) fn difference(desired: &Desired, observed: &Observed) -> Plan {
-    let mut plan =
-        Plan { steps: Vec::new(), drift: Vec::new(), tables: Vec::new(), missing: Vec::new(), refused: Vec::new() };
+    let mut plan = Plan::nothing();
     if desired.configuration.guards.is_empty() {
         plan.steps = everything_off(observed);
         return plan;
@@ -95,7 +100,9 @@ fn bootstrap(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> 
 fn privileges(public: &[&str]) -> String {
     // An empty list is no SQL; no function has an empty name.
     let public = public.iter().copied().chain([""]).map(literal).collect::<Vec<_>>().join(", ");
-    include_str!("sql/privileges.sql").replace("'{public}'", &public)
+    let private = FUNCTIONS.iter().filter(|(_, public)| !public).map(|(name, _)| literal(name));
+    let private = private.collect::<Vec<_>>().join(", ");
+    include_str!("sql/privileges.sql").replace("'{public}'", &public).replace("'{private}'", &private)
 }
 
 fn record_routines(names: &[&str], source: impl Fn(&str) -> String) -> Statement {
@@ -124,18 +131,20 @@ fn routines(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> (
             create.push(name.as_str());
         }
     }
-    let sequences: BTreeSet<&str> = observed
-        .live
-        .relations
-        .iter()
-        .filter(|relation| relation.kind == "S")
-        .map(|relation| relation.name.as_str())
-        .collect();
-    let mut statements: Vec<Statement> = desired
-        .sequences
-        .iter()
-        .filter(|name| !sequences.contains(name.as_str()))
-        .map(|name| Statement::Batch(format!("CREATE SEQUENCE pgrail.{name}")))
+    let live_relations = |kind: &'static str| -> BTreeSet<&str> {
+        let relations = observed.live.relations.iter().filter(|relation| relation.kind == kind);
+        relations.map(|relation| relation.name.as_str()).collect()
+    };
+    let sequences = live_relations("S");
+    let mut passes = live_relations("r");
+    passes.retain(|name| name.starts_with("pass_"));
+    let missing_sequences = desired.sequences.iter().filter(|name| !sequences.contains(name.as_str()));
+    let missing_passes = desired.passes.iter().filter(|name| !passes.contains(name.as_str()));
+    // Never a row in them that lasts: nothing of them belongs into the log, or into a subscription.
+    let mut statements: Vec<Statement> = missing_sequences
+        .map(|name| format!("CREATE SEQUENCE pgrail.{name}"))
+        .chain(missing_passes.map(|name| format!("CREATE UNLOGGED TABLE pgrail.{name} ()")))
+        .map(Statement::Batch)
         .collect();
     statements.extend(
         create.iter().filter_map(|name| desired.routines.get(*name)).map(|source| Statement::Batch(source.clone())),
@@ -162,6 +171,12 @@ fn routines(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> (
             .iter()
             .filter(|name| name.starts_with("blocked_") && !desired.sequences.contains(**name))
             .map(|name| Statement::Batch(format!("DROP SEQUENCE pgrail.{name}"))),
+    );
+    statements.extend(
+        passes
+            .iter()
+            .filter(|name| !desired.passes.contains(**name))
+            .map(|name| Statement::Batch(format!("DROP TABLE pgrail.{name}"))),
     );
     let forgotten = recorded.keys().any(|name| !desired.routines.contains_key(name) && !fixed(name));
     if !statements.is_empty() || forgotten {
@@ -351,11 +366,18 @@ fn everything_off(observed: &Observed) -> Vec<Step> {
     let functions = routines
         .iter()
         .map(|routine| format!("DROP FUNCTION IF EXISTS pgrail.{}({})", routine.name, routine.arguments));
-    let ours = ["member", "assignment", "relation", "guard", "trigger", "routine", "install"];
-    let tables = ours
+    let ours =
+        ["usage", "allowance", "member", "assignment", "relation", "guard", "trigger", "routine", "install"];
+    let mut tables: Vec<&str> = relations
         .iter()
-        .filter(|name| relations.iter().any(|relation| relation.kind == "r" && relation.name == **name))
-        .map(|name| format!("DROP TABLE pgrail.{name}"));
+        .filter(|relation| relation.kind == "r")
+        .map(|relation| relation.name.as_str())
+        .filter(|name| ours.contains(name) || name.starts_with("pass_"))
+        .collect();
+    tables.sort_by_key(|name| ours.iter().position(|ours| ours == name));
+    // The function of a trigger of ours goes after its table.
+    let (settle, functions): (Vec<String>, Vec<String>) = functions.partition(|drop| drop.contains("pgrail.settle("));
+    let tables = tables.into_iter().map(|name| format!("DROP TABLE pgrail.{name}")).chain(settle);
     let all: Vec<String> =
         views.chain(functions).chain(sequences).chain(tables).chain(["DROP SCHEMA pgrail".to_owned()]).collect();
     steps.push(Step::new(StepKind::Cleanup, vec![Statement::Batch(all.join(";\n"))]));

@@ -5,6 +5,7 @@ mod backup_schedule;
 mod cli;
 mod database;
 mod database_backup;
+mod guard_exemption;
 mod kubernetes;
 mod not_implemented;
 mod operator;

@@ -9,7 +9,7 @@ use kube::Resource;
 use kube::api::Api;
 use kube::runtime::controller::Action;
 use pgrail_crds::conditions::{READY, reasons};
-use pgrail_crds::{Condition, DatabaseRestore, GuardExemption, GuardrailPolicy};
+use pgrail_crds::{Condition, DatabaseRestore, GuardrailPolicy};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -24,7 +24,6 @@ const RESYNC: Duration = Duration::from_hours(1);
 pub(crate) async fn run(context: &Arc<Context>, stop: Stop) {
     let policies = Api::all(context.client.clone());
     futures::join!(
-        run_controller::<Waiting<GuardExemption>>(watch(watched(context)).0, Arc::clone(context), stop.clone()),
         run_controller::<Waiting<DatabaseRestore>>(watch(watched(context)).0, Arc::clone(context), stop.clone()),
         run_controller::<Waiting<GuardrailPolicy>>(watch(policies).0, Arc::clone(context), stop),
     );

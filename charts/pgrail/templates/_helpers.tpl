@@ -55,8 +55,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch]
 # The finalizer: set before anything is installed in a database or a store, taken off once it is gone.
 - apiGroups: [pgrail.dev]
-  resources: [tableguards, backupschedules, databasebackups]
+  resources: [tableguards, guardexemptions, backupschedules, databasebackups]
   verbs: [patch]
+# An exemption that is over goes after its ttlSecondsAfterFinished.
+- apiGroups: [pgrail.dev]
+  resources: [guardexemptions]
+  verbs: [delete]
 # A run of a schedule becomes a DatabaseBackup; retention removes those whose dump was pruned.
 - apiGroups: [pgrail.dev]
   resources: [databasebackups]

@@ -6,6 +6,9 @@ gone_guards AS (
 gone_assignments AS (
   DELETE FROM pgrail.assignment a WHERE NOT EXISTS (SELECT FROM wanted, jsonb_to_recordset(j -> 'assignments') AS w(id int) WHERE w.id = a.id)
 ),
+gone_allowances AS (
+  DELETE FROM pgrail.allowance a WHERE NOT EXISTS (SELECT FROM wanted, jsonb_to_recordset(j -> 'allowances') AS w(id int) WHERE w.id = a.id)
+),
 gone_members AS (
   DELETE FROM pgrail.member m WHERE NOT EXISTS (
     SELECT FROM wanted, jsonb_to_recordset(j -> 'members') AS w(root int, rel oid, effect "char") WHERE w.root = m.root AND w.rel = m.rel AND w.effect = m.effect)
@@ -36,6 +39,21 @@ WHERE (a.root, a.guard, a.max_rows, a.max_cascade_rows, a.max_transaction_rows, 
        a.protect_delete, a.protect_truncate, a.protect_drop, a.protect_drop_partition)
    IS DISTINCT FROM (excluded.root, excluded.guard, excluded.max_rows, excluded.max_cascade_rows, excluded.max_transaction_rows, excluded.max_updated_rows,
        excluded.protect_delete, excluded.protect_truncate, excluded.protect_drop, excluded.protect_drop_partition);
+
+INSERT INTO pgrail.allowance AS a (id, guards, exemption, object, role, operations, roots, unlimited, max_rows, max_cascade_rows,
+                                   max_transaction_rows, max_updated_rows, not_before, not_after, total_rows)
+SELECT w.id, w.guards, w.exemption, w.object, w.role, w.operations, w.roots, w.unlimited, w.max_rows, w.max_cascade_rows,
+       w.max_transaction_rows, w.max_updated_rows, to_timestamp(w.not_before), to_timestamp(w.not_after), w.total_rows
+FROM jsonb_to_recordset($1::jsonb -> 'allowances') AS w(id int, guards int[], exemption text, object text, role text, operations text[], roots int[], unlimited bool,
+  max_rows bigint, max_cascade_rows bigint, max_transaction_rows bigint, max_updated_rows bigint, not_before bigint, not_after bigint, total_rows bigint)
+ON CONFLICT (id) DO UPDATE SET guards = excluded.guards, exemption = excluded.exemption, object = excluded.object, role = excluded.role,
+  operations = excluded.operations, roots = excluded.roots, unlimited = excluded.unlimited, max_rows = excluded.max_rows,
+  max_cascade_rows = excluded.max_cascade_rows, max_transaction_rows = excluded.max_transaction_rows, max_updated_rows = excluded.max_updated_rows,
+  not_before = excluded.not_before, not_after = excluded.not_after, total_rows = excluded.total_rows
+WHERE (a.guards, a.exemption, a.object, a.role, a.operations, a.roots, a.unlimited, a.max_rows, a.max_cascade_rows,
+       a.max_transaction_rows, a.max_updated_rows, a.not_before, a.not_after, a.total_rows)
+   IS DISTINCT FROM (excluded.guards, excluded.exemption, excluded.object, excluded.role, excluded.operations, excluded.roots, excluded.unlimited, excluded.max_rows, excluded.max_cascade_rows,
+       excluded.max_transaction_rows, excluded.max_updated_rows, excluded.not_before, excluded.not_after, excluded.total_rows);
 
 INSERT INTO pgrail.member AS m (root, rel, effect, path)
 SELECT w.root, w.rel::regclass, w.effect, w.path FROM jsonb_to_recordset($1::jsonb -> 'members') AS w(root int, rel oid, effect "char", path text)

@@ -11,7 +11,7 @@ SELECT pg_catalog.json_build_object(
       WHERE r.rolname IN ('rds_superuser', 'cloudsqlsuperuser', 'alloydbsuperuser', 'azure_pg_admin', 'supabase_admin', 'supabase_privileged_role') AND pg_catalog.pg_has_role(r.oid, 'MEMBER'))
     OR coalesce(pg_catalog.current_setting('supautils.privileged_role', true) = current_user, false),
   'may_create_schema', pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
-  'configured', (SELECT pg_catalog.count(*) = 7 FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind = 'r' AND c.relname IN ('install', 'guard', 'relation', 'assignment', 'member', 'trigger', 'routine')),
+  'configured', (SELECT pg_catalog.count(*) = 9 FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind = 'r' AND c.relname IN ('install', 'guard', 'relation', 'assignment', 'allowance', 'usage', 'member', 'trigger', 'routine')),
   'schema_owner', (SELECT pg_catalog.pg_get_userbyid(nspowner) FROM ours),
   'schema_owned', coalesce((SELECT pg_catalog.pg_has_role(nspowner, 'USAGE') FROM ours), false),
   'triggers', coalesce((
@@ -19,7 +19,8 @@ SELECT pg_catalog.json_build_object(
       'rel', t.tgrelid::int8, 'name', t.tgname, 'always', t.tgenabled = 'A', 'disabled', t.tgenabled = 'D', 'clone', t.tgparentid <> 0,
       'fingerprint', pg_catalog.md5(pg_catalog.concat_ws('|', t.tgtype, t.tgfoid::int8, t.tgqual, t.tgattr, t.tgargs, t.tgconstraint::int8)))
       ORDER BY t.tgrelid, t.tgname)
-    FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN ours ON p.pronamespace = ours.oid), '[]'),
+    FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN ours ON p.pronamespace = ours.oid
+    WHERE t.tgrelid NOT IN (SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace = ours.oid)), '[]'),
   'routines', coalesce((
     SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
       'name', p.proname, 'arguments', pg_catalog.pg_get_function_identity_arguments(p.oid),

@@ -14,7 +14,7 @@ BEGIN
     UNION
     SELECT DISTINCT 'FUNCTION', p.oid::pg_catalog.regprocedure::text, 0::pg_catalog.oid
     FROM pg_catalog.pg_proc p
-    WHERE p.pronamespace = 'pgrail'::pg_catalog.regnamespace AND p.proname IN ('counts', 'is_apply_worker', 'judge_drop', 'nothing', 'on_drop', 'verdict')
+    WHERE p.pronamespace = 'pgrail'::pg_catalog.regnamespace AND p.proname IN ('{private}')
       AND pg_catalog.has_function_privilege('public', p.oid, 'EXECUTE')
   LOOP
     EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s', x.kind, x.object,

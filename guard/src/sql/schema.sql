@@ -43,6 +43,39 @@ CREATE TABLE IF NOT EXISTS pgrail.assignment (
   UNIQUE (root, guard)
 );
 
+-- A login role's right to go beyond a guard's limits: standing, or for a time. NULL limits are the guard's own.
+CREATE TABLE IF NOT EXISTS pgrail.allowance (
+  id int PRIMARY KEY,
+  guards int[] NOT NULL,
+  exemption text,                                       -- namespace/name of a GuardExemption; NULL: declared by the guard itself
+  object text,                                          -- which object of that name
+  role name NOT NULL,                                   -- session_user
+  operations text[] NOT NULL,
+  roots int[],                                          -- NULL: every table of the guard
+  unlimited bool NOT NULL,
+  max_rows bigint,
+  max_cascade_rows bigint,
+  max_transaction_rows bigint,
+  max_updated_rows bigint,
+  not_before timestamptz,
+  not_after timestamptz,
+  total_rows bigint,                                    -- over its whole life
+  spent bigint NOT NULL DEFAULT 0                       -- counted where total_rows is set
+);
+
+-- What such a right was used for, by transaction.
+CREATE TABLE IF NOT EXISTS pgrail.usage (
+  allowance int NOT NULL REFERENCES pgrail.allowance ON DELETE CASCADE,
+  root int NOT NULL,
+  operation text NOT NULL,
+  xid xid8 NOT NULL,
+  rows bigint NOT NULL,
+  leased bigint NOT NULL,                               -- rows that may go before it is asked again; at the end of the transaction the same as rows
+  statements int NOT NULL,
+  statement_at timestamptz NOT NULL,                    -- the last of them
+  PRIMARY KEY (allowance, root, operation, xid)
+);
+
 -- The closure of a root. Partitioned tables stand for their partitions, also future ones.
 CREATE TABLE IF NOT EXISTS pgrail.member (
   root int NOT NULL REFERENCES pgrail.relation ON DELETE CASCADE,

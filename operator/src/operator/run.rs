@@ -6,7 +6,7 @@ use crate::database::Databases;
 use crate::kubernetes::backoff::Backoff;
 use crate::kubernetes::controller::Stop;
 use crate::kubernetes::events::Events;
-use crate::{backup_schedule, database_backup, not_implemented, protected_database, table_guard};
+use crate::{backup_schedule, database_backup, guard_exemption, not_implemented, protected_database, table_guard};
 use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -141,10 +141,12 @@ async fn controllers(context: &Arc<Context>, stop: &Stop) {
     let (databases, _) = protected_database::controller(context);
     let (guards, guard_store) = table_guard::controller(context);
     let (schedules, schedule_store) = backup_schedule::controller(context);
+    let (exemptions, exemption_store) = guard_exemption::controller(context);
     let (backups, _) = database_backup::controller(context);
     futures::join!(
         protected_database::run(databases, context, stop.clone()),
         table_guard::run(guards, guard_store, context, stop.clone()),
+        guard_exemption::run(exemptions, exemption_store, context, stop.clone()),
         backup_schedule::run(schedules, schedule_store, context, stop.clone()),
         database_backup::run(backups, context, stop.clone()),
         not_implemented::run(context, stop.clone()),

@@ -190,13 +190,14 @@ pub(crate) fn status(guard: &TableGuard, outcome: &Outcome, now: Timestamp) -> T
             unknown(&mut conditions, absent.reason, &absent.message);
         }
         Outcome::Refused(refused) => {
-            conditions.stalled(reasons::INVALID_SPEC, format!("{}: {}", refused.field, refused.source));
-            kept(&mut conditions);
+            let message = format!("{}: {}", refused.field, refused.source);
+            conditions.stalled(reasons::INVALID_SPEC, &message);
+            kept(&mut conditions, reasons::INVALID_SPEC, &message);
         }
         Outcome::Unreachable(error) => {
             let message = format!("the last known state stands: {}", error.message);
-            conditions.set(READY, Status::False, guard_reasons::DATABASE_UNREACHABLE, message);
-            kept(&mut conditions);
+            conditions.set(READY, Status::False, guard_reasons::DATABASE_UNREACHABLE, &message);
+            kept(&mut conditions, guard_reasons::DATABASE_UNREACHABLE, &error.message);
         }
         Outcome::Unplannable(error) => {
             let (reason, remedy) = unplannable(error);
@@ -209,8 +210,9 @@ pub(crate) fn status(guard: &TableGuard, outcome: &Outcome, now: Timestamp) -> T
     status
 }
 
-/// What was known of the database before it stopped answering.
-fn kept(conditions: &mut Conditions) {
+/// What was known before nothing could be looked at any more; what was never known is unknown, and why.
+fn kept(conditions: &mut Conditions, reason: &str, message: &str) {
+    unknown(conditions, reason, message);
     for kind in [ENFORCED, DROP_PROTECTED, TAMPER_RESISTANT] {
         conditions.keep(kind);
     }
