@@ -48,6 +48,23 @@ check "cluster: break-glass breaks glass" may breaker shop create guardexemption
 check "cluster: and nothing else" not may breaker shop update tableguards
 
 check "cluster: upgrade" install --set replicas=2
+# Who breaks glass is recorded, where that is asked for.
+check "cluster: the requester of an exemption is recorded, on request" install --set exemptionRequester.enabled=true
+exemption() { # NAME REQUESTER
+  sed -e "s/name: purge-2026-11/name: $1/" -e "s/requested-by: .*/requested-by: $2/" examples/exemption.yaml |
+    k create --as breaker --namespace shop --filename - 2>&1
+}
+# A policy takes a moment to come into force.
+not_accepted() { exemption "$1" "$2" >"$scratch/exemption"; grep -q 'pgrail.dev/requested-by: breaker' "$scratch/exemption"; }
+fresh_refusal() { not_accepted "somebody-$RANDOM$RANDOM" somebody; }
+check "cluster: nobody asks in another's name" wait_until fresh_refusal
+check "cluster: who asks in his own name is heard" exemption own breaker
+cannot_change() {
+  k annotate --overwrite --as system:admin --as-group system:masters --namespace shop guardexemption/own \
+    pgrail.dev/requested-by=somebody 2>&1 | grep -q "cannot be changed"
+}
+check "cluster: and the record stays" cannot_change
+k delete guardexemption --all --namespace shop >/dev/null
 check "cluster: uninstall" helm uninstall pgrail --namespace pgrail-system
 check "cluster: objects outlive the release" exists tableguard core --namespace shop
 check "cluster: the deployment does not" gone deployment pgrail --namespace pgrail-system

@@ -78,7 +78,7 @@ done
 check "no wildcard in any right" not grep -nE "(apiGroups|resources|verbs): *\[.*[*]|^ *- ['\"]?[*]['\"]?$" "$scratch/default"
 check "Secrets: get, nothing else" verbs_are default ClusterRole pgrail-operator secrets "[get]"
 check "finalizers are patched on guards" verbs_are default ClusterRole pgrail-operator tableguards "$(printf '[get, list, watch]\n[patch]')"
-check "exemptions can be read by the operator, not made" verbs_are default ClusterRole pgrail-operator guardexemptions "[get, list, watch]"
+check "exemptions can be read and put away by the operator, not made" verbs_are default ClusterRole pgrail-operator guardexemptions "$(printf '[get, list, watch]\n[patch]\n[delete]')"
 check "every rule of the operator has its reason above it" bash -c "
   sed -n '/define \"pgrail.rules\"/,/end -/p' $chart/templates/_helpers.tpl | awk '/^- apiGroups/ { if (last !~ /^#/) exit 1 } { last = \$0 }'"
 check "view reads, exemptions too" verbs_are default ClusterRole pgrail-view guardexemptions "[get, list, watch]"
@@ -113,7 +113,7 @@ check "a stricter security context adds, and takes nothing away" bash -c "grep -
 check "appVersion is the program's version" grep -qx "version = \"$(sed -n 's/^appVersion: "\(.*\)"/\1/p' $chart/Chart.yaml)\"" Cargo.toml
 
 # What is off unless asked for
-for kind in ServiceMonitor PrometheusRule NetworkPolicy PodDisruptionBudget ConfigMap; do
+for kind in ServiceMonitor PrometheusRule NetworkPolicy PodDisruptionBudget ConfigMap ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding; do
   check "$kind is off by default" count_is default "$kind" 0
   check "$kind can be had" count_is everything "$kind" 1
 done

@@ -8,6 +8,8 @@ pub const FORCE_DELETE: &str = "pgrail.dev/force-delete";
 pub const TAKE_OVER: &str = "pgrail.dev/take-over";
 /// `"true"`: allow a `DatabaseRestore` of mode `InPlace`.
 pub const ALLOW_IN_PLACE: &str = "pgrail.dev/allow-in-place";
+/// Who asked for a `GuardExemption`. The chart has an admission policy that checks and keeps it.
+pub const REQUESTED_BY: &str = "pgrail.dev/requested-by";
 /// `"true"`: these deletions are meant, although many guards go at once.
 pub const ALLOW_MASS_DELETION: &str = "pgrail.dev/allow-mass-deletion";
 /// Names the `BackupSchedule` that an object belongs to.

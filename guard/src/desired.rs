@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use crate::catalog::{Catalog, Oid, TableKind};
 use crate::closure::{self, Closure, Effect};
 use crate::configuration::{AllowanceRow, Assignment, Configuration, MemberEffect, MemberRow, RelationRow};
-use crate::spec::Operation;
 use crate::gate::{self, Gate, Limits, RootChecks};
+use crate::spec::Operation;
 
 /// One root with everything that follows from it.
 #[derive(Debug, Clone)]
@@ -74,7 +74,9 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     }
     let mut roots: BTreeMap<i32, Root> = ids
         .iter()
-        .filter_map(|(oid, id)| held.remove(id).map(|held| (*id, root(catalog, *id, *oid, held, &stopping, &configuration.allowances))))
+        .filter_map(|(oid, id)| {
+            held.remove(id).map(|held| (*id, root(catalog, *id, *oid, held, &stopping, &configuration.allowances)))
+        })
         .collect();
     let holdings = Holdings::of(&roots);
     set_above(&mut roots, &holdings);
@@ -129,9 +131,9 @@ fn root(
         let of = |right: &AllowanceRow| {
             assignments.iter().any(|held| held.protect_delete && right.guards.contains(&held.guard))
         };
-        allowances.iter().filter(move |right| {
-            of(right) && right.is_for(id) && right.operations.contains(&Operation::Delete)
-        })
+        allowances
+            .iter()
+            .filter(move |right| of(right) && right.is_for(id) && right.operations.contains(&Operation::Delete))
     };
     let (enforced, warned): (Vec<&Assignment>, Vec<&Assignment>) =
         assignments.iter().partition(|held| stopping.contains(&held.guard));

@@ -360,8 +360,7 @@ fn assign_allowances(spec: &GuardSpec, guard: i32, configuration: &mut Configura
         std::mem::take(&mut configuration.allowances).into_iter().partition(declared);
     configuration.allowances = others;
     for allowance in &spec.allowances {
-        let known =
-            mine.iter().position(|row| row.role == allowance.role && row.operations == allowance.operations);
+        let known = mine.iter().position(|row| row.role == allowance.role && row.operations == allowance.operations);
         let id = known.map_or_else(|| Numbers::next(&mut numbers.allowance), |at| mine.remove(at).id);
         configuration.allowances.push(AllowanceRow {
             id,

@@ -366,8 +366,7 @@ fn everything_off(observed: &Observed) -> Vec<Step> {
     let functions = routines
         .iter()
         .map(|routine| format!("DROP FUNCTION IF EXISTS pgrail.{}({})", routine.name, routine.arguments));
-    let ours =
-        ["usage", "allowance", "member", "assignment", "relation", "guard", "trigger", "routine", "install"];
+    let ours = ["usage", "allowance", "member", "assignment", "relation", "guard", "trigger", "routine", "install"];
     let mut tables: Vec<&str> = relations
         .iter()
         .filter(|relation| relation.kind == "r")

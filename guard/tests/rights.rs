@@ -48,7 +48,8 @@ async fn an_allowance_holds_for_its_role_and_exactly() {
         login(&client, &other).await;
         let spec = allowing(limited("a/b", USERS, 5, 5 * 117), &purge, rows(50, 40 * 117), &[Operation::Delete]);
         install(&mut client, &spec).await;
-        let (app, stranger) = (database.connect_as(&purge, "secret").await, database.connect_as(&other, "secret").await);
+        let (app, stranger) =
+            (database.connect_as(&purge, "secret").await, database.connect_as(&other, "secret").await);
         stopped(&stranger, "PGR01", "DELETE FROM users WHERE id <= 6").await;
         // The right follows the login, not the role that is set, and not the owner of a function.
         run(&client, &format!("GRANT {other} TO {purge}")).await;
@@ -79,7 +80,14 @@ async fn an_allowance_holds_for_its_role_and_exactly() {
         // Taken back: at once.
         install(&mut client, &limited("a/b", USERS, 5, 5 * 117)).await;
         stopped(&app, "PGR01", "DELETE FROM users WHERE id BETWEEN 201 AND 206").await;
-        let left: i64 = client.query_one("SELECT count(*) FROM pg_class WHERE relname LIKE 'pass%' AND relnamespace = 'pgrail'::regnamespace", &[]).await.expect("count").get(0);
+        let left: i64 = client
+            .query_one(
+                "SELECT count(*) FROM pg_class WHERE relname LIKE 'pass%' AND relnamespace = 'pgrail'::regnamespace",
+                &[],
+            )
+            .await
+            .expect("count")
+            .get(0);
         assert_eq!(left, 0);
         drop((app, stranger));
         run(&client, &format!("DROP OWNED BY {other} CASCADE; DROP ROLE {other}")).await;
@@ -126,12 +134,15 @@ async fn limits_per_statement_and_per_transaction() {
         for total in [None, Some(20)] {
             let database = server.database("levels").await;
             let mut client = friday(&database, 300).await;
-            run(&client, "DELETE FROM messages; DELETE FROM conversations; DELETE FROM leads; DELETE FROM analytics").await;
+            run(&client, "DELETE FROM messages; DELETE FROM conversations; DELETE FROM leads; DELETE FROM analytics")
+                .await;
             let purge = server.role_name("purge");
             login(&client, &purge).await;
             let limits = PartialLimits { max_transaction_rows: Some(120), ..rows(50, 0) };
-            let base = TableLimits { max_rows: 5, max_cascade_rows: 5, max_transaction_rows: total, max_updated_rows: None };
-            let spec = allowing(GuardSpec { limits: base, ..guard("a/b", USERS) }, &purge, limits, &[Operation::Delete]);
+            let base =
+                TableLimits { max_rows: 5, max_cascade_rows: 5, max_transaction_rows: total, max_updated_rows: None };
+            let spec =
+                allowing(GuardSpec { limits: base, ..guard("a/b", USERS) }, &purge, limits, &[Operation::Delete]);
             install(&mut client, &spec).await;
             let app = database.connect_as(&purge, "secret").await;
             stopped(&app, "PGR01", "DELETE FROM users WHERE id <= 51").await;
@@ -194,7 +205,11 @@ async fn another_guard_of_the_same_table_still_holds() {
         let purge = server.role_name("purge");
         login(&client, &purge).await;
         install(&mut client, &limited("c/d", USERS, 60, 1_000_000)).await;
-        install(&mut client, &allowing(limited("a/b", USERS, 5, 10), &purge, rows(1000, 1_000_000), &[Operation::Delete])).await;
+        install(
+            &mut client,
+            &allowing(limited("a/b", USERS, 5, 10), &purge, rows(1000, 1_000_000), &[Operation::Delete]),
+        )
+        .await;
         let app = database.connect_as(&purge, "secret").await;
         run(&app, "BEGIN; DELETE FROM users WHERE id <= 60; ROLLBACK").await;
         let error = stopped(&app, "PGR01", "DELETE FROM users WHERE id <= 61").await;

@@ -106,7 +106,7 @@ async fn manifests_that_cannot_be_used_are_refused_by_field_and_nothing_is_insta
         (misspelt, "spec.limits.maxRow is not a field"),
         (guard(json!({"tables": []})), "spec.tables must name at least one table"),
         (versionless, "apiVersion must be pgrail.dev/v1alpha1"),
-        (json!({"kind": "Secret", "metadata": {"name": "x"}}), "no TableGuard"),
+        (json!({"kind": "Secret", "metadata": {"name": "x"}}), "no TableGuard and no GuardExemption"),
     ] {
         shop.write("guard.yaml", &manifest);
         let refused = shop.pgrail(&["apply", "-f", "guard.yaml"]);
@@ -120,6 +120,60 @@ async fn manifests_that_cannot_be_used_are_refused_by_field_and_nothing_is_insta
     assert_eq!(missing.status.code(), Some(2), "declared and not enforced");
     assert!(out(&missing).contains("public.userz") && out(&missing).contains("Missing"));
     shop.database.finish().await;
+}
+
+fn exemption(role: &str, patch: Value) -> Value {
+    let mut spec = json!({"guardRefs": [{"name": "core"}], "role": role, "limits": {"maxRows": 100, "maxCascadeRows": 100_000},
+        "notAfter": "2100-01-01T00:00:00Z", "reason": "ticket 4711"});
+    spec.as_object_mut().unwrap().extend(patch.as_object().unwrap().clone());
+    json!({"apiVersion": "pgrail.dev/v1alpha1", "kind": "GuardExemption", "metadata": {"name": "purge"}, "spec": spec})
+}
+
+#[tokio::test]
+async fn an_exemption_is_given_by_apply_and_taken_back_by_remove() {
+    for_each_server(async |server| {
+        let shop = Shop::new(server.database("cli").await).await;
+        let role = server.role_name("purge");
+        let admin = shop.database.connect().await;
+        let login = format!(
+            "CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT SELECT, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+        );
+        admin.batch_execute(&login).await.unwrap();
+        let app = shop.database.connect_as(&role, "secret").await;
+        shop.write("guard.yaml", &guard(json!({})));
+        shop.write("purge.yaml", &exemption(&role, json!({})));
+        let early = shop.pgrail(&["apply", "-f", "purge.yaml"]);
+        assert_eq!(early.status.code(), Some(2), "{}", err(&early));
+        assert!(out(&early).contains("default/core is not in the database"), "{}", out(&early));
+        let applied = shop.pgrail(&["apply", "-f", ".", "-o", "json"]);
+        assert_eq!(applied.status.code(), Some(0), "{}", err(&applied));
+        let objects: Value = serde_json::from_slice(&applied.stdout).unwrap();
+        assert_eq!((&objects[0]["kind"], &objects[1]["status"]["phase"]), (&json!("TableGuard"), &json!("Active")));
+        assert_eq!(shop.pgrail(&["plan", "-f", "."]).status.code(), Some(0), "nothing left to do");
+        app.batch_execute("DELETE FROM users WHERE id = 1").await.unwrap();
+        let told = shop.pgrail(&["apply", "-f", "purge.yaml"]);
+        assert!(out(&told).contains("Active") && out(&told).contains("511"), "{}", out(&told));
+        let removed = shop.pgrail(&["remove", "-f", "purge.yaml"]);
+        assert_eq!(removed.status.code(), Some(0), "{}", err(&removed));
+        let stopped = app.batch_execute("DELETE FROM users WHERE id = 2").await.unwrap_err();
+        assert_eq!(stopped.code().unwrap().code(), "PGR01");
+        for (patch, code, words) in [
+            (json!({"notAfter": "2020-01-01T00:00:00Z"}), 2, "Rejected"),
+            (json!({"requireBackup": {"maxAge": "1h"}}), 2, "needs a cluster"),
+            (json!({"tables": [{"schema": "public", "name": "nosuch"}]}), 2, "public.nosuch is not a table"),
+            (json!({"limits": {"maxRows": 9, "maxTransactionRows": 5}}), 1, "maxTransactionRows (5)"),
+        ] {
+            shop.write("purge.yaml", &exemption(&role, patch));
+            let output = shop.pgrail(&["apply", "-f", "purge.yaml"]);
+            assert_eq!(output.status.code(), Some(code), "{words}: {}", err(&output));
+            assert!(format!("{}{}", out(&output), err(&output)).contains(words), "{words}: {}", out(&output));
+        }
+        assert!(app.batch_execute("DELETE FROM users WHERE id = 2").await.is_err());
+        drop(app);
+        admin.batch_execute(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}")).await.unwrap();
+        shop.database.finish().await;
+    })
+    .await;
 }
 
 #[tokio::test]

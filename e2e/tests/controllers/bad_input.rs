@@ -1,7 +1,7 @@
 //! Bad input gets a condition with its reason and remedy, and nothing is lost because of it.
 
 use crate::fixture::{Fixture, refused};
-use pgrail_crds::{BackupSchedule, GuardExemption, ProtectedDatabase, TableGuard};
+use pgrail_crds::{BackupSchedule, DatabaseRestore, ProtectedDatabase, TableGuard};
 use pgrail_e2e::{condition, holds, table_guard, wait_for};
 use serde_json::json;
 
@@ -67,12 +67,11 @@ async fn an_object_that_the_types_cannot_read_is_told_so_and_harms_no_other() {
 async fn kinds_without_a_controller_say_so() {
     let server = pgrail_testing::servers().remove(0);
     let fixture = Fixture::new(&server, "later").await;
-    let manifest = json!({"metadata": {"name": "purge"}, "spec": {
-        "guardRefs": [{"name": "core"}], "role": "admin", "limits": {"maxRows": 5}, "notAfter": "2030-01-01T00:00:00Z",
-        "reason": "a ticket"}});
-    fixture.namespace.apply::<GuardExemption>(&manifest).await;
-    let waiting = |it: &GuardExemption| holds(it, "Ready", "Unknown", "NotImplemented");
-    wait_for(&fixture.namespace, "purge", "told that nothing acts on it", waiting).await;
+    let manifest = json!({"metadata": {"name": "back"}, "spec": {
+        "source": {"backupRef": {"name": "nightly-1"}}, "target": {"databaseRef": {"name": "shop"}}}});
+    fixture.namespace.apply::<DatabaseRestore>(&manifest).await;
+    let waiting = |it: &DatabaseRestore| holds(it, "Ready", "Unknown", "NotImplemented");
+    wait_for(&fixture.namespace, "back", "told that nothing acts on it", waiting).await;
     fixture.finish().await;
 }
 

@@ -5,6 +5,7 @@ mod backups;
 mod bad_input;
 mod crds;
 mod databases;
+mod exemptions;
 mod fixture;
 mod guards;
 mod quiet;

@@ -3,13 +3,13 @@
 use super::connect::DatabaseArgs;
 use super::manifests::{self, ManifestArgs};
 use super::output::{self, Format};
-use super::{CommandError, NOT_AS_DECLARED};
+use super::{CommandError, NOT_AS_DECLARED, exemptions};
 use crate::table_guard::apply::{Brought, bring};
 use crate::table_guard::report::{self, Outcome};
 use crate::table_guard::validate::validate;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use pgrail_crds::{TableGuard, TableState};
+use pgrail_crds::{GuardExemption, TableGuard, TableState};
 use pgrail_guard::{GuardName, Plan};
 use std::io::Write;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 /// The owner that the command line stamps on what it installs.
-const OWNER: &str = "local";
+pub(super) const OWNER: &str = "local";
 /// How often a table that is locked is tried again, and how long that is waited for in between.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(2);
@@ -62,10 +62,16 @@ pub(super) struct RemoveArgs {
     database: DatabaseArgs,
 }
 
+impl RemoveArgs {
+    fn manifests(&self) -> ManifestArgs {
+        ManifestArgs { filenames: self.filenames.clone() }
+    }
+}
+
 /// Shows what `apply` would do.
 pub(super) async fn plan(args: PlanArgs) -> Result<ExitCode, CommandError> {
-    let guards = manifests::guards(&args.manifests)?;
-    let specs = guards.iter().map(|guard| validate(guard, OWNER)).collect::<Result<Vec<_>, _>>()?;
+    let manifests = manifests::read(&args.manifests)?;
+    let specs = manifests.guards.iter().map(|guard| validate(guard, OWNER)).collect::<Result<Vec<_>, _>>()?;
     let client = args.database.connect().await?;
     let observed = pgrail_guard::observe(&client).await?;
     let mut anything = false;
@@ -74,6 +80,9 @@ pub(super) async fn plan(args: PlanArgs) -> Result<ExitCode, CommandError> {
         let plan = pgrail_guard::plan(spec, &observed)?;
         anything |= !plan.is_empty();
         print_plan(&mut out, &spec.name, &plan)?;
+    }
+    for exemption in &manifests.exemptions {
+        anything |= exemptions::plan(&mut out, exemption, &observed, Timestamp::now())?;
     }
     Ok(if anything { NOT_AS_DECLARED.into() } else { ExitCode::SUCCESS })
 }
@@ -98,11 +107,11 @@ fn print_plan(out: &mut impl Write, name: &GuardName, plan: &Plan) -> std::io::R
     Ok(())
 }
 
-/// Installs guards and prints how they stand.
+/// Installs guards, gives exemptions, and prints how they stand.
 pub(super) async fn apply(args: ApplyArgs) -> Result<ExitCode, CommandError> {
-    let mut guards = manifests::guards(&args.manifests)?;
+    let manifests::Manifests { mut guards, mut exemptions } = manifests::read(&args.manifests)?;
     let mut client = args.database.connect().await?;
-    let mut enforced = true;
+    let mut declared = true;
     for guard in &mut guards {
         let spec = validate(guard, OWNER)?;
         let mut brought = bring(&mut client, &spec).await?;
@@ -117,38 +126,30 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<ExitCode, CommandError> {
         if let Outcome::Unplannable(error) = brought.outcome {
             return Err(error.into());
         }
-        enforced &= matches!(&brought.outcome, Outcome::Judged(judgement) if judgement.all_enforced());
+        declared &= matches!(&brought.outcome, Outcome::Judged(judgement) if judgement.all_enforced());
         guard.status = Some(report::status(guard, &brought.outcome, Timestamp::now()));
     }
-    print_guards(&guards, args.output)?;
-    Ok(if enforced { ExitCode::SUCCESS } else { NOT_AS_DECLARED.into() })
+    for exemption in &mut exemptions {
+        declared &= exemptions::apply(&mut client, exemption, Timestamp::now()).await?;
+    }
+    print_objects(&guards, &exemptions, args.output)?;
+    Ok(if declared { ExitCode::SUCCESS } else { NOT_AS_DECLARED.into() })
 }
 
 fn is_pending(brought: &Brought) -> bool {
     matches!(&brought.outcome, Outcome::Judged(judgement) if judgement.pending())
 }
 
-fn print_guards(guards: &[TableGuard], format: Format) -> Result<(), CommandError> {
-    let mut out = std::io::stdout().lock();
-    match format {
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(guards)?)?,
-        Format::Yaml => {
-            for guard in guards {
-                write!(out, "---\n{}", serde_norway::to_string(guard)?)?;
-            }
-        }
-        Format::Name => {
-            for guard in guards {
-                writeln!(out, "tableguard.pgrail.dev/{}", guard.name_any())?;
-            }
-        }
-        Format::Table | Format::Wide => {
-            drop(out);
-            let header = ["GUARD", "TABLE", "STATE", "CLOSURE", "ROWS AT RISK", "BLOCKED", "MESSAGE"];
-            output::table(&header, guards.iter().flat_map(rows).collect())?;
-        }
+fn print_objects(guards: &[TableGuard], exemptions: &[GuardExemption], format: Format) -> Result<(), CommandError> {
+    let values = guards.iter().map(serde_json::to_value).chain(exemptions.iter().map(serde_json::to_value));
+    if output::objects(&values.collect::<Result<Vec<_>, _>>()?, format)? {
+        return Ok(());
     }
-    Ok(())
+    if !guards.is_empty() {
+        let header = ["GUARD", "TABLE", "STATE", "CLOSURE", "ROWS AT RISK", "BLOCKED", "MESSAGE"];
+        output::table(&header, guards.iter().flat_map(rows).collect())?;
+    }
+    exemptions::print(exemptions)
 }
 
 fn rows(guard: &TableGuard) -> Vec<Vec<String>> {
@@ -182,7 +183,7 @@ fn state(state: TableState) -> &'static str {
 
 /// Takes guards off.
 pub(super) async fn remove(args: RemoveArgs) -> Result<ExitCode, CommandError> {
-    let named = if args.all { Vec::new() } else { names(&args)? };
+    let named = if args.all { manifests::Manifests::default() } else { manifests::read(&args.manifests())? };
     let mut client = args.database.connect().await?;
     let observed = pgrail_guard::observe(&client).await?;
     match observed.owner() {
@@ -197,16 +198,18 @@ pub(super) async fn remove(args: RemoveArgs) -> Result<ExitCode, CommandError> {
         }
         Some(_) => {}
     }
-    let names = if args.all { observed.guards() } else { named };
     let mut left = false;
+    for exemption in &named.exemptions {
+        left |= exemptions::remove(&mut client, exemption).await? != ExitCode::SUCCESS;
+    }
+    let names = if args.all { observed.guards() } else { names(&named.guards)? };
     for name in names {
         left |= !remove_one(&mut client, &name).await?;
     }
     Ok(if left { NOT_AS_DECLARED.into() } else { ExitCode::SUCCESS })
 }
 
-fn names(args: &RemoveArgs) -> Result<Vec<GuardName>, CommandError> {
-    let guards = manifests::guards(&ManifestArgs { filenames: args.filenames.clone() })?;
+fn names(guards: &[TableGuard]) -> Result<Vec<GuardName>, CommandError> {
     guards.iter().map(|guard| Ok(validate(guard, OWNER)?.name)).collect()
 }
 

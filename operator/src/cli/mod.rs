@@ -3,6 +3,7 @@
 mod blast_radius;
 mod connect;
 mod crds;
+mod exemptions;
 mod grants;
 mod guards;
 mod manifests;
@@ -34,7 +35,7 @@ enum Command {
     Crds(crds::CrdsArgs),
     /// Show the steps and the SQL that `apply` would run; exit status 2 when there is anything to do
     Plan(guards::PlanArgs),
-    /// Install the guards of manifests in a database, without a cluster
+    /// Install the guards and give the exemptions of manifests in a database, without a cluster
     Apply(guards::ApplyArgs),
     /// Take guards off again, leaving nothing behind
     Remove(guards::RemoveArgs),

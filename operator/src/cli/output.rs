@@ -1,6 +1,8 @@
 //! How results are printed: a table for people, JSON and YAML for programs.
 
+use super::CommandError;
 use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
 use std::io::{IsTerminal, Write};
 
 /// `-o`
@@ -17,6 +19,28 @@ pub(super) enum Format {
     Yaml,
     /// Names only
     Name,
+}
+
+/// Prints objects of any kind whole, or their names, where that is asked for; answers whether it was.
+pub(super) fn objects(objects: &[Value], format: Format) -> Result<bool, CommandError> {
+    let mut out = std::io::stdout().lock();
+    match format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(objects)?)?,
+        Format::Yaml => {
+            for object in objects {
+                write!(out, "---\n{}", serde_norway::to_string(object)?)?;
+            }
+        }
+        Format::Name => {
+            for object in objects {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let kind = text(&object["kind"]).to_lowercase();
+                writeln!(out, "{kind}.pgrail.dev/{}", text(&object["metadata"]["name"]))?;
+            }
+        }
+        Format::Table | Format::Wide => return Ok(false),
+    }
+    Ok(true)
 }
 
 /// Prints rows under a header, as `kubectl get` does: no lines, two spaces between columns.

@@ -15,7 +15,8 @@ pub(super) async fn apply(spec: &ExemptionSpec, database: &ProtectedDatabase, co
         Ok(borrowed) => borrowed,
         Err(error) => return Finding::Unreachable(error),
     };
-    match apply_with(spec, &mut borrowed).await {
+    let finding = async { bring(borrowed.connection()?, spec).await };
+    match finding.await {
         Ok(finding) => finding,
         Err(error) => {
             borrowed.discard();
@@ -24,8 +25,8 @@ pub(super) async fn apply(spec: &ExemptionSpec, database: &ProtectedDatabase, co
     }
 }
 
-async fn apply_with(spec: &ExemptionSpec, borrowed: &mut Borrowed) -> Result<Finding, DatabaseError> {
-    let client = borrowed.connection()?;
+/// The same on a connection.
+pub(crate) async fn bring(client: &mut Client, spec: &ExemptionSpec) -> Result<Finding, DatabaseError> {
     // What is over is not given again.
     if let Some(found) = find(client, spec).await?
         && found.over
@@ -103,7 +104,11 @@ pub(super) async fn used(
 }
 
 /// Takes a right back. Answers why it could not be, if it may work later.
-pub(super) async fn revoke(name: &GuardName, borrowed: &mut Borrowed, owner: &str) -> Result<Option<String>, DatabaseError> {
+pub(super) async fn revoke(
+    name: &GuardName,
+    borrowed: &mut Borrowed,
+    owner: &str,
+) -> Result<Option<String>, DatabaseError> {
     let client = borrowed.connection()?;
     let observed = pgrail_guard::observe(client).await.map_err(|error| lost(&error))?;
     if observed.live.in_recovery || observed.owner().is_none_or(|found| found != owner) {

@@ -35,7 +35,10 @@ pub(super) async fn database(
         let Some(found) = guards.get_opt(&guard.name).await? else {
             return Ok(Err(Unresolved::Waits(Said {
                 reason: exemption_reasons::GUARD_NOT_FOUND,
-                message: format!("spec.guardRefs names the TableGuard {:?}, which does not exist in this namespace", guard.name),
+                message: format!(
+                    "spec.guardRefs names the TableGuard {:?}, which does not exist in this namespace",
+                    guard.name
+                ),
             })));
         };
         names.insert(found.spec.database_ref.name);

@@ -41,9 +41,13 @@ pub(super) async fn finalize(exemption: &GuardExemption, context: &Context) -> R
             return Ok(Action::requeue(context.backoff.next(&key)));
         }
         Revoked::LetGo(why) => {
-            let note = format!("what is left of it in the database ends by itself at {}: {why}", exemption.spec.not_after.0);
+            let note =
+                format!("what is left of it in the database ends by itself at {}: {why}", exemption.spec.not_after.0);
             tracing::warn!(namespace, name, why, "an exemption was left in the database");
-            context.events.publish(exemption, Severity::Warning, "Delete", event::EXEMPTION_LEFT_BEHIND, note, now).await;
+            context
+                .events
+                .publish(exemption, Severity::Warning, "Delete", event::EXEMPTION_LEFT_BEHIND, note, now)
+                .await;
         }
         Revoked::Later(_) | Revoked::Done => {}
     }

@@ -1,10 +1,10 @@
 //! `GuardExemption`: a login role's right, for a time, to go beyond the limits of guards. The database judges it by its own
 //! clock, so it ends with the operator down; this controller gives it, watches what it is used for, and takes it back.
 
-mod apply;
+pub(crate) mod apply;
 mod dereference;
 mod finalize;
-mod report;
+pub(crate) mod report;
 pub(crate) mod validate;
 
 use crate::kubernetes::api::watched;
@@ -71,8 +71,7 @@ impl Reconciler for GuardExemptions {
         }
         let finding = judge(&api, &exemption, &context).await?;
         let next = report::status(&exemption, &finding, context.now());
-        let written =
-            status::write(&context, Self::NAME, &exemption, exemption.status.as_ref(), &next).await?;
+        let written = status::write(&context, Self::NAME, &exemption, exemption.status.as_ref(), &next).await?;
         if written {
             report::announce(&exemption, &finding, &next, &context).await;
         }

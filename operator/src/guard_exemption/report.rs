@@ -6,6 +6,7 @@ use crate::kubernetes::events::Severity;
 use crate::operator::Context;
 use jiff::Timestamp;
 use kube::ResourceExt;
+use pgrail_crds::annotations::REQUESTED_BY;
 use pgrail_crds::conditions::READY;
 use pgrail_crds::conditions::reasons::{event, exemption as exemption_reasons, guard as guard_reasons};
 use pgrail_crds::{Condition, ExemptionPhase, GuardExemption, GuardExemptionStatus, Time};
@@ -24,7 +25,7 @@ pub(crate) struct Said {
 
 /// What was found.
 #[derive(Debug)]
-pub(super) enum Finding {
+pub(crate) enum Finding {
     /// It will never be in force.
     Rejected(Said),
     /// Something has to happen first.
@@ -40,7 +41,7 @@ pub(super) enum Finding {
 }
 
 /// The whole status.
-pub(super) fn status(exemption: &GuardExemption, finding: &Finding, now: Timestamp) -> GuardExemptionStatus {
+pub(crate) fn status(exemption: &GuardExemption, finding: &Finding, now: Timestamp) -> GuardExemptionStatus {
     let mut status = exemption.status.clone().unwrap_or_default();
     let was_active = status.phase == Some(ExemptionPhase::Active);
     let mut conditions = Conditions::new(&status.conditions, exemption.metadata.generation, now);
@@ -150,7 +151,10 @@ pub(super) async fn announce(
         context.events.publish(exemption, severity, action, what, note, now)
     };
     if entered(ExemptionPhase::Active) {
-        let note = format!("{role:?} may go beyond the limits until {}: {reason}", exemption.spec.not_after.0);
+        let requester = exemption.annotations().get(REQUESTED_BY);
+        let requester = requester.map(|name| format!(", requested by {name}")).unwrap_or_default();
+        let until = exemption.spec.not_after.0;
+        let note = format!("{role:?} may go beyond the limits until {until}{requester}: {reason}");
         publish(Severity::Warning, "Exempt", event::EXEMPTION_ACTIVE, note).await;
     }
     let rows = next.used_rows.unwrap_or(0);

@@ -110,7 +110,8 @@ mod tests {
     fn exemption(spec: Value) -> GuardExemption {
         let mut whole = json!({"guardRefs": [{"name": "core"}], "role": "admin", "reason": "r", "notAfter": "2026-11-23T10:30:00Z"});
         whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-        let metadata = json!({"name": "e", "namespace": "shop", "uid": "u", "creationTimestamp": "2026-11-23T06:00:00Z"});
+        let metadata =
+            json!({"name": "e", "namespace": "shop", "uid": "u", "creationTimestamp": "2026-11-23T06:00:00Z"});
         serde_json::from_value(json!({"metadata": metadata, "spec": whole})).unwrap()
     }
 

@@ -1,0 +1,126 @@
+//! `GuardExemption`s of manifests, without a cluster: given, shown, taken back.
+
+use super::guards::OWNER;
+use super::output;
+use super::{CommandError, NOT_AS_DECLARED};
+use crate::guard_exemption::apply::bring;
+use crate::guard_exemption::report::{self, Finding, Said};
+use crate::guard_exemption::validate;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use pgrail_crds::conditions::READY;
+use pgrail_crds::conditions::reasons::exemption as exemption_reasons;
+use pgrail_crds::{ExemptionPhase, GuardExemption};
+use pgrail_guard::{ExemptionError, ExemptionSpec, Observed};
+use sha2::{Digest, Sha256};
+use std::io::Write;
+use std::process::ExitCode;
+use tokio_postgres::Client;
+
+/// The engine's specification. Without an apiserver nothing tells two objects of one name apart but what they say.
+pub(super) fn spec(exemption: &GuardExemption) -> Result<ExemptionSpec, CommandError> {
+    let mut spec = validate::spec(exemption, OWNER).map_err(|said| refused(exemption, &said.message))?;
+    let text = serde_json::to_vec(&exemption.spec)?;
+    spec.object = Sha256::digest(&text).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    Ok(spec)
+}
+
+fn refused(exemption: &GuardExemption, message: &str) -> CommandError {
+    CommandError::Refused(format!("GuardExemption {:?}: {message}", exemption.name_any()))
+}
+
+/// Shows what `apply` would do. Answers whether that is anything.
+pub(super) fn plan(
+    out: &mut impl Write,
+    exemption: &GuardExemption,
+    observed: &Observed,
+    now: Timestamp,
+) -> Result<bool, CommandError> {
+    let spec = spec(exemption)?;
+    let name = &spec.name;
+    if let Some(said) = validate::rejected(exemption, now) {
+        writeln!(out, "-- {name}: rejected: {}", said.message)?;
+        return Ok(true);
+    }
+    match pgrail_guard::plan_exemption(&spec, observed) {
+        Ok(plan) if plan.is_empty() => writeln!(out, "-- {name}: nothing to do")?,
+        Ok(plan) => {
+            writeln!(out, "-- {name}: {} steps, each a transaction of its own", plan.steps().len())?;
+            for sql in plan.sql() {
+                writeln!(out, "{sql}\n")?;
+            }
+            return Ok(true);
+        }
+        Err(ExemptionError::Plan(error)) => return Err(error.into()),
+        Err(error) => {
+            writeln!(out, "-- {name}: {error}: planned once its guards are installed")?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Gives it, and writes its status. Answers whether it is as declared.
+pub(super) async fn apply(
+    client: &mut Client,
+    exemption: &mut GuardExemption,
+    now: Timestamp,
+) -> Result<bool, CommandError> {
+    let finding = match validate::rejected(exemption, now) {
+        Some(said) => Finding::Rejected(said),
+        None if exemption.spec.require_backup.is_some() => Finding::Waits(Said {
+            reason: exemption_reasons::BACKUP_REQUIRED,
+            message: "spec.requireBackup needs a cluster, where DatabaseBackups are: leave it out".to_owned(),
+        }),
+        None => bring(client, &spec(exemption)?).await?,
+    };
+    exemption.status = Some(report::status(exemption, &finding, now));
+    Ok(matches!(finding, Finding::Active(_) | Finding::NotYet(_)))
+}
+
+/// Prints them with their status, as a table.
+pub(super) fn print(exemptions: &[GuardExemption]) -> Result<(), CommandError> {
+    if exemptions.is_empty() {
+        return Ok(());
+    }
+    let header = ["EXEMPTION", "PHASE", "ROLE", "UNTIL", "USED ROWS", "MESSAGE"];
+    Ok(output::table(&header, exemptions.iter().map(row).collect())?)
+}
+
+fn row(exemption: &GuardExemption) -> Vec<String> {
+    let status = exemption.status.clone().unwrap_or_default();
+    let ready = status.conditions.iter().find(|condition| condition.type_ == READY);
+    vec![
+        format!("{}/{}", exemption.namespace().unwrap_or_default(), exemption.name_any()),
+        phase(status.phase).to_owned(),
+        exemption.spec.role.clone(),
+        exemption.spec.not_after.0.to_string(),
+        status.used_rows.map(output::thousands).unwrap_or_default(),
+        ready.map(|ready| ready.message.clone()).unwrap_or_default(),
+    ]
+}
+
+fn phase(phase: Option<ExemptionPhase>) -> &'static str {
+    match phase {
+        Some(ExemptionPhase::Active) => "Active",
+        Some(ExemptionPhase::Expired) => "Expired",
+        Some(ExemptionPhase::Rejected) => "Rejected",
+        Some(ExemptionPhase::Pending) | None => "Pending",
+    }
+}
+
+/// Takes one back.
+pub(super) async fn remove(client: &mut Client, exemption: &GuardExemption) -> Result<ExitCode, CommandError> {
+    let name = spec(exemption)?.name;
+    let observed = pgrail_guard::observe(client).await?;
+    let applied = pgrail_guard::apply(client, &pgrail_guard::plan_revocation(&name, &observed)).await?;
+    let problem = applied.steps.iter().find(|(table, outcome)| {
+        table.is_none() && !matches!(outcome, pgrail_guard::Outcome::Done | pgrail_guard::Outcome::Skipped)
+    });
+    if let Some((_, outcome)) = problem {
+        eprintln!("pgrail: {name}: not taken back: {outcome:?}");
+        return Ok(NOT_AS_DECLARED.into());
+    }
+    println!("{name}: gone");
+    Ok(ExitCode::SUCCESS)
+}
