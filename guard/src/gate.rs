@@ -72,6 +72,11 @@ impl RootChecks {
         self.sets().any(|(_, limits)| limits.pairs().next().is_some())
     }
 
+    /// Whether deletes beyond a limit are stopped.
+    pub fn stops_deletes(&self) -> bool {
+        self.enforced.pairs().next().is_some()
+    }
+
     /// Whether updates are limited at all.
     pub fn limits_updates(&self) -> bool {
         self.sets().any(|(_, limits)| limits.updates.is_some())
@@ -295,7 +300,7 @@ fn write_own(body: &mut String, root: &RootChecks) {
             decides.push(format!("({of_statement} {GT} {rows}{transaction}{total})"));
         }
         if !root.above.is_empty() {
-            decides.push(format!("(pg_catalog.pg_trigger_depth() {EQ} 0 OR {} {EQ} 0)", sum("deleted", &root.above)));
+            decides.push(format!("(pg_catalog.pg_trigger_depth() {EQ} 0 OR ({}) {EQ} 0)", sum("deleted", &root.above)));
         }
         decides.push(format!("pgrail.trip({id}, 0, rel)"));
         let _ = writeln!(body, "      IF {} THEN RETURN true; END IF;\n    END IF;", decides.join(" AND "));
@@ -338,6 +343,9 @@ fn write_cascade(body: &mut String, roots: &[&RootChecks]) {
             decides.extend(leased(root, "cascade_").map(|rows| format!("c {GT} {rows}")));
             decides.extend(not_warned(assignment));
             decides.push(format!("({own}) {GT} 0"));
+            if !root.above.is_empty() {
+                decides.push(format!("({}) {EQ} 0", sum("deleted", &root.above)));
+            }
             if let Some((_, rows)) = limits.per_statement {
                 let transaction =
                     limits.per_transaction.map(|(_, rows)| format!(" OR c {GT} {rows}")).unwrap_or_default();

@@ -20,6 +20,7 @@ pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("measure", false),
     ("nothing", false),
     ("on_drop", false),
+    ("passed", false),
     ("rights", false),
     ("room", false),
     ("settle", false),

@@ -9,10 +9,14 @@ use pgrail_guard::grants::{self, GrantsFor, Platform};
 use pgrail_guard::{TableState, blast_radius, capabilities, light_check, observe};
 use pgrail_testing::for_each_server;
 
+/// Roles belong to the whole server: who gives memberships away, and who watches them, take turns.
+static ROLES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 const USERS: &[(&str, &str)] = &[("public", "users")];
 
 #[tokio::test]
 async fn the_light_check_moves_with_everything_that_matters_and_with_nothing_else() {
+    let _turn = ROLES.lock().await;
     for_each_server(async |server| {
         let database = server.database("light").await;
         let mut client = friday(&database, 20).await;
@@ -73,6 +77,7 @@ async fn the_blast_radius_follows_statistics() {
 
 #[tokio::test]
 async fn capabilities_are_those_of_the_role() {
+    let _turn = ROLES.lock().await;
     for_each_server(async |server| {
         let database = server.database("capabilities").await;
         let client = database.connect().await;
@@ -110,6 +115,7 @@ async fn capabilities_are_those_of_the_role() {
 
 #[tokio::test]
 async fn the_printed_grants_are_enough() {
+    let _turn = ROLES.lock().await;
     for_each_server(async |server| {
         let database = server.database("grants").await;
         let client = database.connect().await;

@@ -4,8 +4,8 @@ mod common;
 
 use futures::TryStreamExt as _;
 
-use common::{count, friday, guard, install, limited, run, stopped};
-use pgrail_guard::{GuardSpec, TableLimits};
+use common::{count, friday, guard, install, limited, reconcile, run, stopped};
+use pgrail_guard::{GuardSpec, Mode, TableLimits};
 use pgrail_testing::for_each_server;
 
 const USERS: &[(&str, &str)] = &[("public", "users")];
@@ -166,6 +166,16 @@ async fn a_cascade_counts_at_the_root_it_started_from() {
         let error = stopped(&client, "PGR01", "DELETE FROM leads WHERE id <= 4").await;
         assert!(error.detail().unwrap_or_default().contains("a/leads"), "{error:?}");
         run(&client, "BEGIN; DELETE FROM leads WHERE id <= 3; ROLLBACK").await;
+        // Neither rows of leads nor what hangs on them: 5 users' worth of messages is beyond what leads allow.
+        install(&mut client, &limited("a/leads", &[("public", "leads")], 3, 20)).await;
+        run(&client, "BEGIN; DELETE FROM users WHERE id <= 5; ROLLBACK").await;
+        stopped(&client, "PGR01", "DELETE FROM leads WHERE id = 1").await;
+        install(&mut client, &limited("a/leads", &[("public", "leads")], 3, 1000)).await;
+        // A guard above that only warns takes nothing from one that stops.
+        reconcile(&mut client, &GuardSpec { mode: Mode::Warn, ..limited("a/users", USERS, 5, 1000) }).await;
+        let error = stopped(&client, "PGR01", "DELETE FROM users WHERE id <= 5").await;
+        assert_eq!(error.table(), Some("leads"), "{error:?}");
+        install(&mut client, &limited("a/users", USERS, 5, 1000)).await;
         // From an unguarded parent, the first guarded table on the way is the root.
         let error = stopped(&client, "PGR01", "DELETE FROM tenants").await;
         assert_eq!(error.table(), Some("users"), "{error:?}");

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use common::{install, run};
-use pgrail_guard::{ClusterId, GuardName, GuardSpec, Protect, TableLimits, TableSelector, closure, observe};
+use pgrail_guard::{
+    ClusterId, GuardName, GuardSpec, PartialLimits, Protect, TableLimits, TableSelector, closure, observe,
+};
 use pgrail_testing::{Client, for_each_server};
 
 /// xorshift64*: the same cases on every machine.
@@ -91,7 +93,7 @@ async fn effects(client: &Client, tables: usize, sql: &str) -> Vec<(i64, i64)> {
 async fn the_guard_agrees_with_what_the_server_would_remove() {
     let number =
         |name: &str, default: u64| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
-    let (seed, graphs) = (number("PGRAIL_TEST_SEED", 20_261_123), number("PGRAIL_TEST_GRAPHS", 40));
+    let (seed, graphs) = (number("PGRAIL_TEST_SEED", 20_261_123), number("PGRAIL_TEST_GRAPHS", 80));
     for_each_server(async |server| {
         let database = server.database("verdicts").await;
         let mut client = database.connect().await;
@@ -100,7 +102,7 @@ async fn the_guard_agrees_with_what_the_server_would_remove() {
             let mut random = Random(seed.wrapping_mul(graph + 1) | 1);
             let (tables, sql) = schema(&mut random);
             run(&client, &sql).await;
-            let deletes: Vec<(usize, String)> = (0..6)
+            let deletes: Vec<(usize, String)> = (0..16)
                 .map(|_| {
                     let table = random.below(tables as u64) as usize;
                     (table, format!("DELETE FROM t.t{table} WHERE id % {} <= {}", 1 + random.below(6), random.below(4)))
@@ -114,12 +116,18 @@ async fn the_guard_agrees_with_what_the_server_would_remove() {
             }
             let everything = random.chance(50);
             let root = random.below(tables as u64) as usize;
-            let limits = TableLimits { max_rows: random.below(12) as i64, max_cascade_rows: random.below(25) as i64, ..TableLimits::default() };
-            let name = if everything { "t?".to_owned() } else { format!("t{root}") };
+            // Where every table is guarded, each has limits of its own.
+            let all: Vec<TableLimits> = (0..tables)
+                .map(|_| TableLimits { max_rows: random.below(12) as i64, max_cascade_rows: random.below(25) as i64, ..TableLimits::default() })
+                .collect();
+            let selectors = (0..tables).filter(|table| everything || *table == root).map(|table| {
+                let TableLimits { max_rows, max_cascade_rows, .. } = all[table];
+                let limits = PartialLimits { max_rows: Some(max_rows), max_cascade_rows: Some(max_cascade_rows), ..PartialLimits::default() };
+                TableSelector::new("t", format!("t{table}"), Vec::new(), limits).unwrap()
+            });
             let spec = GuardSpec {
-                limits,
                 protect: Protect { drop: false, ..Protect::default() },
-                ..GuardSpec::new(GuardName::new("a/b").unwrap(), ClusterId::local(), vec![TableSelector::table("t", name).unwrap()])
+                ..GuardSpec::new(GuardName::new("a/b").unwrap(), ClusterId::local(), selectors.collect())
             };
             install(&mut client, &spec).await;
             let catalog = observe(&client).await.expect("observe").catalog;
@@ -135,8 +143,9 @@ async fn the_guard_agrees_with_what_the_server_would_remove() {
                     }
                 };
                 if is_stopped { stopped += 1 } else { passed += 1 }
-                let about = format!("seed {seed}, graph {graph} on PostgreSQL {}, {limits:?}, everything {everything}, root t{root}: {delete}: {effects:?}: {result:?}\n{sql}", server.major);
+                let about = format!("seed {seed}, graph {graph} on PostgreSQL {}, {all:?}, everything {everything}, root t{root}: {delete}: {effects:?}: {result:?}\n{sql}", server.major);
                 if everything || *table == root {
+                    let limits = all[*table];
                     // The root of this delete: its own rows, and what every other table loses or has updated.
                     let own = effects[*table].0;
                     let others: i64 = effects.iter().enumerate().map(|(at, (lost, updated))| updated + if at == *table { 0 } else { *lost }).sum();
@@ -148,6 +157,7 @@ async fn the_guard_agrees_with_what_the_server_would_remove() {
                     assert!(is_stopped || !must, "passed, but should have been stopped: {about}");
                     assert!(!is_stopped || must || cyclic, "stopped, but should have passed: {about}");
                 } else {
+                    let limits = all[root];
                     // Through another table: the guarded one is the root of what it takes with it.
                     assert!(is_stopped || effects[root].0 <= limits.max_rows, "passed, but should have been stopped: {about}");
                     assert!(!is_stopped || effects[root].0 > 0, "stopped, but should have passed: {about}");

@@ -117,6 +117,18 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
          p_transaction_rows - p_deleted - p_cascaded
 $$;
 
+-- What a statement would do that these limits forbid, as `room` found it; NULL where they are kept.
+CREATE OR REPLACE FUNCTION pgrail.passed(p_rows bigint, p_cascade_rows bigint, p_transaction_rows bigint,
+                                         p_room_rows bigint, p_room_cascade_rows bigint, p_room_transaction_rows bigint) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE
+    WHEN p_room_transaction_rows < 0 THEN format('remove more than %s rows in one transaction (maxTransactionRows)', p_transaction_rows)
+    WHEN p_room_rows < 0 THEN format('remove more than %s of its rows in one %s (maxRows)', p_rows, s.what)
+    WHEN p_room_cascade_rows < 0 THEN format('take more than %s rows of other tables in one %s (maxCascadeRows)', p_cascade_rows, s.what)
+  END
+  FROM (SELECT CASE WHEN p_transaction_rows IS NULL THEN 'transaction' ELSE 'statement' END) s(what)
+$$;
+
 -- The rights of this login role that hold now, by the server's clock, to go beyond what an assignment allows.
 CREATE OR REPLACE FUNCTION pgrail.rights(p_assignment pgrail.assignment, p_operation text) RETURNS SETOF pgrail.allowance
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -201,6 +213,8 @@ DECLARE
   note text;
   updated bigint;
   what text;
+  beyond text;
+  under text;
 BEGIN
   SELECT * INTO root FROM pgrail.relation WHERE id = p_root;
   IF NOT FOUND THEN RETURN false; END IF;
@@ -228,7 +242,7 @@ BEGIN
   -- The root lost nothing: the cascade of somebody else.
   IF m.raw_deleted = 0 THEN RETURN false; END IF;
   -- A cascade from another guarded root counts there only.
-  IF p_kind = 0 AND root.above <> '{}' AND pg_trigger_depth() > 0 THEN
+  IF root.above <> '{}' AND pg_trigger_depth() > 0 THEN
     IF EXISTS (SELECT FROM unnest(root.above) above(id) WHERE (pgrail.counts(above.id)).deleted > 0) THEN RETURN false; END IF;
   END IF;
 
@@ -245,15 +259,9 @@ BEGIN
   FOR a IN SELECT x AS assignment, x.max_rows, x.max_cascade_rows, x.max_transaction_rows, g.enforce
            FROM pgrail.assignment x JOIN pgrail.guard g ON g.id = x.guard
            WHERE x.root = p_root AND x.protect_delete ORDER BY g.enforce, x.max_rows, x.max_cascade_rows LOOP
-    what := NULL;
+    under := '';
     r := pgrail.room(a.max_rows, a.max_cascade_rows, a.max_transaction_rows, m.deleted, m.cascaded, m.statement_deleted, m.statement_cascaded);
-    IF r.transaction_rows < 0 THEN
-      what := format('remove more than %s rows in one transaction (maxTransactionRows)', a.max_transaction_rows);
-    ELSIF r.rows < 0 THEN
-      what := format('remove more than %s of its rows in one %s (maxRows)', a.max_rows, CASE WHEN a.max_transaction_rows IS NULL THEN 'transaction' ELSE 'statement' END);
-    ELSIF r.cascade_rows < 0 THEN
-      what := format('take more than %s rows of other tables in one %s (maxCascadeRows)', a.max_cascade_rows, CASE WHEN a.max_transaction_rows IS NULL THEN 'transaction' ELSE 'statement' END);
-    END IF;
+    what := pgrail.passed(a.max_rows, a.max_cascade_rows, a.max_transaction_rows, r.rows, r.cascade_rows, r.transaction_rows);
     IF what IS NOT NULL THEN
       covered := false;
       FOR w IN SELECT * FROM pgrail.rights(a.assignment, 'Delete') LOOP
@@ -263,11 +271,22 @@ BEGIN
           r := pgrail.room(coalesce(w.max_rows, a.max_rows), coalesce(w.max_cascade_rows, a.max_cascade_rows), coalesce(w.max_transaction_rows, a.max_transaction_rows),
                            m.deleted, m.cascaded, m.statement_deleted, m.statement_cascaded);
         END IF;
-        CONTINUE WHEN r.rows < 0 OR r.cascade_rows < 0 OR r.transaction_rows < 0;
+        beyond := pgrail.passed(coalesce(w.max_rows, a.max_rows), coalesce(w.max_cascade_rows, a.max_cascade_rows),
+                                coalesce(w.max_transaction_rows, a.max_transaction_rows), r.rows, r.cascade_rows, r.transaction_rows);
+        -- What is told is what the right lacks, not what the guard would have forbidden without it.
+        IF beyond IS NOT NULL THEN
+          what := beyond;
+          under := format(' Under the %s %s.', CASE WHEN w.exemption IS NULL THEN 'allowance of' ELSE 'GuardExemption' END, coalesce(w.exemption, w.role));
+          CONTINUE;
+        END IF;
         gone := m.deleted + m.cascaded + passed_other;
         leased := pgrail.spend(w, 'Delete', p_root, m.deleted + m.cascaded,
                                gone + least(more, CASE p_kind WHEN 0 THEN r.rows ELSE r.cascade_rows END, r.transaction_rows - passed_other));
-        CONTINUE WHEN leased IS NULL;
+        IF leased IS NULL THEN
+          what := format('remove more than the %s rows of the GuardExemption %s (totalRows)', w.total_rows, w.exemption);
+          under := '';
+          CONTINUE;
+        END IF;
         more := least(more, CASE p_kind WHEN 0 THEN r.rows ELSE r.cascade_rows END, r.transaction_rows - passed_other, leased - gone);
         covered := true;
         EXIT;
@@ -276,7 +295,7 @@ BEGIN
         PERFORM pgrail.verdict(a.assignment, 'PGR01', format('DELETE on %s would %s', root.rel::text, what),
           format('Reached in %s (%s), after %s rows of %s and %s rows of other tables in this transaction.', p_rel::regclass,
             coalesce((SELECT x.path FROM pgrail.member x WHERE x.root = p_root AND x.rel IN (SELECT p_rel UNION SELECT relid FROM pg_partition_ancestors(p_rel))
-                      ORDER BY x.effect = 'r' LIMIT 1), 'a new partition'), m.deleted, root.rel::text, m.cascaded),
+                      ORDER BY x.effect = 'r' LIMIT 1), 'a new partition'), m.deleted, root.rel::text, m.cascaded) || under,
           'Delete in smaller batches, each in a transaction of its own, or ask for a GuardExemption.');
       END IF;
     ELSE

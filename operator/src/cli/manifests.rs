@@ -121,7 +121,8 @@ where
         fields.retain(|field, _| !["apiVersion", "kind"].contains(&field.as_str()));
     }
     let mut unknown = Vec::new();
-    let read: Result<K, _> = serde_ignored::deserialize(document, |field| unknown.push(field.to_string()));
+    let read: Result<K, _> =
+        serde_ignored::deserialize(document, |field| unknown.push(field.to_string().replace(".?", "")));
     let mut object = read.map_err(|error| refused("cannot be read:", error.to_string()))?;
     if let Some(field) =
         unknown.into_iter().find(|field| !field.starts_with("metadata.") && !field.starts_with("status"))
