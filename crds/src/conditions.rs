@@ -138,6 +138,8 @@ pub mod reasons {
         pub const SCHEMA_OWNER_CAN_DROP: &str = "SchemaOwnerCanDrop";
         /// An application role may set session_replication_role.
         pub const REPLICA_ROLE_SETTABLE: &str = "ReplicaRoleSettable";
+        /// A role's sessions may do without `track_counts`.
+        pub const TRACK_COUNTS_SETTABLE: &str = "TrackCountsSettable";
         /// An application role owns the guard's functions.
         pub const FUNCTION_OWNER: &str = "FunctionOwner";
         /// Nobody but administrators.

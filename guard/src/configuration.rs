@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::catalog::Oid;
 use crate::spec::{GuardName, Operation, PartialLimits, Protect, TableLimits};
@@ -162,6 +163,12 @@ pub enum MemberEffect {
 }
 
 impl Configuration {
+    /// A fingerprint, to tell later whether the rows are still those that were written.
+    pub fn digest(&self) -> String {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        Sha256::digest(&text).iter().take(16).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    }
+
     /// The number of a guard.
     pub fn guard_id(&self, name: &GuardName) -> Option<i32> {
         self.guards.iter().find(|guard| guard.name == *name).map(|guard| guard.id)

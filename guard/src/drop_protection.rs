@@ -6,8 +6,22 @@ use crate::catalog::Oid;
 use crate::desired::{Desired, Root};
 use crate::observe::Observed;
 use crate::plan::{Drift, Statement, Step, StepKind};
+use crate::steps::privileges;
 
 const EVENT_TRIGGER: &str = "pgrail_drop";
+
+/// Our event triggers: name, function, and the rest of `CREATE EVENT TRIGGER`. One judges what is dropped; both tell that
+/// something may have changed.
+const EVENT_TRIGGERS: [(&str, &str, &str); 2] = [
+    (EVENT_TRIGGER, "on_drop", "ON sql_drop"),
+    (
+        "pgrail_ddl",
+        "on_ddl",
+        "ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE FOREIGN TABLE', \
+         'ALTER FOREIGN TABLE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE SCHEMA', \
+         'ALTER SCHEMA', 'CREATE VIEW', 'GRANT', 'REVOKE')",
+    ),
+];
 
 /// What stands between a guarded table and DROP TABLE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,31 +71,25 @@ pub(crate) fn steps(desired: &Desired, observed: &Observed, drift: &mut Vec<Drif
     let (mut add, mut end) = (Vec::new(), Vec::new());
     // What was asked for before as it is now, and is not there, was taken away.
     let unchanged = observed.recorded.as_ref().is_some_and(|recorded| recorded.configuration == desired.configuration);
-    let asked = desired.configuration.assignments.iter().any(|held| held.protect_drop || held.protect_drop_partition);
-    let installed = observed.live.event_triggers.iter().find(|trigger| trigger.name == EVENT_TRIGGER);
-    match installed {
-        None if asked && observed.live.may_create_event_triggers => {
-            if unchanged {
-                drift.push(Drift {
-                    table: "pgrail.on_drop".to_owned(),
-                    what: "the event trigger is missing".to_owned(),
-                });
+    for (name, function, events) in EVENT_TRIGGERS {
+        let told = |what: &str| Drift { table: format!("pgrail.{function}"), what: what.to_owned() };
+        let always = format!("ALTER EVENT TRIGGER {name} ENABLE ALWAYS");
+        match observed.live.event_triggers.iter().find(|trigger| trigger.name == name) {
+            None if observed.live.may_create_event_triggers => {
+                // Another version of pgrail may not have had it.
+                let known = observed.recorded.as_ref().is_some_and(|it| it.routines.contains_key(function));
+                if unchanged && known {
+                    drift.push(told("the event trigger is missing"));
+                }
+                let create = format!("CREATE EVENT TRIGGER {name} {events} EXECUTE FUNCTION pgrail.{function}()");
+                add.push(step(None, vec![format!("{create};\n{always}")]));
             }
-            let create = format!("CREATE EVENT TRIGGER {EVENT_TRIGGER} ON sql_drop EXECUTE FUNCTION pgrail.on_drop()");
-            let always = format!("ALTER EVENT TRIGGER {EVENT_TRIGGER} ENABLE ALWAYS");
-            add.push(step(None, vec![format!("{create};\n{always}")]));
+            Some(trigger) if !trigger.always && trigger.owned => {
+                drift.push(told("the event trigger no longer fires ALWAYS"));
+                add.push(step(None, vec![always]));
+            }
+            _ => {}
         }
-        Some(trigger) if asked && !trigger.always && trigger.owned => {
-            drift.push(Drift {
-                table: "pgrail.on_drop".to_owned(),
-                what: "the event trigger no longer fires ALWAYS".to_owned(),
-            });
-            add.push(step(None, vec![format!("ALTER EVENT TRIGGER {EVENT_TRIGGER} ENABLE ALWAYS")]));
-        }
-        Some(trigger) if !asked && trigger.owned => {
-            end.push(step(None, vec![format!("DROP EVENT TRIGGER {EVENT_TRIGGER}")]));
-        }
-        _ => {}
     }
 
     let wanted: BTreeSet<Oid> = if by_event_trigger(observed) {
@@ -97,7 +105,8 @@ pub(crate) fn steps(desired: &Desired, observed: &Observed, drift: &mut Vec<Drif
         }
         // No column of the table is named: ALTER TABLE stays free.
         let view = format!("CREATE VIEW pgrail.pin_{} AS SELECT 1 AS pinned FROM {}", root.checks.id, table.ident);
-        add.push(step(Some((root.oid, table.label())), vec![view]));
+        // Default privileges may give the view away, and with it the number of rows.
+        add.push(step(Some((root.oid, table.label())), vec![view, privileges(&[])]));
     }
     for (oid, name) in pinned.iter().filter(|(oid, _)| !wanted.contains(oid)) {
         end.push(step(Some((*oid, observed.catalog.label(*oid))), vec![format!("DROP VIEW pgrail.{name}")]));

@@ -118,6 +118,12 @@ pub struct Live {
     pub routines: Vec<LiveRoutine>,
     /// Tables, sequences and views in our schema.
     pub relations: Vec<LiveRelation>,
+    /// Whether every role may use our schema, as the triggers on its deletes need.
+    pub schema_usable: bool,
+    /// Tables, sequences and views of ours, or `schema`, that another role was given rights on.
+    pub given_away: Vec<String>,
+    /// Tables, sequences and views in our schema that do not belong to its owner.
+    pub foreign_owned: Vec<String>,
     /// Event triggers that call our functions.
     pub event_triggers: Vec<LiveEventTrigger>,
 }
@@ -153,6 +159,8 @@ pub struct Recorded {
     pub schema_version: i32,
     /// All guards of this database.
     pub configuration: Configuration,
+    /// [`Configuration::digest`] of what was last written.
+    pub digest: Option<String>,
     /// Triggers, by table and name.
     pub triggers: BTreeMap<(Oid, String), RecordedTrigger>,
     /// Functions, by name.
@@ -164,6 +172,7 @@ pub struct Recorded {
 #[derive(Deserialize)]
 struct RawRecorded {
     schema_version: i32,
+    digest: Option<String>,
     #[serde(flatten)]
     configuration: Configuration,
     triggers: Vec<RecordedTrigger>,
@@ -184,14 +193,17 @@ pub struct Observed {
     pub catalog: Catalog,
     /// What of ours is in the catalog.
     pub live: Live,
-    /// What our own tables say; `None` where nothing is installed.
+    /// What our own tables say; `None` where nothing is installed, or not all of it.
     pub recorded: Option<Recorded>,
+    /// Who manages what is installed, where another version of pgrail, or somebody's hand, left only a part of our tables.
+    pub owner_of_part: Option<String>,
 }
 
 impl Observed {
     /// Who manages pgrail's schema here, if it is installed.
     pub fn owner(&self) -> Option<&str> {
-        self.recorded.as_ref().map(|recorded| recorded.configuration.owner.as_str())
+        let whole = self.recorded.as_ref().map(|recorded| recorded.configuration.owner.as_str());
+        whole.or(self.owner_of_part.as_deref())
     }
 
     /// The guards that are in the database.
@@ -242,16 +254,24 @@ async fn read(client: &Client) -> Result<Observed, ObserveError> {
     let row = client.query_one(include_str!("sql/live.sql"), &[]).await?;
     let live: Live = serde_json::from_str(row.try_get(0)?)?;
     let recorded = if live.configured { read_recorded(client).await? } else { None };
-    Ok(Observed { catalog, live, recorded })
+    let in_part = !live.configured && live.relations.iter().any(|it| it.name == "install" && it.kind == "r");
+    let owner_of_part = if in_part && live.schema_owned {
+        let row = client.query_opt("SELECT i.owner FROM pgrail.install i", &[]).await?;
+        row.map(|row| row.try_get(0)).transpose()?
+    } else {
+        None
+    };
+    Ok(Observed { catalog, live, recorded, owner_of_part })
 }
 
 async fn read_recorded(client: &Client) -> Result<Option<Recorded>, ObserveError> {
     let Some(row) = client.query_opt(include_str!("sql/configuration.sql"), &[]).await? else { return Ok(None) };
-    let RawRecorded { schema_version, configuration, triggers, routines, counters } =
+    let RawRecorded { schema_version, digest, configuration, triggers, routines, counters } =
         serde_json::from_str(row.try_get(0)?)?;
     Ok(Some(Recorded {
         schema_version,
         configuration,
+        digest,
         triggers: triggers.into_iter().map(|trigger| ((trigger.rel, trigger.name.clone()), trigger)).collect(),
         routines: routines.into_iter().map(|routine| (routine.name.clone(), routine)).collect(),
         counters: counters.into_iter().map(|counter| (counter.assignment, counter.blocked)).collect(),

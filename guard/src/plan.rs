@@ -253,9 +253,9 @@ pub(crate) fn changeable(owner: &ClusterId, take_over: bool, observed: &Observed
         if recorded.schema_version > SCHEMA_VERSION {
             return Err(PlanError::NewerSchema { found: recorded.schema_version, known: SCHEMA_VERSION });
         }
-        if recorded.configuration.owner != owner.as_str() && !take_over {
-            return Err(PlanError::OwnedByOther { owner: recorded.configuration.owner.clone() });
-        }
+    }
+    if let Some(found) = observed.owner().filter(|found| *found != owner.as_str() && !take_over) {
+        return Err(PlanError::OwnedByOther { owner: found.to_owned() });
     }
     Ok(())
 }

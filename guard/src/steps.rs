@@ -16,9 +16,11 @@ pub(crate) const CONFIGURE_SQL: &str = include_str!("sql/configure.sql");
 pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("counts", false),
     ("is_apply_worker", false),
+    ("judge_detach", false),
     ("judge_drop", false),
     ("measure", false),
     ("nothing", false),
+    ("on_ddl", false),
     ("on_drop", false),
     ("passed", false),
     ("rights", false),
@@ -39,7 +41,8 @@ pub(crate) fn difference(desired: &Desired, observed: &Observed) -> Plan {
         return plan;
     }
     let bootstrap = bootstrap(desired, observed, &mut plan.drift);
-    let configured = observed.recorded.as_ref().is_some_and(|recorded| recorded.configuration == desired.configuration);
+    let configured = is_configured(desired, observed, &mut plan.drift);
+    let privileges_step = given_away(observed, bootstrap.is_some(), &mut plan.drift);
     let (create, drop) = routines(desired, observed, &mut plan.drift);
     let triggers = triggers(desired, observed, &mut plan.drift);
     plan.steps.extend(bootstrap);
@@ -48,15 +51,64 @@ pub(crate) fn difference(desired: &Desired, observed: &Observed) -> Plan {
         let statements = CONFIGURE_SQL
             .split("\n\n")
             .map(|sql| Statement::Json(sql.trim().trim_end_matches(';').to_owned(), value.clone()));
-        plan.steps.push(Step::new(StepKind::Configure, statements.collect()));
+        let digest = Statement::Json(
+            "UPDATE pgrail.install SET digest = $1::jsonb ->> 0".to_owned(),
+            serde_json::json!([desired.configuration.digest()]),
+        );
+        plan.steps.push(Step::new(StepKind::Configure, statements.chain([digest]).collect()));
     }
     let (protect, unprotect) = drop_protection::steps(desired, observed, &mut plan.drift);
     plan.steps.extend(create);
+    plan.steps.extend(privileges_step);
     plan.steps.extend(triggers);
     plan.steps.extend(protect);
     plan.steps.extend(unprotect);
     plan.steps.extend(drop);
     plan
+}
+
+/// Whether our rows are as they shall be. Those that are not as they were written were changed by somebody else.
+fn is_configured(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> bool {
+    let Some(recorded) = &observed.recorded else { return false };
+    let (now, wanted) = (&recorded.configuration, &desired.configuration);
+    let written = recorded.digest.as_deref() == Some(&now.digest());
+    // Another version of pgrail may have written them in its own way.
+    let ours = recorded.routines.get("trip").is_some_and(|routine| routine.source == FUNCTIONS_SQL);
+    if !written && ours {
+        let changed = [
+            ("guard", now.guards != wanted.guards),
+            ("relation", now.relations != wanted.relations),
+            ("assignment", now.assignments != wanted.assignments),
+            ("allowance", now.allowances != wanted.allowances),
+            ("member", now.members != wanted.members),
+        ];
+        for (table, _) in changed.iter().filter(|(_, changed)| *changed) {
+            let what = "rows of the configuration were changed".to_owned();
+            drift.push(Drift { table: format!("pgrail.{table}"), what });
+        }
+    }
+    written && now == wanted
+}
+
+/// Rights on what is ours that pgrail did not give, and such as it gave and somebody took.
+fn given_away(observed: &Observed, bootstrapped: bool, drift: &mut Vec<Drift>) -> Option<Step> {
+    let live = &observed.live;
+    if observed.recorded.is_none() || bootstrapped {
+        return None;
+    }
+    for object in &live.foreign_owned {
+        drift.push(Drift { table: format!("pgrail.{object}"), what: "belongs to another role".to_owned() });
+    }
+    for object in &live.given_away {
+        let what = "another role was given rights on it".to_owned();
+        drift.push(Drift { table: format!("pgrail.{object}"), what });
+    }
+    if !live.schema_usable {
+        let what = "USAGE, which every role's deletes need, was taken away".to_owned();
+        drift.push(Drift { table: "pgrail.schema".to_owned(), what });
+    }
+    let needed = !live.foreign_owned.is_empty() || !live.given_away.is_empty() || !live.schema_usable;
+    needed.then(|| Step::new(StepKind::Routines, vec![Statement::Batch(privileges(&[]))]))
 }
 
 fn bootstrap(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> Option<Step> {
@@ -98,7 +150,7 @@ fn bootstrap(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> 
 }
 
 /// Grants exactly what roles of the application need: default privileges may have given more, or less.
-fn privileges(public: &[&str]) -> String {
+pub(crate) fn privileges(public: &[&str]) -> String {
     // An empty list is no SQL; no function has an empty name.
     let public = public.iter().copied().chain([""]).map(literal).collect::<Vec<_>>().join(", ");
     let private = FUNCTIONS.iter().filter(|(_, public)| !public).map(|(name, _)| literal(name));

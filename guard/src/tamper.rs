@@ -15,6 +15,8 @@ pub struct TamperFacts {
     pub tables: Vec<TableTamper>,
     /// May set `session_replication_role`: with it, triggers that do not fire ALWAYS are passed.
     pub replica_role: Vec<String>,
+    /// May turn `track_counts` off, or have it off: their sessions count no rows, and nothing is stopped there.
+    pub uncounted: Vec<String>,
     /// Are members of the role that owns pgrail's schema, and may change its functions and limits.
     pub function_owner: Vec<String>,
 }

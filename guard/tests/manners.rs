@@ -68,6 +68,27 @@ async fn a_second_operator_is_kept_out() {
         row.expect("lock");
         let plan = verify(&client, &guard("a/b", USERS)).await;
         assert!(matches!(apply(client.as_mut(), &plan).await, Err(ApplyError::Busy)));
+        // An operator that is no superuser, but can act as the owner of the guards, keeps us out as well; a stranger does not.
+        drop(other);
+        install(&mut client, &guard("a/b", USERS)).await;
+        run(&client, "DROP TRIGGER pgrail_truncate ON users").await;
+        let plan = verify(&client, &guard("a/b", USERS)).await;
+        let (stranger, operator) = (server.role_name("stranger"), server.role_name("operator"));
+        for (role, kept_out) in [(&stranger, false), (&operator, true)] {
+            run(&client, &format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).await;
+            if kept_out {
+                run(&client, &format!("DO $$ BEGIN EXECUTE format('GRANT %I TO {role}', current_user); END $$")).await;
+            }
+            let other = database.connect_as(role, "secret").await;
+            other.query_one("SELECT pg_advisory_lock(123589602929004)", &[]).await.expect("lock");
+            let applied = apply(client.as_mut(), &plan).await;
+            assert_eq!(matches!(applied, Err(ApplyError::Busy)), kept_out, "{role}: {applied:?}");
+            drop(other);
+            run(&client, "DROP TRIGGER IF EXISTS pgrail_truncate ON users").await;
+        }
+        run(&client, &format!("DROP ROLE {stranger}, {operator}")).await;
+        let other = database.connect().await;
+        other.query_one("SELECT pg_advisory_lock(123589602929004)", &[]).await.expect("lock");
         drop(other);
         // The lock goes with the session that held it.
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -165,6 +186,17 @@ async fn drift_is_found_named_and_repaired() {
             ("REVOKE EXECUTE ON FUNCTION pgrail.trip FROM PUBLIC", "pgrail.trip", "changed"),
             ("CREATE OR REPLACE FUNCTION pgrail.gate_1(rel oid, event int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN false; END'", "pgrail.gate_1", "changed"),
             ("ALTER TABLE messages DISABLE TRIGGER ALL", "public.messages", "disabled"),
+            ("UPDATE pgrail.assignment SET max_rows = 1000000", "pgrail.assignment", "rows of the configuration were changed"),
+            ("DELETE FROM pgrail.member", "pgrail.member", "rows of the configuration were changed"),
+            ("UPDATE pgrail.guard SET enforce = false", "pgrail.guard", "rows of the configuration were changed"),
+            ("INSERT INTO pgrail.allowance SELECT 99, '{1}', NULL, NULL, current_user, '{Delete}', NULL, true", "pgrail.allowance", "rows of the configuration were changed"),
+            ("GRANT UPDATE ON pgrail.assignment TO PUBLIC", "pgrail.assignment", "given rights"),
+            ("GRANT CREATE ON SCHEMA pgrail TO PUBLIC", "pgrail.schema", "given rights"),
+            ("REVOKE USAGE ON SCHEMA pgrail FROM PUBLIC", "pgrail.schema", "taken away"),
+            ("ALTER TABLE pgrail.member OWNER TO pg_monitor", "pgrail.member", "belongs to another role"),
+            ("ALTER FUNCTION pgrail.trip OWNER TO pg_monitor", "pgrail.trip", "changed"),
+            ("DROP EVENT TRIGGER pgrail_ddl", "pgrail.on_ddl", "missing"),
+            ("ALTER EVENT TRIGGER pgrail_drop DISABLE", "pgrail.on_drop", "ALWAYS"),
         ] {
             run(&client, change).await;
             let plan = verify(&client, &spec).await;
@@ -257,6 +289,39 @@ async fn a_thousand_tables_install_quickly_and_once() {
         let started = Instant::now();
         assert!(remove(&mut client, "a/b").await.is_complete());
         println!("removed in {:?}", started.elapsed());
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_older_schema_is_brought_up_to_date_while_it_goes_on_stopping() {
+    for_each_server(async |server| {
+        let database = server.database("upgrade").await;
+        let mut client = friday(&database, 20).await;
+        let mine = GuardSpec { owner: ClusterId::new("cluster-1").unwrap(), ..limited("a/b", USERS, 3, 400) };
+        install(&mut client, &mine).await;
+        stopped(&client, "PGR01", "DELETE FROM users").await;
+        // What the first version left out.
+        run(
+            &client,
+            "UPDATE pgrail.install SET schema_version = 0; ALTER TABLE pgrail.install DROP COLUMN digest; DROP TABLE pgrail.usage, pgrail.allowance CASCADE;
+             DROP EVENT TRIGGER pgrail_ddl; DROP FUNCTION pgrail.on_ddl, pgrail.judge_detach, pgrail.passed CASCADE;
+             UPDATE pgrail.routine SET source = '-- version 0'; DELETE FROM pgrail.routine WHERE name IN ('on_ddl', 'judge_detach', 'passed', 'rights', 'spend', 'spend_more')",
+        )
+        .await;
+        // Another cluster keeps its hands off a part, too.
+        let observed = observe(&client).await.expect("observe");
+        let theirs = GuardSpec { owner: ClusterId::new("cluster-2").unwrap(), ..mine.clone() };
+        assert_eq!(plan(&theirs, &observed), Err(PlanError::OwnedByOther { owner: "cluster-1".to_owned() }));
+        let upgrade = plan(&mine, &observed).expect("plan");
+        assert!(upgrade.drift().is_empty(), "{:?}", upgrade.drift());
+        install(&mut client, &mine).await;
+        stopped(&client, "PGR01", "DELETE FROM users").await;
+        // A newer one is left alone.
+        run(&client, "UPDATE pgrail.install SET schema_version = 99").await;
+        let observed = observe(&client).await.expect("observe");
+        assert!(matches!(plan(&mine, &observed), Err(PlanError::NewerSchema { found: 99, .. })));
         database.finish().await;
     })
     .await;

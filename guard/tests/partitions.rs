@@ -114,6 +114,12 @@ async fn attach_and_detach_work_and_end_in_the_same_guard() {
         install(&mut client, &GuardSpec { protect: Protect { drop_partition: true, ..Protect::default() }, ..spec.clone() }).await;
         stopped(&client, "PGR03", "DROP TABLE orders_2_2").await;
         stopped(&client, "PGR03", "DROP TABLE orders_2 CASCADE").await;
+        let error = stopped(&client, "PGR03", "ALTER TABLE orders_2 DETACH PARTITION orders_2_2").await;
+        assert!(error.message().contains("DETACH of public.orders_2_2") && error.detail().unwrap_or_default().contains("orders"), "{error:?}");
+        stopped(&client, "PGR03", "ALTER TABLE orders DETACH PARTITION orders_2").await;
+        stopped(&client, "PGR03", "ALTER TABLE orders DETACH PARTITION orders_1; DROP TABLE orders_1").await;
+        // Other changes of the tree, and other trees, are free.
+        run(&client, "ALTER TABLE orders ADD COLUMN note text; CREATE TABLE others (id int) PARTITION BY LIST (id); CREATE TABLE others_1 PARTITION OF others FOR VALUES IN (1); ALTER TABLE others DETACH PARTITION others_1").await;
         // Our own changes of the parent's triggers are no such drop.
         install(&mut client, &limited("shop/orders", &[("public", "orders*")], 11, 21)).await;
         assert!(remove(&mut client, "shop/orders").await.is_complete());

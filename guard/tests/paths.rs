@@ -66,6 +66,16 @@ async fn every_statement_that_deletes_is_counted() {
         for id in 1..=10_i32 {
             app.execute(&statement, &[&id]).await.expect("delete");
         }
+        // Pipelined: sent together, each a statement and a transaction of its own; in one transaction they count together.
+        let many = app.prepare("DELETE FROM users WHERE id = ANY ($1)").await.expect("prepare");
+        let delete = async |from: i32| app.execute(&many, &[&(from..from + 3).collect::<Vec<i32>>()]).await;
+        let (first, second) = tokio::join!(delete(20), delete(23));
+        assert_eq!((first.expect("three rows"), second.expect("three more")), (3, 3));
+        let (begun, first, second) = tokio::join!(app.batch_execute("BEGIN"), delete(26), delete(11));
+        begun.expect("begin");
+        assert_eq!(first.expect("three rows"), 3);
+        assert_eq!(second.expect_err("six rows").code().map(tokio_postgres::error::SqlState::code), Some("PGR01"));
+        run(&app, "ROLLBACK").await;
         // A session that deleted up to the limit starts at zero with its next transaction.
         for _ in 0..3 {
             run(&app, "BEGIN; DELETE FROM users WHERE id BETWEEN 11 AND 15; ROLLBACK").await;

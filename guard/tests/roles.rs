@@ -2,7 +2,7 @@
 #![allow(missing_docs)]
 mod common;
 
-use common::{FRIDAY, count, friday, friday_rows, install, limited, refused, run, stopped, verify};
+use common::{FRIDAY, count, friday, friday_rows, install, limited, reconcile, refused, remove, run, stopped, verify};
 use pgrail_guard::{DropProtection, TableState, observe, tamper};
 use pgrail_testing::for_each_server;
 
@@ -59,6 +59,7 @@ async fn a_set_up_like_supabase() {
             // Nothing of ours can be read or written, whatever default privileges say.
             for sql in [
                 "SELECT * FROM pgrail.assignment",
+                "SELECT count(*) FROM pgrail.pin_1",
                 "UPDATE pgrail.assignment SET max_rows = 1000000",
                 "INSERT INTO pgrail.member VALUES (1, 'users', 'd', '')",
                 "SELECT nextval('pgrail.blocked_1')",
@@ -145,9 +146,112 @@ async fn what_the_guarded_role_can_try() {
         assert!(!verify(&client, &spec).await.drift().is_empty());
         install(&mut client, &spec).await;
         stopped(&app, "PGR01", "DELETE FROM users WHERE id >= 1000").await;
+        // A counter that is used up or gone changes nothing but the count.
+        for change in ["SELECT setval('pgrail.blocked_1', 9223372036854775807)", "DROP SEQUENCE pgrail.blocked_1"] {
+            run(&client, change).await;
+            stopped(&app, "PGR01", "DELETE FROM users WHERE id >= 1000").await;
+        }
+        install(&mut client, &spec).await;
+        // Who may stop the counting of his session passes, and is told of before.
+        let observed = observe(&client).await.expect("observe");
+        let tables: Vec<_> = observed.guarded_tables().into_iter().collect();
+        assert!(tamper::read(&client, &tables).await.expect("facts").uncounted.is_empty());
+        run(&client, &format!("GRANT SET ON PARAMETER track_counts TO {app_role}")).await;
+        run(&app, "SET track_counts = off; BEGIN; DELETE FROM users WHERE id >= 1000; ROLLBACK; RESET track_counts").await;
+        assert_eq!(tamper::read(&client, &tables).await.expect("facts").uncounted, [app_role.clone()]);
+        run(&client, &format!("REVOKE SET ON PARAMETER track_counts FROM {app_role}; ALTER ROLE {app_role} SET track_counts = off")).await;
+        assert_eq!(tamper::read(&client, &tables).await.expect("facts").uncounted, [app_role.clone()]);
+        run(&client, &format!("ALTER ROLE {app_role} RESET track_counts")).await;
         drop(app);
         run(&client, &format!("DROP OWNED BY {app_role} CASCADE; DROP ROLE {app_role}")).await;
         database.finish().await;
+    })
+    .await;
+}
+
+/// TRIGGER on the tables and nothing else: a guard that stops, says what it lacks, and can be taken off again.
+#[tokio::test]
+async fn a_role_with_nothing_but_trigger() {
+    for_each_server(async |server| {
+        let database = server.database("trigger").await;
+        let admin = friday(&database, 30).await;
+        let (rail, app) = (server.role_name("rail"), server.role_name("app"));
+        run(
+            &admin,
+            &format!(
+                "CREATE ROLE {rail} LOGIN PASSWORD 'secret'; GRANT CREATE ON DATABASE {} TO {rail}; GRANT TRIGGER ON ALL TABLES IN SCHEMA public TO {rail};
+                 CREATE ROLE {app} LOGIN PASSWORD 'secret'; GRANT SELECT, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO {app};
+                 GRANT SET ON PARAMETER session_replication_role TO {app}",
+                database.name
+            ),
+        )
+        .await;
+        let mut client = database.connect_as(&rail, "secret").await;
+        let mut spec = limited("a/b", USERS, 3, 400);
+        reconcile(&mut client, &spec).await;
+        let plan = verify(&client, &spec).await;
+        assert!(plan.is_empty(), "{}", plan.sql().join("\n"));
+        let table = &plan.tables()[0];
+        assert_eq!((table.state, table.drop_protection), (TableState::Degraded, DropProtection::Pinned), "{table:?}");
+        assert!(table.message.contains(&rail) && table.message.contains("must be a member of the owner"), "{table:?}");
+        let session = database.connect_as(&app, "secret").await;
+        stopped(&session, "PGR01", "DELETE FROM users").await;
+        stopped(&session, "PGR02", "TRUNCATE users CASCADE").await;
+        run(&session, "BEGIN; DELETE FROM users WHERE id <= 3; ROLLBACK").await;
+        // The gap that the message speaks of.
+        run(&session, "BEGIN; SET LOCAL session_replication_role = replica; DELETE FROM users; ROLLBACK").await;
+        spec.limits.max_rows = 1;
+        reconcile(&mut client, &spec).await;
+        stopped(&session, "PGR01", "DELETE FROM users WHERE id <= 2").await;
+        assert!(remove(&mut client, "a/b").await.is_complete());
+        run(&session, "BEGIN; DELETE FROM users; ROLLBACK").await;
+        let left = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pgrail%'";
+        assert_eq!(admin.query_one(left, &[]).await.expect("count").get::<_, i64>(0), 0);
+        drop((client, session));
+        run(&admin, &format!("DROP OWNED BY {rail}, {app} CASCADE; DROP ROLE {rail}, {app}")).await;
+        database.finish().await;
+    })
+    .await;
+}
+
+/// Managed services have an administrator that is no superuser, and may let its members create event triggers. Where that
+/// is tried and refused, nothing breaks and the truth is told.
+#[tokio::test]
+async fn a_set_up_like_rds_and_cloud_sql() {
+    for_each_server(async |server| {
+        for administrator in ["rds_superuser", "cloudsqlsuperuser"] {
+            let database = server.database("managed").await;
+            let admin = database.connect().await;
+            let (rail, owner) = (server.role_name("rail"), server.role_name("owner"));
+            run(
+                &admin,
+                &format!(
+                    "DO $$ BEGIN CREATE ROLE {administrator} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+                     CREATE ROLE {owner} LOGIN PASSWORD 'secret'; CREATE ROLE {rail} LOGIN PASSWORD 'secret';
+                     GRANT {administrator}, {owner} TO {rail}; GRANT CREATE ON DATABASE {} TO {rail}; GRANT CREATE ON SCHEMA public TO {owner}",
+                    database.name
+                ),
+            )
+            .await;
+            let session = database.connect_as(&owner, "secret").await;
+            run(&session, FRIDAY).await;
+            run(&session, &friday_rows(20)).await;
+            let mut client = database.connect_as(&rail, "secret").await;
+            let spec = limited("a/b", USERS, 3, 400);
+            install(&mut client, &spec).await;
+            let observed = observe(&client).await.expect("observe");
+            assert!(observed.live.managed_administrator && !observed.live.may_create_event_triggers);
+            assert_eq!(verify(&client, &spec).await.tables()[0].drop_protection, DropProtection::Pinned);
+            // The owner is the application here: it is stopped, and could take the guard off.
+            stopped(&session, "PGR01", "DELETE FROM users").await;
+            stopped(&session, "PGR02", "TRUNCATE users CASCADE").await;
+            let tables: Vec<_> = observed.guarded_tables().into_iter().collect();
+            let facts = tamper::read(&client, &tables).await.expect("facts");
+            assert_eq!(facts.tables[0].can_disable, [owner.clone()]);
+            drop((client, session));
+            run(&admin, &format!("DROP OWNED BY {rail}, {owner} CASCADE; DROP ROLE {rail}, {owner}; DROP ROLE {administrator}")).await;
+            database.finish().await;
+        }
     })
     .await;
 }

@@ -185,6 +185,52 @@ async fn orms_that_emulate_cascades_pass_or_meet_the_budget() {
         run(&app, "ROLLBACK").await;
         let error = stopped(&app, "PGR01", &django("SELECT id FROM users WHERE id <= 50")).await;
         assert!(error.message().contains("maxTransactionRows"), "{error:?}");
+        // Rails, `dependent: :destroy`: reads each child and deletes it by its key, one statement each, then the parent.
+        let destroy = |users: &[i32]| {
+            let mut sql = "BEGIN;".to_owned();
+            for user in users {
+                sql.push_str(&format!(
+                    "DO $$ DECLARE x int; BEGIN
+                       FOR x IN SELECT m.id FROM messages m JOIN conversations c ON c.id = m.conversation_id JOIN leads l ON l.id = c.lead_id WHERE l.user_id = {user} LOOP DELETE FROM \"messages\" WHERE \"messages\".\"id\" = x; END LOOP;
+                       FOR x IN SELECT c.id FROM conversations c JOIN leads l ON l.id = c.lead_id WHERE l.user_id = {user} LOOP DELETE FROM \"conversations\" WHERE \"conversations\".\"id\" = x; END LOOP;
+                       FOR x IN SELECT id FROM leads WHERE user_id = {user} LOOP DELETE FROM \"leads\" WHERE \"leads\".\"id\" = x; END LOOP;
+                     END $$; DELETE FROM \"analytics\" WHERE \"analytics\".\"user_id\" = {user}; DELETE FROM \"users\" WHERE \"users\".\"id\" = {user};"
+                ));
+            }
+            sql
+        };
+        run(&app, &destroy(&[1, 2, 3])).await;
+        run(&app, "ROLLBACK").await;
+        let error = stopped(&app, "PGR01", &destroy(&(1..=20).collect::<Vec<_>>())).await;
+        assert!(error.message().contains("maxTransactionRows"), "{error:?}");
+        // Hibernate: `orphanRemoval` and `CascadeType.REMOVE`, prepared statements by primary key in one transaction, sent as
+        // a JDBC batch.
+        let statements = [
+            ("delete from messages where id=$1", "SELECT m.id FROM messages m JOIN conversations c ON c.id = m.conversation_id JOIN leads l ON l.id = c.lead_id WHERE l.user_id = $1"),
+            ("delete from conversations where id=$1", "SELECT c.id FROM conversations c JOIN leads l ON l.id = c.lead_id WHERE l.user_id = $1"),
+            ("delete from leads where id=$1", "SELECT id FROM leads WHERE user_id = $1"),
+            ("delete from analytics where id=$1", "SELECT id FROM analytics WHERE user_id = $1"),
+            ("delete from users where id=$1", "SELECT id FROM users WHERE id = $1"),
+        ];
+        for (users, passes) in [(1..=10_i32, true), (11..=40_i32, false)] {
+            run(&app, "BEGIN").await;
+            let mut outcome = Ok(());
+            'users: for user in users {
+                for (delete, children) in statements {
+                    let ids = app.query(children, &[&user]).await.expect("children");
+                    let delete = app.prepare(delete).await.expect("prepare");
+                    for id in ids {
+                        outcome = app.execute(&delete, &[&id.get::<_, i32>(0)]).await.map(drop);
+                        if outcome.is_err() {
+                            break 'users;
+                        }
+                    }
+                }
+            }
+            run(&app, "ROLLBACK").await;
+            let code = outcome.err().and_then(|error| error.code().map(|code| code.code().to_owned()));
+            assert_eq!(code.as_deref(), (!passes).then_some("PGR01"));
+        }
         database.finish().await;
     })
     .await;

@@ -2,6 +2,7 @@
 SELECT json_build_object(
   'schema_version', i.schema_version,
   'owner', i.owner,
+  'digest', i.digest,
   'guards', coalesce((SELECT json_agg(g ORDER BY id) FROM (SELECT id, name, enforce FROM pgrail.guard) g), '[]'),
   'relations', coalesce((SELECT json_agg(r ORDER BY id) FROM (SELECT id, rel::oid::int8 AS rel, label, above FROM pgrail.relation) r), '[]'),
   'assignments', coalesce((SELECT json_agg(a ORDER BY id) FROM (

@@ -46,7 +46,11 @@ BEGIN
     FROM pgrail.relation r LEFT JOIN pg_class c ON c.oid = r.rel LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE r.id = p_assignment.root;
   IF NOT guard.enforce AND current_setting(setting, true) = key THEN RETURN; END IF;
-  PERFORM nextval(format('pgrail.blocked_%s', p_assignment.id)::regclass);
+  -- A counter that is gone or used up must not change what the client is told.
+  BEGIN
+    PERFORM nextval(format('pgrail.blocked_%s', p_assignment.id)::regclass);
+  EXCEPTION WHEN OTHERS THEN NULL;
+  END;
   IF guard.enforce THEN
     RAISE EXCEPTION USING ERRCODE = p_code, MESSAGE = 'pgrail: ' || p_message,
       DETAIL = format('%s Guard: %s.', p_detail, guard.name), HINT = p_hint, SCHEMA = root.nspname, TABLE = root.relname;
@@ -381,6 +385,47 @@ BEGIN
      AND to_regproc('pgrail.judge_drop') IS NOT NULL AND to_regproc('pgrail.verdict') IS NOT NULL THEN
     PERFORM pgrail.judge_drop();
   END IF;
+  IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE NOT d.is_temporary) THEN
+    PERFORM pg_notify('pgrail', '');
+  END IF;
+END $$;
+
+-- DETACH of a partition, where that is asked for: what carried a trigger of a root as its partition is none any more.
+CREATE OR REPLACE FUNCTION pgrail.judge_detach() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  x record;
+  a pgrail.assignment;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pgrail.assignment WHERE protect_drop_partition) THEN RETURN; END IF;
+  FOR x IN SELECT DISTINCT t.rel, r.id, r.rel AS root FROM pgrail.relation r
+           JOIN pgrail.trigger t ON t.name = 'pgrail_note_' || r.id AND t.rel <> r.rel
+           JOIN pg_class c ON c.oid = t.rel AND NOT c.relispartition
+           JOIN pg_class p ON p.oid = r.rel AND p.relkind = 'p'
+           WHERE EXISTS (SELECT FROM pg_event_trigger_ddl_commands() d JOIN pg_partition_tree(r.rel) tree ON tree.relid = d.objid
+                         WHERE d.classid = 'pg_class'::regclass) LOOP
+    FOR a IN SELECT y.* FROM pgrail.assignment y JOIN pgrail.guard g ON g.id = y.guard
+             WHERE y.root = x.id AND y.protect_drop_partition ORDER BY g.enforce, g.name LOOP
+      CONTINUE WHEN EXISTS (SELECT FROM pgrail.rights(a, 'Drop') w WHERE pgrail.spend_more(w, 'Drop', a.root, 0) IS NOT NULL);
+      PERFORM pgrail.verdict(a, 'PGR03', format('DETACH of %s is not allowed', x.rel::text), format('The table is a partition of the guarded table %s.', x.root::text),
+        'Ask for a GuardExemption, or take the guard off first.');
+    END LOOP;
+  END LOOP;
+END $$;
+
+-- Whatever may change what is guarded: told to whoever looks after the guards, who then looks.
+CREATE OR REPLACE FUNCTION pgrail.on_ddl() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands() d WHERE d.schema_name IS DISTINCT FROM 'pg_temp') THEN RETURN; END IF;
+  IF TG_TAG = 'ALTER TABLE' AND to_regclass('pgrail.guard') IS NOT NULL AND to_regclass('pgrail.relation') IS NOT NULL
+     AND to_regclass('pgrail.assignment') IS NOT NULL AND to_regclass('pgrail.trigger') IS NOT NULL
+     AND to_regclass('pgrail.allowance') IS NOT NULL AND to_regclass('pgrail.usage') IS NOT NULL
+     AND to_regproc('pgrail.rights') IS NOT NULL AND to_regproc('pgrail.spend_more') IS NOT NULL
+     AND to_regproc('pgrail.judge_detach') IS NOT NULL AND to_regproc('pgrail.verdict') IS NOT NULL THEN
+    PERFORM pgrail.judge_detach();
+  END IF;
+  PERFORM pg_notify('pgrail', '');
 END $$;
 
 DO $$

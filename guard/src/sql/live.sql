@@ -34,6 +34,19 @@ SELECT pg_catalog.json_build_object(
                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> c.oid
                WHERE w.ev_class = c.oid AND c.relkind = 'v' LIMIT 1)) ORDER BY c.relname)
     FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind IN ('r', 'S', 'v')), '[]'),
+  -- Whether the application's deletes can call our functions, and what of ours somebody was given rights on.
+  'schema_usable', coalesce((SELECT pg_catalog.has_schema_privilege('public', oid, 'USAGE') FROM ours), false),
+  'given_away', coalesce((
+    SELECT pg_catalog.json_agg(x.what ORDER BY x.what) FROM (
+      SELECT DISTINCT c.relname::text AS what FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid, LATERAL pg_catalog.aclexplode(c.relacl) a
+      WHERE a.grantee <> c.relowner AND c.relkind IN ('r', 'S', 'v')
+      UNION ALL
+      SELECT 'schema' FROM pg_catalog.pg_namespace n JOIN ours ON ours.oid = n.oid
+      WHERE EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) a WHERE a.grantee <> n.nspowner AND a.privilege_type = 'CREATE')
+    ) x), '[]'),
+  'foreign_owned', coalesce((
+    SELECT pg_catalog.json_agg(c.relname ORDER BY c.relname) FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid
+    WHERE c.relkind IN ('r', 'S', 'v') AND c.relowner <> ours.nspowner), '[]'),
   'event_triggers', coalesce((
     SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', e.evtname, 'always', e.evtenabled = 'A', 'owned', pg_catalog.pg_has_role(e.evtowner, 'USAGE')) ORDER BY e.evtname)
     FROM pg_catalog.pg_event_trigger e JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid JOIN ours ON p.pronamespace = ours.oid), '[]')

@@ -2,6 +2,17 @@ DO $privileges$
 DECLARE
   x record;
 BEGIN
+  -- Replacing a function leaves it with whoever owns it.
+  FOR x IN
+    SELECT 'TABLE' AS kind, c.oid::pg_catalog.regclass::text AS object, pg_catalog.pg_get_userbyid(n.nspowner) AS owner
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'pgrail' AND c.relkind IN ('r', 'S', 'v') AND c.relowner <> n.nspowner
+    UNION ALL
+    SELECT 'FUNCTION', p.oid::pg_catalog.regprocedure::text, pg_catalog.pg_get_userbyid(n.nspowner)
+    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pgrail' AND p.proowner <> n.nspowner
+  LOOP
+    EXECUTE pg_catalog.format('ALTER %s %s OWNER TO %I', x.kind, x.object, x.owner);
+  END LOOP;
   -- Default privileges may have granted on what was just created.
   FOR x IN
     SELECT DISTINCT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid::pg_catalog.regclass::text AS object, a.grantee
@@ -26,5 +37,13 @@ BEGIN
   LOOP
     EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', x.object);
   END LOOP;
-  GRANT USAGE ON SCHEMA pgrail TO PUBLIC;
+  FOR x IN
+    SELECT DISTINCT a.grantee FROM pg_catalog.pg_namespace n, LATERAL pg_catalog.aclexplode(n.nspacl) a
+    WHERE n.nspname = 'pgrail' AND a.grantee <> n.nspowner AND a.privilege_type = 'CREATE'
+  LOOP
+    EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA pgrail FROM %s', CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END);
+  END LOOP;
+  IF NOT pg_catalog.has_schema_privilege('public', 'pgrail', 'USAGE') THEN
+    GRANT USAGE ON SCHEMA pgrail TO PUBLIC;
+  END IF;
 END $privileges$

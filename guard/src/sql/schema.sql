@@ -8,8 +8,10 @@ CREATE TABLE IF NOT EXISTS pgrail.install (
   owner text NOT NULL,                                  -- the managing cluster's id
   installed_at timestamptz NOT NULL DEFAULT now(),
   -- Sequences may jump ahead when the server crashes: counters read after another start are taken as a new base.
-  counters_of timestamptz NOT NULL DEFAULT pg_postmaster_start_time()
+  counters_of timestamptz NOT NULL DEFAULT pg_postmaster_start_time(),
+  digest text                                           -- of the configuration as it was last written: to tell what somebody else changed
 );
+ALTER TABLE pgrail.install ADD COLUMN IF NOT EXISTS digest text;
 
 CREATE TABLE IF NOT EXISTS pgrail.guard (
   id int PRIMARY KEY,

@@ -23,6 +23,12 @@ SELECT pg_catalog.json_build_object(
     ) ORDER BY g.label) FROM guarded g), '[]'),
   'replica_role', coalesce((SELECT pg_catalog.json_agg(l.rolname ORDER BY l.rolname) FROM logins l
       WHERE pg_catalog.has_parameter_privilege(l.oid, 'session_replication_role', 'SET')), '[]'),
+  -- A session that counts nothing is not stopped: who may turn the counting off, and for whom it is off already.
+  'uncounted', coalesce((SELECT pg_catalog.json_agg(l.rolname ORDER BY l.rolname) FROM logins l
+      WHERE pg_catalog.has_parameter_privilege(l.oid, 'track_counts', 'SET')
+         OR EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c(setting)
+                    WHERE s.setrole IN (0, l.oid) AND s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()))
+                      AND c.setting ~* '^track_counts=(off|false|no|0|f|n)$')), '[]'),
   'function_owner', coalesce((SELECT pg_catalog.json_agg(l.rolname ORDER BY l.rolname) FROM logins l
       JOIN pg_catalog.pg_namespace n ON n.nspname = 'pgrail' AND pg_catalog.pg_has_role(l.oid, n.nspowner, 'MEMBER')), '[]')
 )::text

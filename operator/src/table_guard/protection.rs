@@ -88,6 +88,14 @@ fn tamper_resistant(facts: &TamperFacts) -> (Status, &'static str, String) {
         );
         return weak(guard_reasons::REPLICA_ROLE_SETTABLE, message);
     }
+    if !facts.uncounted.is_empty() {
+        let message = format!(
+            "sessions of {} may do without track_counts, and are not stopped then: REVOKE SET ON PARAMETER track_counts FROM \
+             them, ALTER ROLE … RESET track_counts",
+            named(&facts.uncounted)
+        );
+        return weak(guard_reasons::TRACK_COUNTS_SETTABLE, message);
+    }
     let message = "no login role but superusers and pgrail's own can take the guard away";
     (Status::True, guard_reasons::ADMINISTRATORS_ONLY, message.to_owned())
 }
@@ -117,6 +125,8 @@ mod tests {
         assert_eq!(tamper_resistant(&facts(|it| it.can_drop_with_schema = roles())).1, "SchemaOwnerCanDrop");
         let replica = TamperFacts { replica_role: roles(), ..TamperFacts::default() };
         assert_eq!(tamper_resistant(&replica).1, "ReplicaRoleSettable");
+        let uncounted = TamperFacts { uncounted: roles(), ..TamperFacts::default() };
+        assert_eq!(tamper_resistant(&uncounted).1, "TrackCountsSettable");
         let owner = TamperFacts { function_owner: roles(), ..TamperFacts::default() };
         assert_eq!(tamper_resistant(&owner).1, "FunctionOwner");
         assert_eq!(tamper_resistant(&facts(|it| it.can_delete = roles())).0, Status::True);
