@@ -77,21 +77,26 @@ machine_is_not_named() {
   ! git grep -nIF -e "$(dirname "$root")/" -- . ':!.ci'
 }
 
+# Everything that the rungs run, compiled once: a part of the workspace by itself would have other features, and be
+# compiled anew with everything below it.
+build() { cargo test --locked --workspace --no-run; }
+
 engines() {
+  build || return
   e2e/s3/server.sh run e2e/postgres/servers.sh with \
     cargo test --locked --workspace --exclude pgrail-e2e --no-fail-fast
 }
 
 # Controllers as a process of this machine, against an apiserver without nodes.
 controllers() {
-  cargo build --locked -p pgrail -p pgrail-e2e --tests --bins || return
+  build || return
   e2e/cluster/up.sh --name "$cluster" --owner $$ || return
   local status=0
   (
     eval "$(e2e/cluster/env.sh --name "$cluster")"
     export PGRAIL_TEST_KUBECONFIG=$KUBECONFIG PGRAIL_BIN=$target/debug/pgrail
     e2e/s3/server.sh run e2e/postgres/servers.sh with \
-      cargo test --locked -p pgrail-e2e --no-fail-fast -- --test-threads 4
+      cargo test --locked --workspace --test controllers --no-fail-fast -- --test-threads 4
   ) || status=$?
   e2e/cluster/down.sh --name "$cluster" || status=1
   return "$status"
@@ -99,7 +104,7 @@ controllers() {
 
 # The whole story with real pods: image, helm, guard, stopped delete, backup, and nothing left afterwards.
 node() {
-  cargo build --locked -p pgrail || return
+  build || return
   e2e/cluster/requirements.sh node || return 77
   local status=0
   DEMO_PROGRAM=$target/debug/pgrail demo/demo.sh || status=$?

@@ -77,6 +77,11 @@ pub struct ProtectedDatabaseStatus {
     /// Tables with a cascade closure and no guard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unguarded_at_risk: Option<i64>,
+    /// Guards in the database, as `namespace/name`, that no `TableGuard` of this cluster declares: left by `Retain`, by a
+    /// finalizer that let go, or by another cluster. They go on stopping; nobody repairs them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(max = 512)))]
+    pub orphaned_guards: Vec<String>,
     /// The generation that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,

@@ -33,6 +33,7 @@ pub struct Connection {
     settings: ConnectionSettings,
     reached: Reached,
     closed: watch::Receiver<()>,
+    notified: watch::Receiver<u64>,
     // Last: its end tells the driver that the client is gone.
     _dropped: oneshot::Sender<()>,
 }
@@ -53,6 +54,11 @@ impl Connection {
         let mut closed = self.closed.clone();
         // Nothing is ever sent: the channel ends with the driver.
         while closed.changed().await.is_ok() {}
+    }
+
+    /// Counts the notifications that arrived (`LISTEN`). It ends with the session.
+    pub fn notifications(&self) -> watch::Receiver<u64> {
+        self.notified.clone()
     }
 
     /// Asks the server to cancel the statement that runs on this session, over a second connection to the very same
@@ -237,19 +243,20 @@ async fn log_in(
         .map_err(|error| ConnectError::of_login(&error, settings.channel_binding_required))?;
 
     let (open, closed) = watch::channel(());
+    let (notify, notified) = watch::channel(0);
     let (dropped, is_dropped) = oneshot::channel();
     tokio::spawn(async move {
-        drive(driver, is_dropped).await;
+        drive(driver, is_dropped, notify).await;
         drop(open);
     });
-    Ok(Connection { client, settings: settings.clone(), reached, closed, _dropped: dropped })
+    Ok(Connection { client, settings: settings.clone(), reached, closed, notified, _dropped: dropped })
 }
 
 type Driver = tokio_postgres::Connection<tokio::io::Empty, Watched>;
 
 /// Moves the session's bytes until it ends, or until a moment after the client was dropped: enough to say goodbye, not
 /// enough to wait for a statement.
-async fn drive(mut driver: Driver, dropped: oneshot::Receiver<()>) {
+async fn drive(mut driver: Driver, dropped: oneshot::Receiver<()>, notified: watch::Sender<u64>) {
     let session = async {
         loop {
             match poll_fn(|context| driver.poll_message(context)).await {
@@ -261,6 +268,7 @@ async fn drive(mut driver: Driver, dropped: oneshot::Receiver<()>) {
                         notice.message()
                     );
                 }
+                Some(Ok(AsyncMessage::Notification(_))) => notified.send_modify(|count| *count += 1),
                 Some(Ok(_)) => {}
                 // How it ended is for the statements on it to say.
                 Some(Err(_)) | None => break,

@@ -4,7 +4,7 @@ use crate::fixture::{Fixture, count, refused};
 use kube::ResourceExt;
 use kube::api::DeleteParams;
 use pgrail_crds::{ProtectedDatabase, TableGuard};
-use pgrail_e2e::{eventually, holds, table_guard, wait_for};
+use pgrail_e2e::{eventually, holds, protected_database, table_guard, wait_for};
 use pgrail_testing::for_each_server;
 use serde_json::json;
 
@@ -136,6 +136,14 @@ async fn deleting_a_guard_takes_its_triggers_and_retain_leaves_them() {
             eventually("the guard is gone", async || guards.get_opt(name).await.unwrap().is_none().then_some(())).await;
         }
         assert!(fixture.app.query_one(OURS, &[]).await.unwrap().get::<_, i64>(0) > 0, "Retain leaves triggers");
+        // And is told on the database, as long as nobody declares it.
+        let orphan = format!("{}/kept", fixture.namespace.name);
+        wait_for(&fixture.namespace, "shop", "the orphan is told", |shop: &ProtectedDatabase| {
+            shop.status.as_ref().is_some_and(|status| status.orphaned_guards == [orphan.clone()])
+        })
+        .await;
+        let events = fixture.namespace.events("shop").await;
+        assert!(events.iter().any(|(reason, note)| reason == "OrphanedGuards" && note.contains(&orphan)), "{events:?}");
         assert_eq!(refused(&fixture.app, "DELETE FROM leads").await, "PGR01");
         // Reached by cascade from a table that is no longer guarded, a guarded table is a root itself.
         assert_eq!(refused(&fixture.app, "DELETE FROM users WHERE id <= 200").await, "PGR01");
@@ -189,4 +197,31 @@ async fn another_clusters_guards_are_not_touched_until_taken_over() {
     fixture.namespace.annotate::<TableGuard>("core", "pgrail.dev/take-over", Some("true")).await;
     fixture.guard_until("core", "Enforced", "True", "Verified").await;
     fixture.finish().await;
+}
+
+#[tokio::test]
+async fn where_event_triggers_are_possible_drift_and_new_tables_are_seen_at_once() {
+    for_each_server(async |server| {
+        let fixture = Fixture::new(&server, "atonce").await;
+        // The regular look is a day away: what is seen before was told by the database.
+        let mut database = protected_database();
+        database["spec"]["checkInterval"] = "24h".into();
+        fixture.namespace.apply::<ProtectedDatabase>(&database).await;
+        fixture.guard(&table_guard(&["users", "order_*"]), "Enforced", "True", "Verified").await;
+        fixture.app.batch_execute("DROP TRIGGER pgrail_truncate ON users").await.unwrap();
+        let repaired = |times| {
+            move |guard: &TableGuard| guard.status.as_ref().is_some_and(|status| status.drift_repairs == Some(times))
+        };
+        wait_for(&fixture.namespace, "core", "the dropped trigger is back", repaired(1)).await;
+        fixture.app.batch_execute("ALTER TABLE leads DISABLE TRIGGER USER").await.unwrap();
+        wait_for(&fixture.namespace, "core", "the disabled triggers are back", repaired(2)).await;
+        fixture.app.batch_execute("CREATE TABLE order_1 (id int)").await.unwrap();
+        wait_for(&fixture.namespace, "core", "the new table is guarded", |guard: &TableGuard| {
+            guard.status.as_ref().is_some_and(|status| status.tables_enforced == Some(2))
+        })
+        .await;
+        assert_eq!(refused(&fixture.app, "TRUNCATE users CASCADE").await, "PGR02");
+        fixture.finish().await;
+    })
+    .await;
 }

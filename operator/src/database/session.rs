@@ -2,6 +2,7 @@
 
 use super::resolve::{ResolveError, resolve};
 use crate::operator::Context;
+use futures::Stream;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::conditions::reasons::reachable;
@@ -9,12 +10,19 @@ use pgrail_crds::{Connection as DeclaredConnection, ProtectedDatabase};
 use pgrail_postgres::{ConnectError, Connection, ConnectionSettings};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::OwnedMutexGuard;
+use std::time::Duration;
+use tokio::sync::{OwnedMutexGuard, broadcast};
 
 /// How often the Secret is read again, so that a changed password is picked up before it is needed.
 const SECRET_EVERY: SignedDuration = SignedDuration::from_mins(10);
 /// A failure is told to everybody who asks within this time, instead of trying for each.
 const FAILURE_STANDS: SignedDuration = SignedDuration::from_secs(2);
+/// The channel that pgrail's event triggers notify.
+const LISTEN: &str = "LISTEN pgrail";
+/// Notifications of one database within this time are one.
+const CHANGES_APART: Duration = Duration::from_millis(200);
+/// Changes that a slow listener may fall behind by: what it misses is found at the next regular look.
+const CHANGES_KEPT: usize = 1024;
 
 /// Why a database cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -55,9 +63,15 @@ impl DatabaseError {
 type SharedHandle = Arc<tokio::sync::Mutex<Handle>>;
 
 /// The connections of all databases, by namespace and name.
-#[derive(Default)]
 pub(crate) struct Databases {
     handles: Mutex<HashMap<(String, String), SharedHandle>>,
+    changes: broadcast::Sender<(String, String)>,
+}
+
+impl Default for Databases {
+    fn default() -> Self {
+        Self { handles: Mutex::default(), changes: broadcast::channel(CHANGES_KEPT).0 }
+    }
 }
 
 /// One database: its connection, or why there is none.
@@ -100,7 +114,10 @@ impl Databases {
             return Err(failure.clone());
         }
         match handle.connect(context, &namespace, declared, now).await {
-            Ok(()) => {
+            Ok(renewed) => {
+                if renewed {
+                    self.listen(&mut handle, namespace, database.name_any()).await;
+                }
                 handle.failure = None;
                 Ok(Borrowed { handle })
             }
@@ -112,10 +129,43 @@ impl Databases {
         }
     }
 
+    /// Databases, by namespace and name, in which something was changed that guards depend on, as their event triggers tell.
+    pub(crate) fn changes(&self) -> impl Stream<Item = (String, String)> + Send + 'static {
+        let receiver = self.changes.subscribe();
+        futures::stream::unfold(receiver, async |mut receiver| {
+            loop {
+                match receiver.recv().await {
+                    Ok(database) => return Some((database, receiver)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        })
+    }
+
     /// Closes the connection of a database that is suspended or gone.
     pub(crate) fn forget(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    /// Passes on what the event triggers of a database tell, as long as this session lives. Where there are none, nothing comes.
+    async fn listen(&self, handle: &mut Handle, namespace: String, name: String) {
+        let Some(session) = &handle.session else { return };
+        // A standby takes no listeners: it is looked at regularly all the same.
+        if let Err(error) = session.connection.batch_execute(LISTEN).await {
+            tracing::debug!(namespace, name, %error, "cannot listen for changes");
+            return;
+        }
+        let mut notified = session.connection.notifications();
+        let changes = self.changes.clone();
+        tokio::spawn(async move {
+            while notified.changed().await.is_ok() {
+                // Nobody listens before the controllers run.
+                let _ = changes.send((namespace.clone(), name.clone()));
+                tokio::time::sleep(CHANGES_APART).await;
+            }
+        });
     }
 
     fn handle(&self, namespace: &str, name: &str) -> Arc<tokio::sync::Mutex<Handle>> {
@@ -125,24 +175,25 @@ impl Databases {
 }
 
 impl Handle {
+    /// Answers whether the session is a new one.
     async fn connect(
         &mut self,
         context: &Context,
         namespace: &str,
         declared: &DeclaredConnection,
         now: Timestamp,
-    ) -> Result<(), DatabaseError> {
+    ) -> Result<bool, DatabaseError> {
         if let Some(session) = &mut self.session
             && session.declared == *declared
             && !session.connection.is_closed()
         {
             if now.duration_since(session.secret_read) < SECRET_EVERY {
-                return Ok(());
+                return Ok(false);
             }
             let source = resolve(context, namespace, declared).await?;
             if source.settings == session.settings {
                 session.secret_read = now;
-                return Ok(());
+                return Ok(false);
             }
         }
         self.session = None;
@@ -157,7 +208,7 @@ impl Handle {
             ignored_keys: source.ignored_keys,
             secret_read: now,
         });
-        Ok(())
+        Ok(true)
     }
 }
 

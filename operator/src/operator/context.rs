@@ -3,9 +3,12 @@
 use super::{Metrics, Settings};
 use crate::database::Databases;
 use crate::kubernetes::backoff::Backoff;
+use crate::kubernetes::controller::Store;
 use crate::kubernetes::events::Events;
 use jiff::Timestamp;
 use kube::Client;
+use pgrail_crds::TableGuard;
+use std::sync::OnceLock;
 
 /// What every reconcile can use.
 pub(crate) struct Context {
@@ -19,6 +22,8 @@ pub(crate) struct Context {
     pub(crate) databases: Databases,
     /// What was last seen of each database.
     pub(crate) seen: crate::protected_database::Seen,
+    /// The guards as they are declared, once their controller runs.
+    pub(crate) guards: OnceLock<Store<TableGuard>>,
     /// What is known of each guard.
     pub(crate) known: crate::table_guard::Known,
     /// Guards that are being deleted.

@@ -97,6 +97,7 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
         cluster_id,
         databases: Databases::default(),
         seen: protected_database::Seen::default(),
+        guards: std::sync::OnceLock::new(),
         known: table_guard::Known::default(),
         deletions: table_guard::Deletions::default(),
         backoff: Backoff::default(),
@@ -140,6 +141,8 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
 async fn controllers(context: &Arc<Context>, stop: &Stop) {
     let (databases, _) = protected_database::controller(context);
     let (guards, guard_store) = table_guard::controller(context);
+    // Set once: controllers run once in a process.
+    let _ = context.guards.set(guard_store.clone());
     let (schedules, schedule_store) = backup_schedule::controller(context);
     let (exemptions, exemption_store) = guard_exemption::controller(context);
     let (backups, _) = database_backup::controller(context);

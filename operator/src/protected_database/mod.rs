@@ -5,8 +5,10 @@ mod report;
 
 use crate::kubernetes::api::watched;
 use crate::kubernetes::controller::{self, Reconciler, Stop, Store, Watched};
+use crate::kubernetes::events::Severity;
 use crate::kubernetes::status;
 use crate::operator::Context;
+use futures::StreamExt;
 use jiff::SignedDuration;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -15,6 +17,7 @@ use kube::{Api, ResourceExt};
 use observe::Observation;
 pub(crate) use observe::Seen;
 use pgrail_crds::conditions::ENFORCED;
+use pgrail_crds::conditions::reasons::event;
 use pgrail_crds::{ProtectedDatabase, TableGuard};
 pub(crate) use report::two_digits;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -44,7 +47,8 @@ pub(crate) async fn run(databases: Controller<Watched<ProtectedDatabase>>, conte
         let guard = guard.0.ok()?;
         Some(ObjectRef::new(&guard.spec.database_ref.name).within(&guard.namespace()?))
     });
-    controller::run::<ProtectedDatabases>(databases, Arc::clone(context), stop).await;
+    let changed = context.databases.changes().map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
+    controller::run::<ProtectedDatabases>(databases.reconcile_on(changed), Arc::clone(context), stop).await;
 }
 
 /// What of a guard matters to its database.
@@ -78,7 +82,13 @@ impl Reconciler for ProtectedDatabases {
         let now = context.now();
         let observation = observe::observe(&context, &database).await;
         let next = report::status(&database, &observation, now);
-        status::write(&context, Self::NAME, database.as_ref(), database.status.as_ref(), &next).await?;
+        let current = database.status.as_ref();
+        let written = status::write(&context, Self::NAME, database.as_ref(), current, &next).await?;
+        if let Some(note) = report::new_orphans(current, &next).filter(|_| written) {
+            tracing::warn!(namespace, name, note, "orphaned guards");
+            let reason = event::ORPHANED_GUARDS;
+            context.events.publish(database.as_ref(), Severity::Warning, "Observe", reason, note, now).await;
+        }
         context.metrics.database_reachable(&namespace, &name, matches!(observation, Observation::Reached(_)));
         Ok(Action::requeue(wait(&context, &database, &observation)))
     }

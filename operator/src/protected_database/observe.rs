@@ -6,11 +6,16 @@ use crate::kubernetes::controller::chain;
 use crate::operator::Context;
 use jiff::Timestamp;
 use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
 use pgrail_crds::ProtectedDatabase;
 use pgrail_guard::blast_radius::{self, BlastRadius};
-use pgrail_guard::{Capabilities, Fingerprint};
+use pgrail_guard::{Capabilities, Fingerprint, GuardName};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long the first look waits for the list of guards.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What came of looking.
 pub(super) enum Observation {
@@ -32,6 +37,8 @@ pub(super) struct Reached {
     pub(super) ignored_keys: Vec<String>,
     /// What it holds.
     pub(super) survey: Survey,
+    /// Guards in it that no object declares; `None` where that is not known.
+    pub(super) orphans: Option<Vec<String>>,
 }
 
 /// What a database holds.
@@ -66,6 +73,7 @@ struct Sighting {
     fingerprint: Fingerprint,
     at: Timestamp,
     estimates_at: Timestamp,
+    guards: Vec<GuardName>,
 }
 
 impl Seen {
@@ -124,7 +132,9 @@ async fn reach(context: &Context, database: &ProtectedDatabase) -> Result<Reache
             && now.duration_since(last.at) < CATALOG_EVERY
     });
     if unchanged {
-        return Ok(Reached { capabilities, user, ignored_keys, survey: Survey::Unchanged });
+        let guards = last.map(|last| last.guards).unwrap_or_default();
+        let orphans = orphans(context, database, &guards).await;
+        return Ok(Reached { capabilities, user, ignored_keys, survey: Survey::Unchanged, orphans });
     }
     // A failed detection is no proof of a pooler: it is tried again with the next new look.
     let pooled = last.is_none()
@@ -132,11 +142,12 @@ async fn reach(context: &Context, database: &ProtectedDatabase) -> Result<Reache
             .await
             .unwrap_or(false);
     if pooled {
-        return Ok(Reached { capabilities, user, ignored_keys, survey: Survey::Pooler });
+        return Ok(Reached { capabilities, user, ignored_keys, survey: Survey::Pooler, orphans: None });
     }
+    let mut orphaned = None;
     let survey = match contents(borrowed.connection()?).await {
         Err(error) => Survey::Failed(error),
-        Ok((tables, blast_radius)) => {
+        Ok((tables, blast_radius, guards)) => {
             let fresh_estimates =
                 last.as_ref().is_none_or(|last| now.duration_since(last.estimates_at) >= ESTIMATES_EVERY);
             let estimates_at = match last {
@@ -144,17 +155,38 @@ async fn reach(context: &Context, database: &ProtectedDatabase) -> Result<Reache
                 _ => now,
             };
             let generation = database.metadata.generation;
-            context.seen.note(database, Sighting { generation, fingerprint, at: now, estimates_at });
+            orphaned = orphans(context, database, &guards).await;
+            context.seen.note(database, Sighting { generation, fingerprint, at: now, estimates_at, guards });
             Survey::Read(Contents { tables, blast_radius, fresh_estimates })
         }
     };
-    Ok(Reached { capabilities, user, ignored_keys, survey })
+    Ok(Reached { capabilities, user, ignored_keys, survey, orphans: orphaned })
 }
 
-async fn contents(client: &pgrail_postgres::Connection) -> Result<(usize, Vec<BlastRadius>), String> {
+/// The guards that no object declares, as far as the operator can see objects; `None` until it has seen them.
+async fn orphans(context: &Context, database: &ProtectedDatabase, guards: &[GuardName]) -> Option<Vec<String>> {
+    if guards.is_empty() {
+        return Some(Vec::new());
+    }
+    let store = context.guards.get()?;
+    tokio::time::timeout(STORE_PATIENCE, store.wait_until_ready()).await.ok()?.ok()?;
+    let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
+    let is_orphan = |guard: &&GuardName| {
+        let Some((of, called)) = guard.as_str().split_once('/') else { return true };
+        if context.settings.watch_namespace.as_deref().is_some_and(|watched| watched != of) {
+            return false;
+        }
+        let Some(found) = store.get(&ObjectRef::new(called).within(of)) else { return true };
+        // The same name, but of another database of the namespace.
+        of == namespace && found.0.as_ref().is_ok_and(|guard| guard.spec.database_ref.name != name)
+    };
+    Some(guards.iter().filter(is_orphan).map(ToString::to_string).collect())
+}
+
+async fn contents(client: &pgrail_postgres::Connection) -> Result<(usize, Vec<BlastRadius>, Vec<GuardName>), String> {
     let observed = pgrail_guard::observe(client).await.map_err(|error| chain(&error))?;
     let tables = observed.catalog.tables().filter(|table| !table.is_partition).count();
-    Ok((tables, blast_radius::compute(&observed.catalog, &observed.guarded_tables())))
+    Ok((tables, blast_radius::compute(&observed.catalog, &observed.guarded_tables()), observed.guards()))
 }
 
 /// A question that got no answer: the connection is gone or the server is.

@@ -10,6 +10,8 @@ use std::collections::HashMap;
 
 /// Rows of the blast radius that the status lists.
 const LISTED: usize = 20;
+/// Guards without an object that the status lists.
+const ORPHANS_LISTED: usize = 100;
 /// The oldest server that is worked with.
 const OLDEST_SERVER: i32 = 140_000;
 
@@ -70,6 +72,9 @@ fn report_reached(
     conditions.set(REACHABLE, Status::True, reachable::CONNECTED, connected);
     report_privilege(database, reached, conditions);
     report_ready(reached, conditions);
+    if let Some(orphans) = &reached.orphans {
+        status.orphaned_guards = orphans.iter().take(ORPHANS_LISTED).cloned().collect();
+    }
     if let Survey::Read(contents) = &reached.survey {
         status.tables = i64::try_from(contents.tables).ok();
         let unguarded = contents.blast_radius.iter().filter(|it| it.cascade_tables > 0 && !it.guarded).count();
@@ -121,6 +126,19 @@ fn report_ready(reached: &Reached, conditions: &mut Conditions) {
             }
         }
     }
+}
+
+/// What an Event says of guards that no object declares, where there are other ones than were told.
+pub(super) fn new_orphans(told: Option<&ProtectedDatabaseStatus>, next: &ProtectedDatabaseStatus) -> Option<String> {
+    let told = told.map(|status| status.orphaned_guards.as_slice()).unwrap_or_default();
+    let new: Vec<&str> = next.orphaned_guards.iter().filter(|it| !told.contains(it)).map(String::as_str).collect();
+    (!new.is_empty()).then(|| {
+        format!(
+            "in the database, but declared by no TableGuard: {}. They go on stopping and nobody repairs them: declare \
+             them again, or take them off with `pgrail remove`",
+            new.join(", ")
+        )
+    })
 }
 
 /// The worst tables. Where estimates may not move yet, those already told stand.

@@ -14,6 +14,7 @@ use crate::kubernetes::controller::{self, Reconciler, Stop, Store, Watched};
 use crate::kubernetes::{finalizer, status};
 use crate::operator::Context;
 pub(crate) use finalize::Deletions;
+use futures::StreamExt;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, watcher};
@@ -41,19 +42,29 @@ pub(crate) async fn run(
     context: &Arc<Context>,
     stop: Stop,
 ) {
+    // What an event trigger tells of is looked at at once, not at the next interval.
+    let told = store.clone();
+    let changed = context.databases.changes().flat_map(move |(namespace, name)| {
+        let of_it = told.state().into_iter().filter(move |guard| is_of(guard, &namespace, &name));
+        futures::stream::iter(of_it.map(|guard| ObjectRef::from_obj(guard.as_ref())).collect::<Vec<_>>())
+    });
     let databases: Api<Watched<ProtectedDatabase>> = watched(context);
     let changes = watcher(databases, watcher::Config::default())
         .default_backoff()
         .touched_objects()
         .predicate_filter(readiness, PredicateConfig::default());
-    let guards = guards.watches_stream(changes, move |database: Watched<ProtectedDatabase>| {
-        let (namespace, name) = (database.namespace(), database.name_any());
-        let of_it = store.state().into_iter().filter(move |guard| {
-            guard.namespace() == namespace && guard.0.as_ref().is_ok_and(|guard| guard.spec.database_ref.name == name)
-        });
+    let guards = guards.reconcile_on(changed).watches_stream(changes, move |database: Watched<ProtectedDatabase>| {
+        let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
+        let of_it = store.state().into_iter().filter(move |guard| is_of(guard, &namespace, &name));
         of_it.map(|guard| ObjectRef::from_obj(guard.as_ref())).collect::<Vec<_>>()
     });
     controller::run::<TableGuards>(guards, Arc::clone(context), stop).await;
+}
+
+/// Whether a guard is of this database.
+fn is_of(guard: &Watched<TableGuard>, namespace: &str, name: &str) -> bool {
+    let named = guard.0.as_ref().is_ok_and(|guard| guard.spec.database_ref.name == name);
+    named && guard.namespace().as_deref() == Some(namespace)
 }
 
 /// What of a database matters to its guards.
