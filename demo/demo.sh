@@ -45,10 +45,10 @@ fi
 source "$here/stage-$([[ $stage == control-plane ]] && echo control-plane || echo pods).sh"
 
 # Begun before anything else: compiling takes longest where nothing is built yet.
-program=${DEMO_PROGRAM:-${CARGO_TARGET_DIR:-$root/target}/demo/pgrail}
+program=${DEMO_PROGRAM:-${CARGO_TARGET_DIR:-$root/target}/quick/pgrail}
 compiling="pgrail, built from source (minutes the first time)"
 begin_building() {
-  [[ -n ${DEMO_PROGRAM:-} ]] || begin "$compiling" cargo build --quiet --profile demo --locked --package pgrail
+  [[ -n ${DEMO_PROGRAM:-} ]] || begin "$compiling" cargo build --quiet --profile quick --locked --package pgrail
 }
 built() { [[ -n ${DEMO_PROGRAM:-} ]] || finished "$compiling"; }
 
