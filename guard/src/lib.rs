@@ -24,6 +24,7 @@ pub mod light_check;
 mod matching;
 pub mod observe;
 pub mod plan;
+pub mod rehearse;
 pub mod spec;
 mod status;
 mod steps;
@@ -39,5 +40,6 @@ pub use exemption::{ExemptionError, ExemptionSpec, ExemptionUse, exemption_uses,
 pub use light_check::{Fingerprint, light_check};
 pub use observe::{ObserveError, Observed, observe};
 pub use plan::{Drift, Plan, PlanError, Refused, Step, StepKind, TableState, TableStatus, plan, plan_removal};
+pub use rehearse::{Rehearsal, RehearseError, Request, rehearse};
 pub use spec::*;
 pub use tamper::{TableTamper, TamperFacts};
