@@ -23,7 +23,7 @@ use tokio_postgres::Client;
 
 use crate::catalog::{self, Catalog, CatalogError, Oid};
 use estimate::Target;
-use run::{Ended, Judging, Ran, Session};
+use run::{Ended, Judging, Session};
 pub use tree::{Rows, TableRows};
 
 /// What to rehearse, and how far to go.
@@ -129,6 +129,8 @@ pub struct Rehearsal {
     pub counted_as_attempt: bool,
     /// The login role, by which exemptions go.
     pub login: String,
+    /// Whether exemptions were judged as for a login of [`Request::role`]: only a superuser can log in as another role.
+    pub rights_of_role: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde has it")]
@@ -266,47 +268,15 @@ pub async fn rehearse(client: &Client, request: &Request, cancel: impl AsyncFn()
     }
     let catalog = catalog::read(client).await?;
     let session = Session::new(client, request, facts, cancel);
-    let targets = session.look(&catalog).await?;
-    if targets.is_empty() {
-        return Err(RehearseError::ChangesNothing);
-    }
-    if let Some(table) = estimate::foreign(&targets, &catalog) {
-        return Err(RehearseError::Foreign(table));
-    }
-    let estimated = estimate::rows(&targets, &catalog);
-    #[allow(clippy::cast_precision_loss, reason = "an estimate is compared")]
-    let too_many = estimated > request.max_rows as f64;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, never negative")]
-    let estimated_rows = estimated.round() as u64;
-
-    let may_be_roots: Vec<Oid> = with_ancestors(&targets, &catalog);
-    let capped = |deletes: &[Oid], updates: &[Oid]| {
-        targets.iter().all(|target| {
-            let held = |roots: &[Oid]| {
-                with_ancestors(std::slice::from_ref(target), &catalog).iter().any(|oid| roots.contains(oid))
-            };
-            (!target.deletes || held(deletes)) && (!target.updates || held(updates))
-        })
-    };
-    let allowed = |deletes: &[Oid], updates: &[Oid]| {
-        if too_many && !request.force && !capped(deletes, updates) {
-            return Err(RehearseError::TooManyByEstimate { rows: estimated_rows, cap: request.max_rows });
-        }
-        Ok(())
-    };
-
-    let judged = session.run(Judging::AsEver, &may_be_roots, &catalog, &allowed).await?;
+    let aim = Aim::new(request, &catalog, session.look(&catalog).await?)?;
+    let allowed = |deletes: &[Oid], updates: &[Oid]| aim.allowed(deletes, updates);
+    let judged = session.run(Judging::AsEver, &aim.may_be_roots(), &catalog, &allowed).await?;
     let (verdict, counted, incomplete) = match &judged.ended {
         Ended::Completed => (Verdict::Passes, None, None),
         Ended::Failed(error) if is_verdict(error.code().code()) => {
-            let (counted, incomplete) = if too_many && !request.force {
-                let why = format!(
-                    "about {estimated_rows} rows by the server's estimate, more than the row cap of {}: not counted beyond where it was stopped (--max-rows, --force)",
-                    request.max_rows
-                );
-                (None, Some(why))
-            } else {
-                session.count(&may_be_roots, &catalog).await?
+            let (counted, incomplete) = match aim.why_not_to_count() {
+                Some(why) => (None, Some(why)),
+                None => session.count(&aim.may_be_roots(), &catalog).await?,
             };
             (Verdict::Stopped(stop(error, judged.took)), counted, incomplete)
         }
@@ -314,51 +284,91 @@ pub async fn rehearse(client: &Client, request: &Request, cancel: impl AsyncFn()
     };
     let counted_as_attempt = !session.is_quiet() && (verdict != Verdict::Passes || !judged.warned.is_empty());
     let warned = session.names(&judged.warned).await?;
-    let login = session.login().to_owned();
     let shown = counted.unwrap_or(judged);
-    Ok(report(
-        shown,
-        &targets,
-        &catalog,
-        verdict,
-        Told { warned, incomplete, estimated_rows, counted_as_attempt, login },
-    ))
-}
-
-struct Told {
-    warned: Vec<String>,
-    incomplete: Option<String>,
-    estimated_rows: u64,
-    counted_as_attempt: bool,
-    login: String,
-}
-
-fn report(shown: Ran, targets: &[Target], catalog: &Catalog, verdict: Verdict, told: Told) -> Rehearsal {
-    let Told { warned, incomplete, estimated_rows, counted_as_attempt, login } = told;
-    let (tables, other_tables) = tree::build(targets, &shown.counted, catalog);
+    let (tables, other_tables) = tree::build(&aim.targets, &shown.counted, &catalog);
     let mut total = Rows::default();
     for table in tables.iter().chain(&other_tables) {
         total.add(table.total());
     }
-    Rehearsal {
+    Ok(Rehearsal {
         verdict,
         warned,
         incomplete,
         took: shown.took,
-        estimated_rows,
+        estimated_rows: aim.estimated_rows(),
         total,
         tables,
         other_tables,
         triggers: shown.triggers,
         counted_as_attempt,
-        login,
-    }
+        login: session.login().to_owned(),
+        rights_of_role: session.logs_in_as_role(),
+    })
 }
 
-/// The tables of the targets and what they are a part of: any of these may be the guarded root.
-fn with_ancestors(targets: &[Target], catalog: &Catalog) -> Vec<Oid> {
-    let own = targets.iter().filter_map(|target| target.oid);
-    own.flat_map(|oid| catalog.ancestors(oid).into_iter().chain([oid])).collect::<BTreeSet<_>>().into_iter().collect()
+/// What the statement is about to change.
+struct Aim<'a> {
+    request: &'a Request,
+    catalog: &'a Catalog,
+    targets: Vec<Target>,
+    estimated: f64,
+}
+
+impl<'a> Aim<'a> {
+    fn new(request: &'a Request, catalog: &'a Catalog, targets: Vec<Target>) -> Result<Self, RehearseError> {
+        if targets.is_empty() {
+            return Err(RehearseError::ChangesNothing);
+        }
+        if let Some(table) = estimate::foreign(&targets, catalog) {
+            return Err(RehearseError::Foreign(table));
+        }
+        let estimated = estimate::rows(&targets, catalog);
+        Ok(Self { request, catalog, targets, estimated })
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, never negative")]
+    fn estimated_rows(&self) -> u64 {
+        self.estimated.round() as u64
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "an estimate is compared")]
+    fn too_many(&self) -> bool {
+        self.estimated > self.request.max_rows as f64 && !self.request.force
+    }
+
+    /// The tables of the targets and what they are a part of: any of these may be the guarded root.
+    fn may_be_roots(&self) -> Vec<Oid> {
+        let all: BTreeSet<Oid> = self.targets.iter().flat_map(|target| self.roots_of(target)).collect();
+        all.into_iter().collect()
+    }
+
+    fn roots_of(&self, target: &Target) -> Vec<Oid> {
+        let own = target.oid.into_iter();
+        own.flat_map(|oid| self.catalog.ancestors(oid).into_iter().chain([oid])).collect()
+    }
+
+    /// Whether it may run: where gates hold the row cap, whatever the estimate says.
+    fn allowed(&self, deletes: &[Oid], updates: &[Oid]) -> Result<(), RehearseError> {
+        let capped = self.targets.iter().all(|target| {
+            let held = |roots: &[Oid]| self.roots_of(target).iter().any(|oid| roots.contains(oid));
+            (!target.deletes || held(deletes)) && (!target.updates || held(updates))
+        });
+        if self.too_many() && !capped {
+            return Err(RehearseError::TooManyByEstimate { rows: self.estimated_rows(), cap: self.request.max_rows });
+        }
+        Ok(())
+    }
+
+    /// To remove a million rows only to say that they are too many is no service to the server.
+    fn why_not_to_count(&self) -> Option<String> {
+        self.too_many().then(|| {
+            format!(
+                "about {} rows by the server's estimate, more than the row cap of {}; counted up to where the guard stopped it (--max-rows, --force)",
+                self.estimated_rows(),
+                self.request.max_rows
+            )
+        })
+    }
 }
 
 /// `PGR00` is the cap of the rehearsal itself.

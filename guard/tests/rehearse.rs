@@ -258,6 +258,7 @@ async fn a_guard_that_only_warns_and_a_role_with_a_right() {
         let purge_as = |statement: &str| Request { role: Some(purge.clone()), ..Request::new(statement) };
         let allowed = try_rehearse(&session, &purge_as("DELETE FROM users WHERE id <= 20")).await.expect("rehearse");
         assert_eq!((stop_code(&allowed), allowed.total.deleted), ("passes", 20 * 118));
+        assert!(allowed.rights_of_role && allowed.login != purge, "{allowed:?}");
         let stopped = try_rehearse(&session, &purge_as("DELETE FROM users WHERE id <= 21")).await.expect("rehearse");
         assert_eq!((stop_code(&stopped), stopped.total.deleted), ("PGR01", 21 * 118));
         assert_eq!(stop_code(&rehearse(&session, "DELETE FROM users WHERE id <= 6").await), "PGR01");
@@ -454,6 +455,34 @@ async fn a_rehearsal_that_is_dropped_leaves_nothing_running() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_cancelled_is_left_to_the_server_which_ends_it() {
+    for_each_server(async |server| {
+        let database = server.database("rehearse").await;
+        let client = friday(&database, 10).await;
+        run(
+            &client,
+            "CREATE FUNCTION deaf() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               LOOP BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$;
+             CREATE TRIGGER deaf AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION deaf()",
+        )
+        .await;
+        let session = database.connect().await;
+        let request = Request { timeout: Request::SHORTEST, ..Request::new("DELETE FROM users") };
+        let error = fails(&session, &request).await;
+        assert!(matches!(error, RehearseError::Unresponsive), "{error:?}");
+        drop(session);
+        let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while client.query_one(others, &[]).await.expect("activity").get::<_, i64>(0) > 0 {
+            assert!(Instant::now() < deadline, "the statement still runs");
+        }
+        assert_eq!(count(&client, "users").await, 10);
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_rehearsed_is_refused_and_what_fails_says_why() {
     for_each_server(async |server| {
         let database = server.database("rehearse").await;
@@ -507,6 +536,9 @@ async fn what_cannot_be_rehearsed_is_refused_and_what_fails_says_why() {
         // After every failure the session is as it was.
         assert_eq!(rehearse(&session, "DELETE FROM users WHERE id = 1").await.total.deleted, 118);
         assert_eq!(traces(&client, &tables).await, before);
+        run(&session, "SET track_counts = off").await;
+        assert!(matches!(error("DELETE FROM users").await, RehearseError::TrackCountsOff));
+        run(&session, "RESET track_counts").await;
         run(&session, "SET default_transaction_read_only = on").await;
         assert!(matches!(error("DELETE FROM users").await, RehearseError::Query(_) | RehearseError::Statement { .. }));
         database.finish().await;
@@ -562,6 +594,7 @@ async fn as_the_application_with_its_settings_and_policies() {
         assert_eq!(rehearse(&session, "DELETE FROM users").await.total.deleted, 30 * 118);
         let own = try_rehearse(&session, &as_app("DELETE FROM users", "4")).await.expect("rehearse");
         assert_eq!((stop_code(&own), own.total.deleted, own.login.as_str()), ("passes", 4 * 118, rail_role.as_str()));
+        assert!(!own.rights_of_role, "{own:?}");
         let stopped_at = try_rehearse(&session, &as_app("DELETE FROM users", "20")).await.expect("rehearse");
         assert_eq!(
             (stop_code(&stopped_at), stopped_at.total.deleted, stopped_at.incomplete.clone()),

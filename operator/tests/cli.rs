@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use pgrail_testing::{Database, for_each_server, server};
 use serde_json::{Value, json};
@@ -206,6 +206,71 @@ async fn the_blast_radius_in_every_form() {
         assert!(page.contains("public.messages") && !page.contains("http"), "one page, nothing fetched: {page}");
         let absent = shop.pgrail(&["blast-radius", "nosuch"]);
         assert!(absent.status.code() == Some(1) && err(&absent).contains("nosuch"));
+        shop.database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rehearsal_from_the_shell() {
+    for_each_server(async |server| {
+        let shop = Shop::new(server.database("cli").await).await;
+        shop.write("guard.yaml", &guard(json!({})));
+        let applied = shop.pgrail(&["apply", "-f", "guard.yaml"]);
+        assert_eq!(applied.status.code(), Some(0), "{}", err(&applied));
+        let stopped = shop.pgrail(&["rehearse", "DELETE FROM users WHERE id <= 2"]);
+        assert_eq!(stopped.status.code(), Some(2), "{}", err(&stopped));
+        let text = out(&stopped);
+        assert!(text.contains("PGR01") && text.contains("Guard: default/core"), "{text}");
+        let tree = "public.users  2 deleted\n└─ public.leads  20 deleted\n   └─ public.messages  1,000 deleted\n\nIn all: 1,022 deleted\n";
+        assert!(text.contains(tree) && text.contains("Rolled back"), "{text}");
+        let passing = shop.pgrail(&["rehearse", "DELETE FROM messages WHERE id <= 10", "-o", "json"]);
+        assert_eq!(passing.status.code(), Some(0), "{}", err(&passing));
+        let json: Value = serde_json::from_slice(&passing.stdout).unwrap();
+        assert_eq!((&json["verdict"], &json["total"]["deleted"]), (&json!("Passes"), &json!(10)));
+        let yaml = out(&shop.pgrail(&["rehearse", "DELETE FROM users WHERE id <= 2", "-o", "yaml"]));
+        assert!(yaml.contains("code: PGR01") && yaml.contains("table: public.messages"), "{yaml}");
+        for (arguments, words) in [
+            (vec!["TRUNCATE users"], "pgrail blast-radius"),
+            (vec!["DELETE FROM users; COMMIT"], "one statement"),
+            (vec!["DELETE FROM nosuch"], "42P01"),
+            (vec!["DELETE FROM messages", "--max-rows", "10"], "--force"),
+            (vec!["DELETE FROM messages", "--as", "nobody"], "nobody"),
+            (vec!["DELETE FROM messages", "--set", "pgrail.note_1=x"], "pgrail.note_1"),
+        ] {
+            let refused = shop.pgrail(&[vec!["rehearse"], arguments.clone()].concat());
+            assert_eq!(refused.status.code(), Some(1), "{arguments:?}: {}", out(&refused));
+            assert!(err(&refused).contains(words), "{arguments:?}: {}", err(&refused));
+        }
+        let client = shop.database.connect().await;
+        let rows = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM messages)";
+        let rows = client.query_one(rows, &[]).await.unwrap();
+        assert_eq!((rows.get::<_, i64>(0), rows.get::<_, i64>(1)), (10, 5000));
+        shop.database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_interrupted_rehearsal_is_rolled_back_before_it_says_so() {
+    for_each_server(async |server| {
+        let shop = Shop::new(server.database("cli").await).await;
+        let client = shop.database.connect().await;
+        let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(600); RETURN NULL; END $$;
+            CREATE TRIGGER slow AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION slow()";
+        client.batch_execute(slow).await.unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgrail"));
+        command.args(["rehearse", "DELETE FROM users", "--timeout", "10m"]).env_clear().env("DATABASE_URL", &shop.database.uri);
+        let rehearsal = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        while client.query_one(asleep, &[]).await.unwrap().get::<_, i64>(0) == 0 {}
+        let interrupt = Command::new("kill").args(["-INT", &rehearsal.id().to_string()]).status().unwrap();
+        assert!(interrupt.success());
+        let output = rehearsal.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(err(&output).contains("interrupted: rolled back"), "{}", err(&output));
+        assert_eq!(client.query_one(asleep, &[]).await.unwrap().get::<_, i64>(0), 0);
+        assert_eq!(client.query_one("SELECT count(*) FROM users", &[]).await.unwrap().get::<_, i64>(0), 10);
         shop.database.finish().await;
     })
     .await;

@@ -129,6 +129,11 @@ impl<'a, C: AsyncFn()> Session<'a, C> {
         &self.facts.login
     }
 
+    /// Whether the statement runs with the rights of a login of its role, not only with those of the role.
+    pub fn logs_in_as_role(&self) -> bool {
+        self.request.role.is_none() || self.facts.superuser
+    }
+
     /// Whether the guards are told that this is a rehearsal, or there are none.
     pub fn is_quiet(&self) -> bool {
         self.facts.may_prepare || !self.facts.installed
@@ -248,7 +253,9 @@ impl<'a, C: AsyncFn()> Session<'a, C> {
         }
         let sql = include_str!("../sql/rehearse_gates.sql");
         let judges = judging == Judging::AsEver;
-        let row = self.client.query_one(sql, &[&may_be_roots, &self.request.max_rows, &judges]).await?;
+        // The gates add to it what was counted before.
+        let cap = self.request.max_rows.clamp(0, i64::MAX / 2);
+        let row = self.client.query_one(sql, &[&may_be_roots, &cap, &judges]).await?;
         let replace: String = row.try_get("sql")?;
         self.client.batch_execute(&replace).await.map_err(|error| match error.code() {
             Some(code) if [SqlState::LOCK_NOT_AVAILABLE, SqlState::INTERNAL_ERROR].contains(code) => {

@@ -8,6 +8,7 @@ mod grants;
 mod guards;
 mod manifests;
 mod output;
+mod rehearse;
 
 use crate::kubernetes::controller::chain;
 use clap::{Parser, Subcommand};
@@ -41,6 +42,8 @@ enum Command {
     Remove(guards::RemoveArgs),
     /// Show what deletes on a table can take with them
     BlastRadius(blast_radius::BlastRadiusArgs),
+    /// Run a statement, roll it back, and show what it would remove and whether a guard would stop it
+    Rehearse(rehearse::RehearseArgs),
     /// Print the least-privilege SQL for pgrail's role
     Grants(grants::GrantsArgs),
 }
@@ -62,6 +65,8 @@ enum CommandError {
     Plan(#[from] pgrail_guard::PlanError),
     #[error(transparent)]
     Apply(#[from] pgrail_guard::ApplyError),
+    #[error(transparent)]
+    Rehearse(#[from] pgrail_guard::RehearseError),
     #[error("could not print")]
     Print(#[from] std::io::Error),
     #[error("could not print")]
@@ -88,6 +93,7 @@ pub(crate) async fn run() -> ExitCode {
         Command::Apply(args) => guards::apply(args).await,
         Command::Remove(args) => guards::remove(args).await,
         Command::BlastRadius(args) => blast_radius::run(args).await,
+        Command::Rehearse(args) => rehearse::run(args).await,
         Command::Grants(args) => grants::run(&args),
     };
     match result {
