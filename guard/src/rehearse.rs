@@ -49,7 +49,7 @@ impl Request {
     /// The least [`Request::timeout`].
     pub const SHORTEST: Duration = Duration::from_secs(1);
     /// The greatest [`Request::timeout`].
-    pub const LONGEST: Duration = Duration::from_secs(600);
+    pub const LONGEST: Duration = Duration::from_mins(10);
 
     /// A statement with the usual bounds: 5 seconds, a million rows.
     pub fn new(statement: impl Into<String>) -> Self {
@@ -66,6 +66,7 @@ impl Request {
 
 /// Whether the guards let a statement pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "verdict", content = "stop")]
 pub enum Verdict {
     /// It would run to its end.
     Passes,
@@ -105,7 +106,8 @@ pub struct UserTrigger {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rehearsal {
-    /// Whether it would pass.
+    /// Whether it would pass. In JSON `verdict`, and `stop` where it would not.
+    #[serde(flatten)]
     pub verdict: Verdict,
     /// Guards that warn of it and let it pass, `namespace/name on schema.table`.
     pub warned: Vec<String>,

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::expect_used, clippy::panic)]
 mod common;
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use common::{FRIDAY, count, friday, guard, install, limited, run, stopped, verify};
@@ -35,19 +36,23 @@ async fn fails(client: &Client, request: &Request) -> RehearseError {
 
 /// The tree as text: indentation, table, deleted, and what else there is.
 fn tree(tables: &[TableRows]) -> String {
-    fn write(table: &TableRows, depth: usize, text: &mut String) {
+    fn draw(table: &TableRows, depth: usize, text: &mut String) {
         let Rows { deleted, nulled, updated, inserted, moved } = table.rows;
-        text.push_str(&format!("{}{} {deleted}", "  ".repeat(depth), table.table.trim_start_matches("public.")));
+        let _ = write!(text, "{}{} {deleted}", "  ".repeat(depth), table.table.trim_start_matches("public."));
         for (rows, what) in [(nulled, "nulled"), (updated, "updated"), (inserted, "inserted"), (moved, "moved")] {
             if rows != 0 {
-                text.push_str(&format!(" {what} {rows}"));
+                let _ = write!(text, " {what} {rows}");
             }
         }
         text.push('\n');
-        table.below.iter().for_each(|below| write(below, depth + 1, text));
+        for below in &table.below {
+            draw(below, depth + 1, text);
+        }
     }
     let mut text = String::new();
-    tables.iter().for_each(|table| write(table, 0, &mut text));
+    for table in tables {
+        draw(table, 0, &mut text);
+    }
     text
 }
 
@@ -132,6 +137,8 @@ async fn what_a_guard_stops_is_counted_to_the_end_and_is_no_attempt() {
             tree(&all.tables),
             "users 30\n  leads 60\n    conversations 300\n      messages 3000\n  analytics 150\n"
         );
+        let text = serde_json::to_value(&all).expect("json");
+        assert_eq!((&text["verdict"], &text["stop"]["code"]), (&"Stopped".into(), &"PGR01".into()));
         assert_eq!((all.incomplete, all.counted_as_attempt), (None, false));
         // By the rows of other tables.
         install(&mut client, &limited("a/b", USERS, 5, 200)).await;
@@ -368,7 +375,7 @@ async fn it_ends_in_time_whatever_the_statement_does() {
         let holder = database.connect().await;
         run(&holder, "BEGIN; UPDATE users SET name = 'held' WHERE id = 3").await;
         let started = Instant::now();
-        let error = fails(&session, &Request { timeout: Duration::from_secs(60), settings: lifting.to_vec(), ..Request::new("DELETE FROM users WHERE id = 3") }).await;
+        let error = fails(&session, &Request { timeout: Duration::from_mins(1), settings: lifting.to_vec(), ..Request::new("DELETE FROM users WHERE id = 3") }).await;
         assert!(matches!(error, RehearseError::Locked { .. }) && error.to_string().contains("lock"), "{error:?}");
         assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
         // A table that somebody else holds, from the plan on.
@@ -398,7 +405,7 @@ async fn a_second_rehearsal_of_the_same_tables_is_told_to_come_back_and_others_n
         install(&mut client, &limited("a/b", USERS, 5, 1000)).await;
         let (first, second, holder) = (database.connect().await, database.connect().await, database.connect().await);
         run(&holder, "BEGIN; SELECT pg_advisory_xact_lock(7)").await;
-        let slow = Request { timeout: Duration::from_secs(120), ..Request::new("DELETE FROM users WHERE id = 1") };
+        let slow = Request { timeout: Duration::from_mins(2), ..Request::new("DELETE FROM users WHERE id = 1") };
         let meanwhile = async {
             let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
             while client.query_one(asleep, &[]).await.expect("activity").get::<_, i64>(0) == 0 {}

@@ -229,7 +229,7 @@ async fn a_rehearsal_from_the_shell() {
         let json: Value = serde_json::from_slice(&passing.stdout).unwrap();
         assert_eq!((&json["verdict"], &json["total"]["deleted"]), (&json!("Passes"), &json!(10)));
         let yaml = out(&shop.pgrail(&["rehearse", "DELETE FROM users WHERE id <= 2", "-o", "yaml"]));
-        assert!(yaml.contains("code: PGR01") && yaml.contains("table: public.messages"), "{yaml}");
+        assert!(yaml.starts_with("verdict: Stopped\nstop:\n  code: PGR01\n") && yaml.contains("table: public.messages"), "{yaml}");
         for (arguments, words) in [
             (vec!["TRUNCATE users"], "pgrail blast-radius"),
             (vec!["DELETE FROM users; COMMIT"], "one statement"),

@@ -23,6 +23,7 @@ const GRACE: Duration = Duration::from_millis(500);
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What the rehearsal must know before it begins.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct Facts {
     pub login: String,
     pub superuser: bool,
