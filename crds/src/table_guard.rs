@@ -1,7 +1,8 @@
 //! `TableGuard`: tables whose rows, and whose dependants' rows, cannot be removed in bulk.
 
-use crate::common::{DeletionPolicy, LimitOverrides, Limits, LocalReference, Operation, delete_only};
+use crate::common::{DeletionPolicy, LimitOverrides, Limits, LocalReference, Operation, delete_only, duration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,9 +61,37 @@ pub struct TableGuardSpec {
     #[serde(default)]
     #[schemars(length(max = 32))]
     pub allowances: Vec<Allowance>,
+    /// Keeps rows that are deleted within the limits for a while, so that `pgrail undo` can put them back. Absent: none
+    /// are kept. They hold what the tables hold, personal data too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
     /// `Delete`: the triggers go with the object; `Retain`: they stay.
     #[serde(default = "delete")]
     pub deletion_policy: DeletionPolicy,
+}
+
+/// For how long, and how many, deleted rows are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Capture {
+    /// For how long, 1m to 8760h: rows that were deleted longer ago are not kept any more.
+    #[serde(default = "default_retention")]
+    #[schemars(schema_with = "crate::schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('8760h')").message("retention must be between 1m and 8760h"))]
+    pub retention: Duration,
+    /// Rows that are kept for this guard; beyond that the oldest transactions go first. Of a transaction that deletes
+    /// more than that by itself, none are kept.
+    #[serde(default = "default_captured_rows")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_rows: i64,
+}
+
+fn default_retention() -> Duration {
+    duration("720h")
+}
+
+fn default_captured_rows() -> i64 {
+    10_000
 }
 
 /// What a guard does when a limit is passed.

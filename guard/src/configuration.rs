@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::catalog::Oid;
-use crate::spec::{GuardName, Operation, PartialLimits, Protect, TableLimits};
+use crate::spec::{Capture, GuardName, Operation, PartialLimits, Protect, TableLimits};
 
 /// Everything that is configured in one database, for all its guards. Each list is sorted by identifier.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub struct GuardRow {
     pub name: GuardName,
     /// Whether it stops statements or only warns.
     pub enforce: bool,
+    /// Whether, and within which bounds, deleted rows are kept.
+    pub capture: Option<Capture>,
 }
 
 /// One table that has a gate, or is a root.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use crate::capture;
 use crate::catalog::{Catalog, Oid, TableKind};
 use crate::closure::{self, Closure, Effect};
 use crate::configuration::{AllowanceRow, Assignment, Configuration, MemberEffect, MemberRow, RelationRow};
@@ -89,6 +90,7 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     add_gates(catalog, &mut desired, &holdings, &carriers, &ids);
     add_statement_triggers(catalog, &mut desired);
     add_trigger_functions(catalog, &mut desired);
+    capture::add(catalog, &mut desired, &configuration.guards);
     desired.passes = desired
         .roots
         .values()
@@ -330,7 +332,7 @@ pub(crate) fn trigger_function(rel: Oid) -> String {
     format!("on_{rel}")
 }
 
-fn create_trigger_function(name: &str) -> String {
+pub(crate) fn create_trigger_function(name: &str) -> String {
     format!(
         "CREATE OR REPLACE FUNCTION pgrail.{name}() RETURNS pg_catalog.trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NULL; END'"
     )

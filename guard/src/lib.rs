@@ -11,6 +11,7 @@
 pub mod apply;
 pub mod blast_radius;
 pub mod capabilities;
+pub mod capture;
 pub mod catalog;
 pub mod closure;
 pub mod configuration;
@@ -29,10 +30,12 @@ pub mod spec;
 mod status;
 mod steps;
 pub mod tamper;
+pub mod undo;
 
 pub use apply::{Applied, ApplyError, Outcome, apply};
 pub use blast_radius::BlastRadius;
 pub use capabilities::Capabilities;
+pub use capture::{CapturedTransaction, captured, prune};
 pub use catalog::{Catalog, CatalogError, Oid};
 pub use counters::{Counter, counters};
 pub use drop_protection::DropProtection;
@@ -43,3 +46,4 @@ pub use plan::{Drift, Plan, PlanError, Refused, Step, StepKind, TableState, Tabl
 pub use rehearse::{Rehearsal, RehearseError, Request, rehearse};
 pub use spec::*;
 pub use tamper::{TableTamper, TamperFacts};
+pub use undo::{Conflicts, Undo, UndoError, Undone, undo};

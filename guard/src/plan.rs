@@ -267,6 +267,7 @@ pub fn plan(spec: &GuardSpec, observed: &Observed) -> Result<Plan, PlanError> {
     for selector in &spec.selectors {
         spec.limits.overridden(&selector.limits).validate()?;
     }
+    spec.capture.map_or(Ok(()), |capture| capture.validate())?;
     let matched = Matched::of(spec, observed);
     let mut numbers = numbers(observed);
     let configuration = assign(spec, &matched, observed, &mut numbers);
@@ -320,7 +321,7 @@ fn assign(spec: &GuardSpec, matched: &Matched, observed: &Observed, numbers: &mu
     let enforce = spec.mode == Mode::Enforce;
     let guard = configuration.guard_id(&spec.name).unwrap_or_else(|| Numbers::next(&mut numbers.guard));
     configuration.guards.retain(|row| row.id != guard);
-    configuration.guards.push(GuardRow { id: guard, name: spec.name.clone(), enforce });
+    configuration.guards.push(GuardRow { id: guard, name: spec.name.clone(), enforce, capture: spec.capture });
     assign_allowances(spec, guard, &mut configuration, numbers);
     let (mine, others): (Vec<Assignment>, Vec<Assignment>) =
         std::mem::take(&mut configuration.assignments).into_iter().partition(|held| held.guard == guard);

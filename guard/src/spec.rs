@@ -38,6 +38,18 @@ pub enum SpecError {
         /// `maxCascadeRows`
         cascade: i64,
     },
+    /// A bound of what is kept of deleted rows is out of range.
+    #[error("capture.{field} must be from {least} to {most}, got {value}")]
+    CaptureOutOfRange {
+        /// The field, as the API calls it.
+        field: &'static str,
+        /// The smallest that is accepted.
+        least: i64,
+        /// The largest that is accepted.
+        most: i64,
+        /// What was given.
+        value: i64,
+    },
 }
 
 fn checked(what: &'static str, value: String, max: usize) -> Result<String, SpecError> {
@@ -296,6 +308,33 @@ pub struct Allowance {
     pub operations: Vec<Operation>,
 }
 
+/// For how long, and how many, deleted rows are kept to be put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capture {
+    /// Seconds that they are kept.
+    pub retention: i64,
+    /// Rows of one guard that are kept; beyond that the oldest transactions go first.
+    pub max_rows: i64,
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self { retention: 720 * 3600, max_rows: 10_000 }
+    }
+}
+
+impl Capture {
+    /// Refuses a retention outside of a minute and a year, and a number of rows outside of one and a million.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let within = |field, value: i64, least, most| {
+            let out = || SpecError::CaptureOutOfRange { field, least, most, value };
+            (least..=most).contains(&value).then_some(()).ok_or_else(out)
+        };
+        within("retention (in seconds)", self.retention, 60, 8760 * 3600)?;
+        within("maxRows", self.max_rows, 1, 1_000_000)
+    }
+}
+
 /// One guard, as it shall be in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardSpec {
@@ -313,6 +352,8 @@ pub struct GuardSpec {
     pub protect: Protect,
     /// Standing rights.
     pub allowances: Vec<Allowance>,
+    /// Whether, and within which bounds, deleted rows are kept.
+    pub capture: Option<Capture>,
     /// Take the schema over from another owner.
     pub take_over: bool,
 }
@@ -328,6 +369,7 @@ impl GuardSpec {
             limits: TableLimits::default(),
             protect: Protect::default(),
             allowances: Vec::new(),
+            capture: None,
             take_over: false,
         }
     }
@@ -396,6 +438,10 @@ mod tests {
         assert!(TableLimits { max_rows: -1, ..Default::default() }.validate().is_err());
         assert!(TableLimits { max_transaction_rows: Some(999), ..Default::default() }.validate().is_err());
         assert!(TableLimits { max_transaction_rows: Some(1000), ..Default::default() }.validate().is_ok());
+        assert!(Capture::default().validate().is_ok());
+        for (retention, max_rows) in [(59, 1), (8760 * 3600 + 1, 1), (60, 0), (60, 1_000_001)] {
+            assert!(Capture { retention, max_rows }.validate().is_err(), "{retention} {max_rows}");
+        }
         assert!(GuardName::new("").is_err());
         assert!(GuardName::new("a\n/b").is_err());
         assert!(TableSelector::table("public", "").is_err());

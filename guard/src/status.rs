@@ -42,7 +42,8 @@ pub(crate) fn statuses(
             .copied()
             .chain(root.closure.members.iter().flat_map(|member| observed.catalog.partitions(member.table)))
             .collect();
-        let (state, message) = table_state(&involved, root.oid, &waiting, &drifted, general, plan, observed);
+        let captures = spec.capture.is_some();
+        let (state, message) = table_state(&involved, root.oid, captures, &waiting, &drifted, general, plan, observed);
         tables.push(TableStatus {
             oid: Some(root.oid),
             table: radius.table,
@@ -79,9 +80,11 @@ pub(crate) fn statuses(
     tables
 }
 
+#[allow(clippy::too_many_arguments, reason = "facts of one table, used once")]
 fn table_state(
     involved: &BTreeSet<Oid>,
     root: Oid,
+    captures: bool,
     waiting: &BTreeSet<Oid>,
     drifted: &BTreeSet<&str>,
     general: bool,
@@ -118,11 +121,14 @@ fn table_state(
         .collect();
     if !weak.is_empty() {
         let owner = observed.catalog.table(root).map(|table| table.owner.clone()).unwrap_or_default();
-        let message = format!(
+        let mut message = format!(
             "a session with session_replication_role = replica passes on {}: {} must be a member of the owner ({owner}) to make the triggers fire always",
             listed(&weak),
             observed.live.role
         );
+        if captures {
+            message.push_str("; deleted rows are not captured, since they could not be put back");
+        }
         return (TableState::Degraded, message);
     }
     (TableState::Enforced, String::new())

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::capture;
 use crate::catalog::{Oid, Table};
 use crate::desired::{self, Desired, literal};
 use crate::drop_protection;
@@ -9,7 +10,8 @@ use crate::observe::{Live, LiveTrigger, Observed};
 use crate::plan::{Drift, Plan, SCHEMA_VERSION, Statement, Step, StepKind};
 
 pub(crate) const SCHEMA_SQL: &str = include_str!("sql/schema.sql");
-pub(crate) const FUNCTIONS_SQL: &str = include_str!("sql/functions.sql");
+pub(crate) const FUNCTIONS_SQL: &str =
+    concat!(include_str!("sql/functions.sql"), include_str!("sql/capture_functions.sql"));
 pub(crate) const CONFIGURE_SQL: &str = include_str!("sql/configure.sql");
 
 /// The functions of `functions.sql`, and whether every role may call them.
@@ -23,6 +25,7 @@ pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("on_ddl", false),
     ("on_drop", false),
     ("passed", false),
+    ("prune_captured", false),
     ("rights", false),
     ("room", false),
     ("settle", false),
@@ -149,11 +152,14 @@ fn bootstrap(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> 
     ))
 }
 
-/// Grants exactly what roles of the application need: default privileges may have given more, or less.
-pub(crate) fn privileges(public: &[&str]) -> String {
+/// Grants exactly what roles of the application need: default privileges may have given more, or less. What captures rows
+/// is called by triggers of ours alone: nobody else may put it on a table.
+pub(crate) fn privileges(made: &[&str]) -> String {
     // An empty list is no SQL; no function has an empty name.
-    let public = public.iter().copied().chain([""]).map(literal).collect::<Vec<_>>().join(", ");
-    let private = FUNCTIONS.iter().filter(|(_, public)| !public).map(|(name, _)| literal(name));
+    let called = |name: &&str| !capture::is_function(name);
+    let public = made.iter().copied().filter(called).chain([""]).map(literal).collect::<Vec<_>>().join(", ");
+    let fixed = FUNCTIONS.iter().filter(|(_, public)| !public).map(|(name, _)| *name);
+    let private = fixed.chain(made.iter().copied().filter(|name| !called(name))).map(literal);
     let private = private.collect::<Vec<_>>().join(", ");
     include_str!("sql/privileges.sql").replace("'{public}'", &public).replace("'{private}'", &private)
 }
@@ -323,8 +329,13 @@ fn table_step(oid: Oid, change: &TableChange, desired: &Desired, observed: &Obse
         if *owned {
             ddl.extend(change.drop.iter().map(|name| format!("DROP TRIGGER {name} ON {ident}")));
         } else if !change.drop.is_empty() {
-            // Only with their function; then those that shall stay are made again, in the same transaction.
+            // Only with their function; then those that shall stay are made again, in the same transaction. What was made
+            // when the table was still ours has another function.
             let name = desired::trigger_function(oid);
+            ddl.push(desired::create_trigger_function(&name));
+            ddl.extend(change.drop.iter().map(|trigger| {
+                format!("CREATE OR REPLACE TRIGGER {trigger} AFTER DELETE ON {ident} FOR EACH STATEMENT EXECUTE FUNCTION pgrail.{name}()")
+            }));
             ddl.push(format!("DROP FUNCTION IF EXISTS pgrail.{name}() CASCADE"));
             create = desired
                 .triggers
@@ -334,6 +345,7 @@ fn table_step(oid: Oid, change: &TableChange, desired: &Desired, observed: &Obse
                 .collect();
             if let Some(source) = desired.routines.get(&name) {
                 ddl.push(source.clone());
+                ddl.push(privileges(&[&name]));
                 functions.push(name);
             }
         }
@@ -351,9 +363,11 @@ fn table_step(oid: Oid, change: &TableChange, desired: &Desired, observed: &Obse
     if !ddl.is_empty() {
         statements.push(Statement::Batch(ddl.join(";\n")));
     }
-    if !change.create.is_empty() {
-        let rows: Vec<_> = change
-            .create
+    for name in &functions {
+        statements.push(record_routines(&[name], |name| desired.routines.get(name).cloned().unwrap_or_default()));
+    }
+    if !create.is_empty() {
+        let rows: Vec<_> = create
             .iter()
             .map(|(name, source)| serde_json::json!({ "rel": oid, "name": name, "source": source }))
             .collect();
@@ -414,12 +428,24 @@ fn everything_off(observed: &Observed) -> Vec<Step> {
         .map(|view| format!("DROP VIEW pgrail.{}", view.name));
     let sequences = relations
         .iter()
-        .filter(|relation| relation.kind == "S")
+        .filter(|relation| relation.kind == "S" && relation.name.starts_with("blocked_"))
         .map(|sequence| format!("DROP SEQUENCE pgrail.{}", sequence.name));
     let functions = routines
         .iter()
         .map(|routine| format!("DROP FUNCTION IF EXISTS pgrail.{}({})", routine.name, routine.arguments));
-    let ours = ["usage", "allowance", "member", "assignment", "relation", "guard", "trigger", "routine", "install"];
+    let ours = [
+        "captured",
+        "captured_transaction",
+        "usage",
+        "allowance",
+        "member",
+        "assignment",
+        "relation",
+        "guard",
+        "trigger",
+        "routine",
+        "install",
+    ];
     let mut tables: Vec<&str> = relations
         .iter()
         .filter(|relation| relation.kind == "r")

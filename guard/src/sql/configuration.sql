@@ -3,7 +3,8 @@ SELECT json_build_object(
   'schema_version', i.schema_version,
   'owner', i.owner,
   'digest', i.digest,
-  'guards', coalesce((SELECT json_agg(g ORDER BY id) FROM (SELECT id, name, enforce FROM pgrail.guard) g), '[]'),
+  'guards', coalesce((SELECT json_agg(g ORDER BY id) FROM (
+      SELECT id, name, enforce, CASE WHEN capture_rows IS NOT NULL THEN json_build_object('retention', capture_seconds, 'max_rows', capture_rows) END AS capture FROM pgrail.guard) g), '[]'),
   'relations', coalesce((SELECT json_agg(r ORDER BY id) FROM (SELECT id, rel::oid::int8 AS rel, label, above FROM pgrail.relation) r), '[]'),
   'assignments', coalesce((SELECT json_agg(a ORDER BY id) FROM (
       SELECT id, root, guard, max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows,

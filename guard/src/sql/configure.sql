@@ -18,10 +18,11 @@ gone_relations AS (
 )
 UPDATE pgrail.install SET owner = j ->> 'owner' FROM wanted WHERE owner <> j ->> 'owner';
 
-INSERT INTO pgrail.guard AS g (id, name, enforce)
-SELECT w.id, w.name, w.enforce FROM jsonb_to_recordset($1::jsonb -> 'guards') AS w(id int, name text, enforce bool)
-ON CONFLICT (id) DO UPDATE SET name = excluded.name, enforce = excluded.enforce
-WHERE (g.name, g.enforce) IS DISTINCT FROM (excluded.name, excluded.enforce);
+INSERT INTO pgrail.guard AS g (id, name, enforce, capture_seconds, capture_rows)
+SELECT w.id, w.name, w.enforce, (w.capture ->> 'retention')::bigint, (w.capture ->> 'max_rows')::bigint
+FROM jsonb_to_recordset($1::jsonb -> 'guards') AS w(id int, name text, enforce bool, capture jsonb)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, enforce = excluded.enforce, capture_seconds = excluded.capture_seconds, capture_rows = excluded.capture_rows
+WHERE (g.name, g.enforce, g.capture_seconds, g.capture_rows) IS DISTINCT FROM (excluded.name, excluded.enforce, excluded.capture_seconds, excluded.capture_rows);
 
 INSERT INTO pgrail.relation AS r (id, rel, label, above)
 SELECT w.id, w.rel::regclass, w.label, w.above FROM jsonb_to_recordset($1::jsonb -> 'relations') AS w(id int, rel oid, label text, above int[])

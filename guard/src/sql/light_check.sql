@@ -29,4 +29,4 @@ parts(part) AS (
   SELECT pg_catalog.hashtextextended(pg_catalog.concat_ws('|', current_user, r.rolsuper, pg_catalog.current_setting('track_counts'), pg_catalog.pg_is_in_recovery()), 11)::numeric
   FROM pg_catalog.pg_roles r WHERE r.rolname = current_user
 )
-SELECT pg_catalog.md5(pg_catalog.string_agg(coalesce(part::text, '-'), '|')), (SELECT pg_catalog.count(*) = 9 FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind = 'r' AND c.relname IN ('install', 'guard', 'relation', 'assignment', 'allowance', 'usage', 'member', 'trigger', 'routine')) FROM parts
+SELECT pg_catalog.md5(pg_catalog.string_agg(coalesce(part::text, '-'), '|')), (SELECT pg_catalog.count(*) = 11 FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind = 'r' AND c.relname IN ('install', 'guard', 'relation', 'assignment', 'allowance', 'usage', 'member', 'trigger', 'routine', 'captured', 'captured_transaction')) FROM parts

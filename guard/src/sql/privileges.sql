@@ -7,6 +7,8 @@ BEGIN
     SELECT 'TABLE' AS kind, c.oid::pg_catalog.regclass::text AS object, pg_catalog.pg_get_userbyid(n.nspowner) AS owner
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = 'pgrail' AND c.relkind IN ('r', 'S', 'v') AND c.relowner <> n.nspowner
+      -- The sequence of a column goes with its table.
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype IN ('i', 'a'))
     UNION ALL
     SELECT 'FUNCTION', p.oid::pg_catalog.regprocedure::text, pg_catalog.pg_get_userbyid(n.nspowner)
     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pgrail' AND p.proowner <> n.nspowner
