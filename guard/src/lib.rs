@@ -35,7 +35,7 @@ pub mod undo;
 pub use apply::{Applied, ApplyError, Outcome, apply};
 pub use blast_radius::BlastRadius;
 pub use capabilities::Capabilities;
-pub use capture::{CapturedTransaction, captured, prune};
+pub use capture::{CapturedTable, CapturedTransaction, captured, captured_rows, prune};
 pub use catalog::{Catalog, CatalogError, Oid};
 pub use counters::{Counter, counters};
 pub use drop_protection::DropProtection;

@@ -277,6 +277,72 @@ async fn an_interrupted_rehearsal_is_rolled_back_before_it_says_so() {
 }
 
 #[tokio::test]
+async fn deleted_rows_are_listed_and_put_back() {
+    for_each_server(async |server| {
+        let shop = Shop::new(server.database("cli").await).await;
+        let nothing = shop.pgrail(&["undo"]);
+        assert!(nothing.status.code() == Some(1) && err(&nothing).contains("nothing of pgrail"), "{}", err(&nothing));
+        shop.write(
+            "guard.yaml",
+            &guard(json!({"capture": {"retention": "24h", "maxRows": 600}, "limits": {"maxRows": 50, "maxCascadeRows": 5000}})),
+        );
+        assert_eq!(shop.pgrail(&["apply", "-f", "guard.yaml"]).status.code(), Some(0));
+        let empty = shop.pgrail(&["undo"]);
+        assert!(empty.status.code() == Some(0) && out(&empty).is_empty(), "{}", out(&empty));
+
+        let client = shop.database.connect().await;
+        let rows = async || -> Vec<i64> {
+            let sql = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM leads), (SELECT count(*) FROM messages)";
+            let row = client.query_one(sql, &[]).await.unwrap();
+            (0..3).map(|place| row.get(place)).collect()
+        };
+        client.batch_execute("SET application_name = 'shop-backend'; DELETE FROM users WHERE id = 1").await.unwrap();
+        let list: Value = serde_json::from_slice(&shop.pgrail(&["undo", "-o", "json"]).stdout).unwrap();
+        assert_eq!((&list[0]["application"], &list[0]["login"]), (&json!("shop-backend"), &json!("postgres")));
+        let transaction = list[0]["transaction"].to_string();
+        let table = out(&shop.pgrail(&["undo"]));
+        assert!(table.contains(&transaction) && table.contains("public.messages 500") && table.contains("complete"), "{table}");
+
+        // Started as kubectl's plugin it is the same program.
+        let plugin = shop.folder.path().join("kubectl-pgrail");
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pgrail"), &plugin).unwrap();
+        let dry = Command::new(&plugin)
+            .args(["undo", &transaction, "--dry-run", "-o", "json"])
+            .env_clear()
+            .env("DATABASE_URL", &shop.database.uri)
+            .output()
+            .unwrap();
+        assert_eq!(dry.status.code(), Some(0), "{}", err(&dry));
+        let dry: Value = serde_json::from_slice(&dry.stdout).unwrap();
+        assert_eq!((&dry["done"], &dry["tables"][0]["inserted"]), (&json!(false), &json!(1)));
+        assert_eq!(rows().await, [9, 90, 4500], "a dry run changes nothing");
+
+        client.batch_execute("INSERT INTO users VALUES (1)").await.unwrap();
+        let conflict = shop.pgrail(&["undo", &transaction, "--dry-run"]);
+        assert_eq!(conflict.status.code(), Some(2), "{}", err(&conflict));
+        assert!(err(&conflict).contains("public.users are there already"), "{}", err(&conflict));
+        assert_eq!(shop.pgrail(&["undo", &transaction]).status.code(), Some(1));
+        assert_eq!(rows().await, [10, 90, 4500]);
+        let undone = shop.pgrail(&["undo", &transaction, "--skip-existing"]);
+        assert_eq!(undone.status.code(), Some(0), "{}", err(&undone));
+        assert!(out(&undone).contains("public.messages") && err(&undone).contains("undone"), "{}", out(&undone));
+        assert_eq!(rows().await, [10, 100, 5000]);
+        let again = shop.pgrail(&["undo", &transaction]);
+        assert!(again.status.code() == Some(1) && err(&again).contains("undone already"), "{}", err(&again));
+
+        // More than may be kept is told, never put back in part.
+        client.batch_execute("DELETE FROM users WHERE id IN (1, 2)").await.unwrap();
+        let list: Value = serde_json::from_slice(&shop.pgrail(&["undo", "-o", "json"]).stdout).unwrap();
+        let incomplete = shop.pgrail(&["undo", &list[0]["transaction"].to_string()]);
+        assert!(incomplete.status.code() == Some(1) && err(&incomplete).contains("capture.maxRows"), "{}", err(&incomplete));
+        let removed = shop.pgrail(&["remove", "--all"]);
+        assert!(out(&removed).contains("captured rows went with it"), "{}", out(&removed));
+        shop.database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn crds_and_grants_need_no_database() {
     let folder = TempDir::new().unwrap();
     let crds = out(&run("", folder.path(), &["crds"]));

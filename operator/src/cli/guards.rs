@@ -129,6 +129,8 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<ExitCode, CommandError> {
         declared &= matches!(&brought.outcome, Outcome::Judged(judgement) if judgement.all_enforced());
         guard.status = Some(report::status(guard, &brought.outcome, Timestamp::now()));
     }
+    // Without a cluster nobody else does it.
+    pgrail_guard::prune(&client, OWNER).await?;
     for exemption in &mut exemptions {
         declared &= exemptions::apply(&mut client, exemption, Timestamp::now()).await?;
     }
@@ -215,11 +217,15 @@ fn names(guards: &[TableGuard]) -> Result<Vec<GuardName>, CommandError> {
 
 /// Takes one guard off and looks whether it is gone.
 async fn remove_one(client: &mut Client, name: &GuardName) -> Result<bool, CommandError> {
+    let kept = pgrail_guard::captured_rows(client).await?.unwrap_or(0);
     for _ in 0..TRIES {
         let observed = pgrail_guard::observe(client).await?;
         let plan = pgrail_guard::plan_removal(name, &observed);
         if plan.is_empty() {
             println!("{name}: gone");
+            if kept > 0 && observed.guards().is_empty() {
+                println!("it was the last one: {} captured rows went with it", output::thousands(kept));
+            }
             return Ok(true);
         }
         let applied = pgrail_guard::apply(client, &plan).await?;

@@ -9,6 +9,7 @@ mod guards;
 mod manifests;
 mod output;
 mod rehearse;
+mod undo;
 
 use crate::kubernetes::controller::chain;
 use clap::{Parser, Subcommand};
@@ -40,6 +41,8 @@ enum Command {
     Apply(guards::ApplyArgs),
     /// Take guards off again, leaving nothing behind
     Remove(guards::RemoveArgs),
+    /// List the transactions whose deleted rows are kept, or put the rows of one back
+    Undo(undo::UndoArgs),
     /// Show what deletes on a table can take with them
     BlastRadius(blast_radius::BlastRadiusArgs),
     /// Run a statement, roll it back, and show what it would remove and whether a guard would stop it
@@ -67,6 +70,8 @@ enum CommandError {
     Apply(#[from] pgrail_guard::ApplyError),
     #[error(transparent)]
     Rehearse(#[from] pgrail_guard::RehearseError),
+    #[error(transparent)]
+    Undo(#[from] pgrail_guard::UndoError),
     #[error("could not print")]
     Print(#[from] std::io::Error),
     #[error("could not print")]
@@ -92,6 +97,7 @@ pub(crate) async fn run() -> ExitCode {
         Command::Plan(args) => guards::plan(args).await,
         Command::Apply(args) => guards::apply(args).await,
         Command::Remove(args) => guards::remove(args).await,
+        Command::Undo(args) => undo::run(args).await,
         Command::BlastRadius(args) => blast_radius::run(args).await,
         Command::Rehearse(args) => rehearse::run(args).await,
         Command::Grants(args) => grants::run(&args),

@@ -28,6 +28,8 @@ use std::time::Duration;
 const CATALOG_EVERY: SignedDuration = SignedDuration::from_hours(1);
 /// Estimates move at most that often, so that a busy database does not make a busy apiserver.
 const ESTIMATES_EVERY: SignedDuration = SignedDuration::from_mins(10);
+/// Captured rows are looked at no more often, whatever the interval of the checks.
+const PRUNE_EVERY: SignedDuration = SignedDuration::from_secs(60);
 /// The longest that an object waits which only its user can mend.
 const STALLED_RETRY: Duration = Duration::from_mins(10);
 

@@ -1,6 +1,6 @@
 //! What a database is and holds: asked of PostgreSQL, the costly part only when something may have changed.
 
-use super::{CATALOG_EVERY, ESTIMATES_EVERY};
+use super::{CATALOG_EVERY, ESTIMATES_EVERY, PRUNE_EVERY};
 use crate::database::DatabaseError;
 use crate::kubernetes::controller::chain;
 use crate::operator::Context;
@@ -65,7 +65,10 @@ pub(super) struct Contents {
 
 /// What was last seen of each database, by UID.
 #[derive(Default)]
-pub(crate) struct Seen(Mutex<HashMap<String, Sighting>>);
+pub(crate) struct Seen {
+    sightings: Mutex<HashMap<String, Sighting>>,
+    pruned: Mutex<HashMap<String, Timestamp>>,
+}
 
 #[derive(Clone)]
 struct Sighting {
@@ -79,16 +82,29 @@ struct Sighting {
 impl Seen {
     /// The database is gone.
     pub(crate) fn forget(&self, database: &ProtectedDatabase) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&database.uid().unwrap_or_default());
+        let uid = database.uid().unwrap_or_default();
+        self.sightings.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+        self.pruned.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+    }
+
+    /// Whether captured rows were not looked at for a while; if so, they are taken to be looked at now.
+    fn prune_is_due(&self, database: &ProtectedDatabase, now: Timestamp) -> bool {
+        let mut pruned = self.pruned.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = pruned.entry(database.uid().unwrap_or_default()).or_insert(Timestamp::MIN);
+        let due = *last == Timestamp::MIN || now.duration_since(*last) >= PRUNE_EVERY;
+        if due {
+            *last = now;
+        }
+        due
     }
 
     fn last(&self, database: &ProtectedDatabase) -> Option<Sighting> {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
         seen.get(&database.uid().unwrap_or_default()).cloned()
     }
 
     fn note(&self, database: &ProtectedDatabase, sighting: Sighting) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
         seen.insert(database.uid().unwrap_or_default(), sighting);
     }
 }
@@ -124,8 +140,11 @@ async fn reach(context: &Context, database: &ProtectedDatabase) -> Result<Reache
             return Err(error);
         }
     };
-    let last = context.seen.last(database);
     let now = context.now();
+    if context.seen.prune_is_due(database, now) {
+        prune(context, database, borrowed.connection()?).await;
+    }
+    let last = context.seen.last(database);
     let unchanged = last.as_ref().is_some_and(|last| {
         last.generation == database.metadata.generation
             && last.fingerprint == fingerprint
@@ -183,6 +202,16 @@ async fn orphans(context: &Context, database: &ProtectedDatabase, guards: &[Guar
     Some(guards.iter().filter(is_orphan).map(ToString::to_string).collect())
 }
 
+/// Takes captured rows away that are kept too long. What fails now is tried again; until then they are only kept longer.
+async fn prune(context: &Context, database: &ProtectedDatabase, client: &pgrail_postgres::Connection) {
+    let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
+    match pgrail_guard::prune(client, &context.cluster_id).await {
+        Ok(0) => {}
+        Ok(transactions) => tracing::info!(namespace, name, transactions, "captured rows past their bounds removed"),
+        Err(error) => tracing::warn!(namespace, name, error = chain(&error), "captured rows cannot be removed"),
+    }
+}
+
 async fn contents(client: &pgrail_postgres::Connection) -> Result<(usize, Vec<BlastRadius>, Vec<GuardName>), String> {
     let observed = pgrail_guard::observe(client).await.map_err(|error| chain(&error))?;
     let tables = observed.catalog.tables().filter(|table| !table.is_partition).count();
@@ -195,5 +224,22 @@ fn lost(error: impl std::error::Error) -> DatabaseError {
         reason: pgrail_crds::conditions::reasons::reachable::TIMEOUT,
         message: format!("the server stopped answering: {}", chain(&error)),
         stalled: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captured_rows_are_looked_at_once_a_minute() {
+        let manifest = serde_json::json!({"apiVersion": "pgrail.dev/v1alpha1", "kind": "ProtectedDatabase",
+            "metadata": {"name": "shop", "uid": "1"}, "spec": {"connection": {"secretRef": {"name": "shop"}}}});
+        let database: ProtectedDatabase = serde_json::from_value(manifest).unwrap();
+        let seen = Seen::default();
+        let due = |second| seen.prune_is_due(&database, Timestamp::from_second(second).unwrap());
+        assert_eq!([0, 59, 60, 61, 120].map(due), [true, false, true, false, true]);
+        seen.forget(&database);
+        assert!(seen.prune_is_due(&database, Timestamp::from_second(121).unwrap()));
     }
 }

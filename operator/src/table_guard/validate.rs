@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use pgrail_crds::annotations::TAKE_OVER;
 use pgrail_crds::{GuardMode, LimitOverrides, Operation, Protection, TableGuard};
 use pgrail_guard::{
-    Allowance, ClusterId, GuardName, GuardSpec, Mode, PartialLimits, Protect, SpecError, TableLimits, TableSelector,
+    Allowance, Capture, ClusterId, GuardName, GuardSpec, Mode, PartialLimits, Protect, SpecError, TableLimits, TableSelector,
 };
 
 /// A field that cannot be used, although the schema lets it pass.
@@ -57,6 +57,8 @@ pub(crate) fn validate(guard: &TableGuard, cluster_id: &str) -> Result<GuardSpec
         drop_partition: protects(Protection::DropPartition),
     };
     spec.allowances = guard.spec.allowances.iter().map(allowance).collect();
+    spec.capture = guard.spec.capture.as_ref().map(capture);
+    spec.capture.map_or(Ok(()), |capture| capture.validate()).map_err(at("spec.capture"))?;
     spec.take_over = guard.annotations().get(TAKE_OVER).is_some_and(|value| value == "true");
     Ok(spec)
 }
@@ -68,6 +70,12 @@ fn overrides(limits: &LimitOverrides) -> PartialLimits {
         max_transaction_rows: limits.max_transaction_rows,
         max_updated_rows: limits.max_updated_rows,
     }
+}
+
+fn capture(declared: &pgrail_crds::Capture) -> Capture {
+    let retention = std::time::Duration::from(declared.retention);
+    // A part of a second more than a whole number of them is no less than that.
+    Capture { retention: i64::try_from(retention.as_secs()).unwrap_or(i64::MAX), max_rows: declared.max_rows }
 }
 
 fn allowance(declared: &pgrail_crds::Allowance) -> Allowance {
@@ -102,6 +110,26 @@ mod tests {
         assert_eq!((spec.limits.max_rows, spec.limits.max_cascade_rows), (100, 1000));
         assert!(spec.protect.delete && spec.protect.truncate && spec.protect.drop && !spec.protect.drop_partition);
         assert!(!spec.take_over);
+    }
+
+    #[test]
+    fn deleted_rows_are_kept_only_where_that_is_declared() {
+        let spec = |capture: serde_json::Value| {
+            let mut spec = json!({"databaseRef": {"name": "shop"}, "tables": [{"schema": "public", "name": "users"}]});
+            if !capture.is_null() {
+                spec["capture"] = capture;
+            }
+            validate(&guard(spec), "id")
+        };
+        assert_eq!(spec(json!(null)).unwrap().capture, None);
+        assert_eq!(spec(json!({})).unwrap().capture, Some(Capture { retention: 2_592_000, max_rows: 10_000 }));
+        let some = spec(json!({"retention": "90m", "maxRows": 7})).unwrap().capture;
+        assert_eq!(some, Some(Capture { retention: 5400, max_rows: 7 }));
+        for (wrong, word) in [(json!({"retention": "59s"}), "retention"), (json!({"maxRows": 0}), "maxRows")] {
+            let error = spec(wrong).unwrap_err();
+            assert_eq!(error.field, "spec.capture");
+            assert!(error.to_string().contains(word), "{error}");
+        }
     }
 
     #[test]
