@@ -236,6 +236,8 @@ pub mod reasons {
         pub const GUARD_INSTALLED: &str = "GuardInstalled";
         /// The finalizer let go without cleaning up.
         pub const GUARDS_LEFT_BEHIND: &str = "GuardsLeftBehind";
+        /// The last guard of a database went, and with it the rows that were kept to be put back.
+        pub const CAPTURED_ROWS_REMOVED: &str = "CapturedRowsRemoved";
         /// Guards in the database that no object declares.
         pub const ORPHANED_GUARDS: &str = "OrphanedGuards";
         /// An exemption is in force.

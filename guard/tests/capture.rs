@@ -588,7 +588,8 @@ async fn rows_go_when_there_are_too_many_or_too_old_ones() {
             run(&client, &format!("DELETE FROM users WHERE id = {id}")).await;
         }
         let rows = count(&client, "pgrail.captured").await;
-        assert!((90..=150).contains(&rows), "{rows} rows are kept");
+        // On average a quarter more than may be; four times as many would take a chance in a hundred thousand.
+        assert!((90..400).contains(&rows), "{rows} rows are kept");
         prune(&client, "somebody else").await.expect("prune");
         assert_eq!(count(&client, "pgrail.captured").await, rows);
         prune(&client, "local").await.expect("prune");

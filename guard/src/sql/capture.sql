@@ -6,7 +6,6 @@ DECLARE
   most CONSTANT bigint := {max_rows};
   me CONSTANT xid8 := pg_current_xact_id();
   since CONSTANT timestamptz := transaction_timestamp();
-  label CONSTANT text := format('%s.%s', TG_TABLE_SCHEMA, TG_TABLE_NAME);
   many bool;
   why text;
   taken bigint;
@@ -26,18 +25,19 @@ BEGIN
 
   IF TG_LEVEL = 'STATEMENT' THEN
     INSERT INTO pgrail.captured (xid, began, guard, rel, label, effect, attributes, fields, before)
-    SELECT me, since, {guard}, TG_RELID, label, 'd', (SELECT c.relnatts FROM pg_class c WHERE c.oid = TG_RELID),
+    SELECT me, since, {guard}, TG_RELID, format('%s.%s', TG_TABLE_SCHEMA, TG_TABLE_NAME), 'd', (SELECT c.relnatts FROM pg_class c WHERE c.oid = TG_RELID),
            (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped), ROW(gone.*)::text
     FROM gone LIMIT most + 1;
     GET DIAGNOSTICS taken = ROW_COUNT;
     IF taken = 0 THEN RETURN NULL; END IF;
     -- Rows of children come without what the parent does not have.
-    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = TG_RELID AND c.relkind = 'r' AND c.relhassubclass) THEN
-      why := format('rows of inheritance children of %s were deleted before pgrail knew of them', label);
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = TG_RELID AND c.relkind = 'r' AND c.relhassubclass)
+       AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = TG_RELID) THEN
+      why := format('rows of inheritance children of %s were deleted before pgrail knew of them', TG_RELID::regclass);
     END IF;
   ELSIF TG_OP = 'DELETE' THEN
     INSERT INTO pgrail.captured (xid, began, guard, rel, label, effect, attributes, fields, before)
-    SELECT me, since, {guard}, TG_RELID, label, 'd', (SELECT c.relnatts FROM pg_class c WHERE c.oid = TG_RELID),
+    SELECT me, since, {guard}, TG_RELID, format('%s.%s', TG_TABLE_SCHEMA, TG_TABLE_NAME), 'd', (SELECT c.relnatts FROM pg_class c WHERE c.oid = TG_RELID),
            (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped), OLD::text;
     taken := 1;
   ELSE
@@ -50,7 +50,7 @@ BEGIN
       AND (old_row ->> a.attname) IS DISTINCT FROM (new_row ->> a.attname) AND (f.confdeltype = 'd' OR (new_row ->> a.attname) IS NULL);
     IF changed IS NULL THEN RETURN NULL; END IF;
     INSERT INTO pgrail.captured (xid, began, guard, rel, label, effect, attributes, fields, keys, before, after)
-    SELECT me, since, {guard}, TG_RELID, label, 'u', (SELECT c.relnatts FROM pg_class c WHERE c.oid = TG_RELID),
+    SELECT me, since, {guard}, TG_RELID, format('%s.%s', TG_TABLE_SCHEMA, TG_TABLE_NAME), 'u', (SELECT c.relnatts FROM pg_class c WHERE c.oid = TG_RELID),
            (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped), changed, OLD::text, NEW::text;
     taken := 1;
   END IF;
@@ -64,9 +64,9 @@ BEGIN
     IF taken > most THEN
       why := format('it took more than %s rows (capture.maxRows)', most);
     END IF;
-  ELSIF why IS NULL AND random() * most < 20 * taken AND current_setting('transaction_isolation') = 'read committed' THEN
-    -- The operator does this every minute. While it is away, the disk must not fill up: on average once in a twentieth of
-    -- what may be kept. Not in a transaction that would fail because somebody else did the same.
+  ELSIF why IS NULL AND random() * most < 4 * taken AND current_setting('transaction_isolation') = 'read committed' THEN
+    -- The operator does this every minute. While it is away, the disk must not fill up: on average once in a quarter of
+    -- what may be kept, since it costs as much as that many rows. Not in a transaction that would fail because somebody else did the same.
     PERFORM pgrail.prune_captured({name}, 1000);
   END IF;
   IF why IS NOT NULL THEN

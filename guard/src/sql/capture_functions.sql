@@ -9,12 +9,13 @@ DECLARE
   gone int := 0;
 BEGIN
   FOR due IN
-    WITH kept AS (
+    WITH sizes AS (
+      SELECT c.xid, c.began, c.guard, count(*) AS rows FROM pgrail.captured c GROUP BY c.xid, c.began, c.guard
+    ), kept AS (
       SELECT t.xid, t.began, t.guard, coalesce(t.began + g.capture_seconds * interval '1 second', t.kept_until) < clock_timestamp() AS old, g.capture_rows,
              -- A transaction of which no rows are left counts as one: it must not be kept forever either.
-             sum(greatest(1, (SELECT count(*) FROM pgrail.captured c WHERE c.xid = t.xid AND c.began = t.began AND c.guard = t.guard)))
-               OVER (PARTITION BY t.guard_name ORDER BY t.began DESC, t.xid DESC, t.guard) AS rows
-      FROM pgrail.captured_transaction t LEFT JOIN pgrail.guard g ON g.name = t.guard_name
+             sum(coalesce(s.rows, 1)) OVER (PARTITION BY t.guard_name ORDER BY t.began DESC, t.xid DESC, t.guard) AS rows
+      FROM pgrail.captured_transaction t LEFT JOIN sizes s USING (xid, began, guard) LEFT JOIN pgrail.guard g ON g.name = t.guard_name
       WHERE p_guard IS NULL OR t.guard_name = p_guard
     )
     SELECT t.xid, t.began, t.guard FROM pgrail.captured_transaction t JOIN kept k USING (xid, began, guard)

@@ -174,6 +174,11 @@ async fn remove_with(
     if plan.is_empty() {
         return Ok(Cleanup::Done);
     }
+    let kept = if observed.guards() == [name] {
+        pgrail_guard::captured_rows(borrowed.connection()?).await.map_err(|error| failed(chain(&error)))?.unwrap_or(0)
+    } else {
+        0
+    };
     let applied = match pgrail_guard::apply(borrowed.connection()?, &plan).await {
         Ok(applied) => applied,
         Err(error @ pgrail_guard::ApplyError::Busy) => return Ok(Cleanup::Later(error.to_string())),
@@ -186,6 +191,12 @@ async fn remove_with(
         }
         pgrail_guard::Outcome::Done | pgrail_guard::Outcome::Skipped => None,
     });
+    if kept > 0 && problem.is_none() {
+        let note =
+            format!("it was the last guard of its database: {kept} rows that were kept to be put back went with it");
+        let now = context.now();
+        context.events.publish(guard, Severity::Normal, "Delete", event::CAPTURED_ROWS_REMOVED, note, now).await;
+    }
     Ok(problem.map_or(Cleanup::Done, Cleanup::Later))
 }
 

@@ -4,7 +4,8 @@ use kube::ResourceExt;
 use pgrail_crds::annotations::TAKE_OVER;
 use pgrail_crds::{GuardMode, LimitOverrides, Operation, Protection, TableGuard};
 use pgrail_guard::{
-    Allowance, Capture, ClusterId, GuardName, GuardSpec, Mode, PartialLimits, Protect, SpecError, TableLimits, TableSelector,
+    Allowance, Capture, ClusterId, GuardName, GuardSpec, Mode, PartialLimits, Protect, SpecError, TableLimits,
+    TableSelector,
 };
 
 /// A field that cannot be used, although the schema lets it pass.
