@@ -1,5 +1,5 @@
 //! The undo window: what is kept of deleted rows, for whom and how long, and that they come back as they were.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 
 use common::{FRIDAY, count, friday, guard, install, limited, reconcile, refused, remove, run, stopped, verify};
@@ -596,6 +596,17 @@ async fn rows_go_when_there_are_too_many_or_too_old_ones() {
         assert!(count(&client, "pgrail.captured").await <= 100);
         assert_eq!(undo_newest(&mut client).await.tables[0].inserted, 1, "the newest are kept");
         assert_eq!(count(&client, "users WHERE id = 899").await, 1);
+
+        // A transaction that is still at it is never pruned in part, however old it is.
+        let slow = database.connect().await;
+        run(&slow, "BEGIN; DELETE FROM users WHERE id = 950").await;
+        run(&client, "DELETE FROM users WHERE id BETWEEN 901 AND 949; DELETE FROM users WHERE id BETWEEN 960 AND 1000").await;
+        run(&client, "INSERT INTO users SELECT generate_series(1001, 1100)").await;
+        run(&client, "DELETE FROM users WHERE id > 1000").await;
+        run(&slow, "SELECT pgrail.prune_captured(NULL, 1000); DELETE FROM users WHERE id = 951; COMMIT").await;
+        let of_slow = kept(&client).await.into_iter().filter(|it| it.tables.iter().any(|table| table.deleted == 2)).count();
+        assert_eq!(of_slow, 1);
+        prune(&client, "local").await.expect("prune");
 
         // What is too old goes, and what is due is looked for without writing.
         let writes = async |client: &Client| -> String {

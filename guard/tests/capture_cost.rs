@@ -2,7 +2,7 @@
 //! checks nothing that depends on the machine. Not part of a test run:
 //!
 //! `cargo test --release -p pgrail-guard --test capture_cost -- --ignored --nocapture`
-#![allow(missing_docs, clippy::cast_precision_loss)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 
 use common::{count, install, limited, run};
