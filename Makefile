@@ -27,6 +27,10 @@ test: ## every test, rung by rung; installs what it needs and says so (half an h
 test-lint test-engines test-controllers test-node test-chart test-book: test-%: ## one rung of `make test`
 	@e2e/test.sh $*
 
+.PHONY: bench
+bench: ## measure the guard against its bars, write docs/src/benchmarks.md (ten minutes; ROWS="block single bulk install" for some)
+	@e2e/bench.sh $(ROWS)
+
 check: ## the quick inner loop: format, lints, tests that need no server
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings

@@ -10,6 +10,7 @@
 # Environment: PGRAIL_RUN names the run (default "default"); two runs at once need two names, `with` makes its own.
 #   PGRAIL_TEST_MAJORS      versions, default "15 18"; also 16 (without TLS) and 17
 #   PGRAIL_TEST_POOLER=no   leaves the poolers out
+#   PGRAIL_TEST_DURABLE=1   commits wait for the disk, as PostgreSQL comes; else nothing does. For measurements.
 #
 # What is printed:
 #   PGRAIL_TEST_SERVERS="15=postgres://postgres:…@127.0.0.1:PORT/postgres 18=…"
@@ -148,9 +149,6 @@ configure() { # DATA SOCKETS TLS
   cat >>"$1/postgresql.conf" <<CONFIG
 listen_addresses = '127.0.0.1'
 unix_socket_directories = '$2'
-fsync = off
-full_page_writes = off
-synchronous_commit = off
 max_connections = 200
 max_prepared_transactions = 20
 wal_level = logical
@@ -168,6 +166,7 @@ timezone = 'UTC'
 log_timezone = 'UTC'
 ssl = $3
 CONFIG
+  [ "${PGRAIL_TEST_DURABLE:-}" = 1 ] || printf '%s = off\n' fsync full_page_writes synchronous_commit >>"$1/postgresql.conf"
   if [ "$3" = on ]; then
     printf "ssl_cert_file = '%s'\nssl_key_file = '%s'\n" "$1/server.crt" "$1/server.key" >>"$1/postgresql.conf"
   fi

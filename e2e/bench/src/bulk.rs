@@ -1,0 +1,173 @@
+//! What a guard adds to a bulk delete that is allowed.
+
+use pgrail_guard::{Allowance, GuardSpec, Operation, PartialLimits, TableLimits};
+use pgrail_testing::{Client, Server};
+
+use crate::Result;
+use crate::measure::{Session, guard, install, median, milliseconds, settle};
+use crate::page::Row;
+
+const ROWS: i64 = 200_000;
+/// Users of the cascade: 117 rows hang on each.
+const USERS: i64 = 1_710;
+const ROUNDS: usize = 5;
+const RAISED: i64 = 250_000;
+
+struct Case {
+    name: &'static str,
+    label: &'static str,
+    /// What is deleted: `{}` stands for `plain` or `guarded`.
+    sql: &'static str,
+    bar: f64,
+}
+
+const CASES: [Case; 4] = [
+    Case { name: "direct", label: "200,000 rows, limit raised", sql: "DELETE FROM direct_{}", bar: 1.3 },
+    Case {
+        name: "cascade",
+        label: "1,710 rows with a cascade of 200,070, limits raised",
+        sql: "DELETE FROM users_{}",
+        bar: 1.3,
+    },
+    Case { name: "exempted", label: "200,000 rows, by a role with a right", sql: "DELETE FROM exempted_{}", bar: 1.5 },
+    Case {
+        name: "closure",
+        label: "200,000 rows of a table that only references a guarded one",
+        sql: "DELETE FROM child_{}",
+        bar: 1.1,
+    },
+];
+
+pub(crate) async fn measure(server: &Server) -> Result<Row> {
+    let how = format!(
+        "One DELETE with its commit, {ROUNDS} rounds by turns with the same on unguarded tables; in between the tables are vacuumed and \
+         filled again. Limits are raised to {RAISED}, so that they are near. The cascade: users → leads → conversations → messages and users → analytics, 2, 10, 100 and 5 rows per user. The role with a \
+         right has an allowance of a million rows, the guard its default limits. The bars are for time; the processor time of the server's \
+         process is told beside it."
+    );
+    let mut row = Row::new("bulk", "Allowed bulk deletes", server.major, how);
+    let database = server.database("bench_bulk").await;
+    let mut client = database.connect().await;
+    for variant in ["plain", "guarded"] {
+        client.batch_execute(&tables(variant)).await?;
+        for case in &CASES {
+            refill(&client, case.name, variant).await?;
+        }
+    }
+    guards(&mut client).await?;
+    settle(&client).await?;
+    let session = Session::of(client).await?;
+    for case in &CASES {
+        let (mut times, mut processor) = (Vec::new(), Vec::new());
+        let (mut plain_ms, mut guarded_ms) = (Vec::new(), Vec::new());
+        for round in 0..=ROUNDS {
+            let mut costs = Vec::new();
+            for variant in ["plain", "guarded"] {
+                let sql = case.sql.replace("{}", variant);
+                costs.push(session.cost(async |client| Ok(client.batch_execute(&sql).await?)).await?);
+                refill(&session.client, case.name, variant).await?;
+            }
+            let [plain, guarded] = costs.as_slice() else { continue };
+            // The first round fills caches.
+            if round > 0 {
+                times.push(guarded.elapsed.as_secs_f64() / plain.elapsed.as_secs_f64());
+                processor.push(guarded.cpu.as_secs_f64() / plain.cpu.as_secs_f64());
+                plain_ms.push(milliseconds(plain.elapsed));
+                guarded_ms.push(milliseconds(guarded.elapsed));
+            }
+        }
+        let (time, processor) = (median(&times), median(&processor));
+        row.number(format!("{}_plain_ms", case.name), median(&plain_ms));
+        row.number(format!("{}_guarded_ms", case.name), median(&guarded_ms));
+        row.number(format!("{}_time_ratio", case.name), time);
+        row.number(format!("{}_cpu_ratio", case.name), processor);
+        row.line(
+            case.label,
+            format!("{:.0} ms × {time:.2} (processor × {processor:.2})", median(&plain_ms)),
+            &format!("≤ × {:.1}", case.bar),
+            time <= case.bar,
+        );
+    }
+    drop(session);
+    database.finish().await;
+    Ok(row)
+}
+
+fn tables(variant: &str) -> String {
+    let options = "WITH (autovacuum_enabled = off)";
+    format!(
+        "CREATE TABLE direct_{variant} (id int PRIMARY KEY, name text) {options};
+         CREATE TABLE exempted_{variant} (id int PRIMARY KEY, name text) {options};
+         CREATE TABLE parent_{variant} (id int PRIMARY KEY);
+         INSERT INTO parent_{variant} SELECT generate_series(1, 1000);
+         CREATE TABLE child_{variant} (id int PRIMARY KEY, r int REFERENCES parent_{variant} ON DELETE CASCADE, name text) {options};
+         CREATE INDEX ON child_{variant} (r);
+         CREATE TABLE users_{variant} (id int PRIMARY KEY, name text) {options};
+         CREATE TABLE leads_{variant} (id int PRIMARY KEY, user_id int REFERENCES users_{variant} ON DELETE CASCADE) {options};
+         CREATE TABLE conversations_{variant} (id int PRIMARY KEY, lead_id int REFERENCES leads_{variant} ON DELETE CASCADE) {options};
+         CREATE TABLE messages_{variant} (id int PRIMARY KEY, conversation_id int REFERENCES conversations_{variant} ON DELETE CASCADE) {options};
+         CREATE TABLE analytics_{variant} (id int PRIMARY KEY, user_id int REFERENCES users_{variant} ON DELETE CASCADE) {options};
+         CREATE INDEX ON leads_{variant} (user_id); CREATE INDEX ON conversations_{variant} (lead_id);
+         CREATE INDEX ON messages_{variant} (conversation_id); CREATE INDEX ON analytics_{variant} (user_id);"
+    )
+}
+
+/// Puts back what a case deletes.
+async fn refill(client: &Client, case: &str, variant: &str) -> Result<()> {
+    let (tables, rows): (&[&str], String) = match case {
+        "closure" => (
+            &["child"],
+            format!(
+                "INSERT INTO child_{variant} SELECT i, i % 1000 + 1, 'child ' || i FROM generate_series(1, {ROWS}) i"
+            ),
+        ),
+        "cascade" => (
+            &["users", "leads", "conversations", "messages", "analytics"],
+            format!(
+                "INSERT INTO users_{variant} SELECT i, 'user ' || i FROM generate_series(1, {USERS}) i;
+                 INSERT INTO leads_{variant} SELECT i, (i - 1) / 2 + 1 FROM generate_series(1, {USERS} * 2) i;
+                 INSERT INTO conversations_{variant} SELECT i, (i - 1) / 5 + 1 FROM generate_series(1, {USERS} * 10) i;
+                 INSERT INTO messages_{variant} SELECT i, (i - 1) / 10 + 1 FROM generate_series(1, {USERS} * 100) i;
+                 INSERT INTO analytics_{variant} SELECT i, (i - 1) / 5 + 1 FROM generate_series(1, {USERS} * 5) i"
+            ),
+        ),
+        _ => {
+            return refilled(
+                client,
+                &[case],
+                variant,
+                &format!("INSERT INTO {case}_{variant} SELECT i, 'user ' || i FROM generate_series(1, {ROWS}) i"),
+            )
+            .await;
+        }
+    };
+    refilled(client, tables, variant, &rows).await
+}
+
+async fn refilled(client: &Client, tables: &[&str], variant: &str, rows: &str) -> Result<()> {
+    let names = tables.iter().map(|table| format!("{table}_{variant}")).collect::<Vec<_>>().join(", ");
+    client.batch_execute(&format!("VACUUM {names}")).await?;
+    client.batch_execute(rows).await?;
+    // Hint bits are set now, not by the delete that is measured.
+    client.batch_execute(&format!("VACUUM ANALYZE {names}")).await?;
+    Ok(())
+}
+
+async fn guards(client: &mut Client) -> Result<()> {
+    let role: String = client.query_one("SELECT session_user::text", &[]).await?.try_get(0)?;
+    let raised = TableLimits { max_rows: RAISED, max_cascade_rows: RAISED, ..TableLimits::default() };
+    install(client, &guard("direct_guarded", raised)?).await?;
+    install(client, &guard("users_guarded", raised)?).await?;
+    install(client, &guard("parent_guarded", TableLimits::default())?).await?;
+    let right = Allowance {
+        role,
+        limits: PartialLimits {
+            max_rows: Some(1_000_000),
+            max_cascade_rows: Some(1_000_000),
+            ..PartialLimits::default()
+        },
+        operations: vec![Operation::Delete],
+    };
+    let exempted = guard("exempted_guarded", TableLimits::default())?;
+    install(client, &GuardSpec { allowances: vec![right], ..exempted }).await
+}

@@ -1,0 +1,79 @@
+//! Measures pgrail against its bars, side by side with the same work on unguarded tables.
+//!
+//! Started by `e2e/bench.sh`, which starts the servers. Without arguments it measures every row and writes the page of
+//! the book; with names of rows only those, into `target/bench`. It reports: nothing fails because something is slow.
+
+mod block;
+mod bulk;
+mod graph;
+mod install;
+mod machine;
+mod measure;
+mod page;
+mod single;
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use pgrail_testing::{Server, servers};
+use serde_json::{Value, json};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// The rows that can be measured, in the order in which they are: the heavy writers last.
+const ROWS: [&str; 4] = ["install", "single", "bulk", "block"];
+
+async fn row(name: &str, server: &Server) -> Result<page::Row> {
+    match name {
+        "install" => install::measure(server).await,
+        "single" => single::measure(server).await,
+        "bulk" => bulk::measure(server).await,
+        "block" => block::measure(server).await,
+        _ => Err(format!("no row is called {name}; there are {}", ROWS.join(", ")).into()),
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    let rows: Vec<&str> = if asked.is_empty() { ROWS.to_vec() } else { asked.iter().map(String::as_str).collect() };
+    if let Some(unknown) = rows.iter().find(|name| !ROWS.contains(name)) {
+        return Err(format!("no row is called {unknown}; there are {}", ROWS.join(", ")).into());
+    }
+    let results = Path::new("target/bench");
+    fs::create_dir_all(results)?;
+    let started = Instant::now();
+    let machine = machine::describe(&servers()).await?;
+    let mut measured = Vec::new();
+    for server in servers() {
+        for name in &rows {
+            let at = Instant::now();
+            println!("PostgreSQL {}, {name}", server.major);
+            let row = row(name, &server).await?;
+            for line in &row.lines {
+                println!("  {line}");
+            }
+            println!("  ({:.0} s)", at.elapsed().as_secs_f64());
+            let file = results.join(format!("{name}-{}.json", server.major));
+            fs::write(file, serde_json::to_string_pretty(&json!({ "machine": machine, "row": row.to_json() }))?)?;
+            measured.push(row);
+        }
+    }
+    println!("all of it took {:.0} s", started.elapsed().as_secs_f64());
+    if asked.is_empty() {
+        write_page(&machine, &measured)?;
+    }
+    Ok(())
+}
+
+fn write_page(machine: &Value, measured: &[page::Row]) -> Result<()> {
+    let book = Path::new("docs/src");
+    fs::create_dir_all(book.join("benchmarks"))?;
+    fs::write(book.join("benchmarks/block-time.svg"), block::graph(measured))?;
+    fs::write(book.join("benchmarks/cost-per-delete.svg"), single::graph(measured))?;
+    fs::write(book.join("benchmarks.md"), page::markdown(machine, measured))?;
+    println!("written: docs/src/benchmarks.md");
+    Ok(())
+}

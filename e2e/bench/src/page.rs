@@ -1,0 +1,145 @@
+//! The page of the book.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+
+use serde_json::{Value, json};
+
+/// One bar, and where the measurement came to lie.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) what: String,
+    pub(crate) measured: String,
+    pub(crate) bar: String,
+    /// `None` where there is no bar: told for comparison.
+    pub(crate) met: Option<bool>,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (bar {}: {})", self.what, self.measured, self.bar, verdict(self.met))
+    }
+}
+
+fn verdict(met: Option<bool>) -> &'static str {
+    match met {
+        Some(true) => "met",
+        Some(false) => "**NOT met**",
+        None => "–",
+    }
+}
+
+/// A row of the benchmarks on one server.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    /// How it was measured: the same for every server.
+    pub(crate) how: String,
+    pub(crate) major: u32,
+    pub(crate) lines: Vec<Line>,
+    /// Every number, by its name, with the unit at its end.
+    pub(crate) numbers: BTreeMap<String, f64>,
+}
+
+impl Row {
+    pub(crate) fn new(name: &'static str, title: &'static str, major: u32, how: String) -> Self {
+        Self { name, title, how, major, lines: Vec::new(), numbers: BTreeMap::new() }
+    }
+
+    /// A measurement and its bar.
+    pub(crate) fn line(&mut self, what: impl Into<String>, measured: String, bar: &str, met: bool) {
+        self.lines.push(Line { what: what.into(), measured, bar: bar.to_owned(), met: Some(met) });
+    }
+
+    /// A measurement without a bar.
+    pub(crate) fn note(&mut self, what: impl Into<String>, measured: String) {
+        self.lines.push(Line { what: what.into(), measured, bar: "–".to_owned(), met: None });
+    }
+
+    pub(crate) fn number(&mut self, name: impl Into<String>, value: f64) {
+        self.numbers.insert(name.into(), value);
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let lines: Vec<_> = self
+            .lines
+            .iter()
+            .map(|line| json!({ "what": line.what, "measured": line.measured, "bar": line.bar, "met": line.met }))
+            .collect();
+        json!({ "name": self.name, "postgresql": self.major, "lines": lines, "numbers": self.numbers })
+    }
+}
+
+/// The page, from what was measured in one run.
+pub(crate) fn markdown(machine: &Value, rows: &[Row]) -> String {
+    let mut page = String::from(
+        "# Benchmarks\n\nWritten by `make bench`, which measures everything on this page anew in about ten minutes. Every ratio is of work on \
+         a guarded table to the same work on an unguarded one, in one run, by turns; medians.\n\n",
+    );
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let _ = writeln!(
+        page,
+        "Measured on: {}, {} cores, {} GiB of memory, Linux {}, data on {}.",
+        text(&machine["processor"]),
+        machine["cores"],
+        machine["memory_gib"],
+        text(&machine["kernel"]),
+        text(&machine["disk"]),
+    );
+    for server in machine["servers"].as_array().into_iter().flatten() {
+        let _ = writeln!(
+            page,
+            "{}, `fsync={}`, `synchronous_commit={}`.",
+            text(&server["version"]),
+            text(&server["fsync"]),
+            text(&server["synchronous_commit"])
+        );
+    }
+    page.push_str("Else as PostgreSQL comes, but for `jit=off`, `checkpoint_timeout=1h` and `max_wal_size=2GB`: a checkpoint falls on one side only.\n");
+    if let Some(load) = machine["load"].as_f64().filter(|load| *load > 0.5) {
+        let _ = writeln!(
+            page,
+            "\nThe machine was not quiet: its load was {load:.1} when this began. Times suffer most, processor time least."
+        );
+    }
+    if machine["optimised"] == false {
+        page.push_str(
+            "\nThe program that measures was built without optimisation, which adds to the time of an install.\n",
+        );
+    }
+    let bars = rows.iter().flat_map(|row| &row.lines).filter_map(|line| line.met);
+    let (met, missed): (Vec<bool>, Vec<bool>) = bars.partition(|met| *met);
+    let _ = writeln!(page, "\nBars met: {} of {}.", met.len(), met.len() + missed.len());
+
+    let mut names: Vec<&str> = Vec::new();
+    for row in rows {
+        if !names.contains(&row.name) {
+            names.push(row.name);
+        }
+    }
+    for name in names {
+        let of: Vec<&Row> = rows.iter().filter(|row| row.name == name).collect();
+        let Some(first) = of.first() else { continue };
+        let _ = writeln!(page, "\n## {}\n\n{}\n", first.title, first.how);
+        match name {
+            "block" => {
+                page.push_str("![Time to stop the delete against the size of the data](benchmarks/block-time.svg)\n\n")
+            }
+            "single" => {
+                page.push_str("![Processor time that a guard adds to a delete](benchmarks/cost-per-delete.svg)\n\n")
+            }
+            _ => {}
+        }
+        page.push_str("| PostgreSQL | | Measured | Bar | |\n| --- | --- | --- | --- | --- |\n");
+        for row in of {
+            for line in &row.lines {
+                let verdict = verdict(line.met);
+                let _ =
+                    writeln!(page, "| {} | {} | {} | {} | {verdict} |", row.major, line.what, line.measured, line.bar);
+            }
+        }
+    }
+    page.push_str("\n## Not measured yet\n\nThe operator (`kubectl apply` to `Enforced`, repair of drift, memory at rest), backups (dump against bare `pg_dump`, the agent's memory), PostgreSQL 16 and 17, many cores, managed services.\n");
+    page
+}

@@ -1,0 +1,227 @@
+//! What a guard adds to a delete of one row.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use pgrail_guard::TableLimits;
+use pgrail_testing::{Database, Server, programs};
+
+use crate::Result;
+use crate::graph::{Bars, bars};
+use crate::measure::{Session, guard, install, median, microseconds, settle};
+use crate::page::Row;
+
+/// How the tables of one shape look that reference the one that rows are deleted from.
+struct Shape {
+    name: &'static str,
+    label: &'static str,
+    referencing: u32,
+    /// Whether each has a row that goes by cascade.
+    rows: bool,
+}
+
+const SHAPES: [Shape; 3] = [
+    Shape { name: "alone", label: "no referencing table", referencing: 0, rows: false },
+    Shape { name: "five", label: "5 referencing tables", referencing: 5, rows: false },
+    Shape { name: "busy", label: "5, a row in each", referencing: 5, rows: true },
+];
+const VARIANTS: [(&str, &str); 3] = [("none", "unguarded"), ("transaction", "per transaction"), ("two", "two levels")];
+/// Share of the unguarded throughput, microseconds of processor time: per transaction, two levels.
+const BARS: [(f64, f64); 2] = [(0.95, 20.0), (0.90, 40.0)];
+
+const CPU_ROUNDS: i32 = 24;
+const CPU_DELETES: i32 = 250;
+const CPU_ROWS: i32 = (CPU_ROUNDS + 1) * CPU_DELETES;
+const RACE_ROUNDS: i32 = 5;
+const RACE_SECONDS: f64 = 3.0;
+const RACE_ROWS: i32 = 200_000;
+
+pub(crate) async fn measure(server: &Server) -> Result<Row> {
+    let how = format!(
+        "`DELETE FROM t WHERE id = $1`, prepared, one row, a transaction of its own. Throughput: pgbench, 2 clients, {RACE_ROUNDS} rounds of \
+         about {RACE_SECONDS:.0} s each by turns; every commit waits for the disk. Processor time: what the server's process used, user and \
+         kernel, for {CPU_DELETES} deletes of one session at a time, {CPU_ROUNDS} rounds by turns, the difference to the unguarded table in the \
+         same round; commits do not wait for the disk there, whose noise would drown it. *Per transaction*: `maxRows` and \
+         `maxCascadeRows`. *Two levels*: with `maxTransactionRows` too. The referencing tables cascade, through an index; in the last \
+         shape a row of each goes too, six in all, and the bar is the same."
+    );
+    let mut row = Row::new("single", "Deleting one row", server.major, how);
+    let database = server.database("bench_single").await;
+    prepare(&database).await?;
+    processor_time(&database, &mut row).await?;
+    race(&database, &mut row).await?;
+    database.finish().await;
+    Ok(row)
+}
+
+async fn prepare(database: &Database) -> Result<()> {
+    let mut client = database.connect().await;
+    client.batch_execute("SET client_min_messages = warning").await?;
+    for shape in &SHAPES {
+        let rows = if shape.rows { CPU_ROWS } else { CPU_ROWS + RACE_ROWS };
+        for (variant, _) in VARIANTS {
+            let table = format!("{}_{variant}", shape.name);
+            let mut sql = format!(
+                "CREATE TABLE {table} (id int PRIMARY KEY, name text) WITH (autovacuum_enabled = off);
+                 INSERT INTO {table} SELECT i, 'user ' || i FROM generate_series(1, {rows}) i;"
+            );
+            for child in 1..=shape.referencing {
+                sql += &format!(
+                    "CREATE TABLE {table}_{child} (id int PRIMARY KEY, r int REFERENCES {table} ON DELETE CASCADE) WITH (autovacuum_enabled = off);
+                     CREATE INDEX ON {table}_{child} (r);"
+                );
+                if shape.rows {
+                    sql += &format!("INSERT INTO {table}_{child} SELECT i, i FROM generate_series(1, {rows}) i;");
+                }
+            }
+            client.batch_execute(&sql).await?;
+            let limits = match variant {
+                "transaction" => TableLimits::default(),
+                "two" => TableLimits { max_transaction_rows: Some(10_000), ..TableLimits::default() },
+                _ => continue,
+            };
+            install(&mut client, &guard(&table, limits)?).await?;
+        }
+    }
+    client.batch_execute("VACUUM ANALYZE").await?;
+    settle(&client).await
+}
+
+/// Rows 1 to `CPU_ROWS` of every table.
+async fn processor_time(database: &Database, row: &mut Row) -> Result<()> {
+    for shape in &SHAPES {
+        let mut sessions = Vec::new();
+        for (variant, _) in VARIANTS {
+            let session = Session::open(database).await?;
+            session.client.batch_execute("SET synchronous_commit = off").await?;
+            let sql = format!("DELETE FROM {}_{variant} WHERE id = $1", shape.name);
+            sessions.push((session.client.prepare(&sql).await?, session));
+        }
+        let mut used: Vec<Vec<f64>> = vec![Vec::new(); VARIANTS.len()];
+        for round in 0..=CPU_ROUNDS {
+            for turn in 0..VARIANTS.len() {
+                // Whoever comes first in one round comes last in another.
+                let at = (turn + usize::try_from(round)?) % VARIANTS.len();
+                let (statement, session) = &sessions[at];
+                let cost = session
+                    .cost(async |client| {
+                        for id in 1..=CPU_DELETES {
+                            if client.execute(statement, &[&(round * CPU_DELETES + id)]).await? != 1 {
+                                return Err("a row to delete was missing".into());
+                            }
+                        }
+                        Ok(())
+                    })
+                    .await?;
+                // The first round fills caches.
+                if round > 0 {
+                    used[at].push(microseconds(cost.cpu) / f64::from(CPU_DELETES));
+                }
+            }
+        }
+        row.number(format!("{}_none_cpu_us", shape.name), median(&used[0]));
+        for (at, (variant, label)) in VARIANTS.iter().enumerate().skip(1) {
+            let added: Vec<f64> =
+                used[at].iter().zip(&used[0]).map(|(guarded, unguarded)| guarded - unguarded).collect();
+            let (added, bar) = (median(&added), BARS[at - 1].1);
+            row.number(format!("{}_{variant}_cpu_us", shape.name), median(&used[at]));
+            row.number(format!("{}_{variant}_added_us", shape.name), added);
+            row.line(
+                format!("{label}, {}: processor time per delete", shape.label),
+                format!("{:.0} µs + {added:.1} µs", median(&used[0])),
+                &format!("≤ + {bar:.0} µs"),
+                added <= bar,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The rows above `CPU_ROWS`.
+async fn race(database: &Database, row: &mut Row) -> Result<()> {
+    for shape in SHAPES.iter().filter(|shape| !shape.rows) {
+        let limit = RACE_ROWS / (RACE_ROUNDS + 1) / 2;
+        let unguarded = format!("{}_none", shape.name);
+        let calibration = pgbench(database, &unguarded, CPU_ROWS, 200.min(limit))?;
+        #[allow(clippy::cast_possible_truncation, reason = "a few thousand")]
+        let each = ((calibration * RACE_SECONDS / 2.0) as i32).clamp(100, limit);
+        let mut rates: Vec<Vec<f64>> = vec![Vec::new(); VARIANTS.len()];
+        for round in 0..RACE_ROUNDS {
+            for turn in 0..VARIANTS.len() {
+                let at = (turn + usize::try_from(round)?) % VARIANTS.len();
+                let base = CPU_ROWS + 2 * limit + round * 2 * each;
+                rates[at].push(pgbench(database, &format!("{}_{}", shape.name, VARIANTS[at].0), base, each)?);
+            }
+        }
+        let client = database.connect().await;
+        for (variant, _) in VARIANTS {
+            let sql = format!("SELECT count(*) FROM {}_{variant} WHERE id > {}", shape.name, CPU_ROWS + 2 * limit);
+            let left: i64 = client.query_one(&sql, &[]).await?.try_get(0)?;
+            if left != i64::from(RACE_ROWS - 2 * limit - RACE_ROUNDS * 2 * each) {
+                return Err(format!(
+                    "{left} rows are left in {}_{variant}: not every delete found its row",
+                    shape.name
+                )
+                .into());
+            }
+        }
+        row.number(format!("{}_none_tps", shape.name), median(&rates[0]));
+        for (at, (variant, label)) in VARIANTS.iter().enumerate().skip(1) {
+            let ratios: Vec<f64> =
+                rates[at].iter().zip(&rates[0]).map(|(guarded, unguarded)| guarded / unguarded).collect();
+            let (ratio, bar) = (median(&ratios), BARS[at - 1].0);
+            row.number(format!("{}_{variant}_tps", shape.name), median(&rates[at]));
+            row.number(format!("{}_{variant}_tps_ratio", shape.name), ratio);
+            row.line(
+                format!("{label}, {}: transactions per second", shape.label),
+                format!("{:.0} × {ratio:.2}", median(&rates[0])),
+                &format!("≥ × {bar:.2}"),
+                ratio >= bar,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Deletes rows `base + 1` to `base + 2 × each`, two clients; returns transactions per second.
+fn pgbench(database: &Database, table: &str, base: i32, each: i32) -> Result<f64> {
+    let script = Path::new("target/bench/delete.sql");
+    fs::write(
+        script,
+        format!("\\set id {base} + 2 * :i + :client_id + 1\n\\set i :i + 1\nDELETE FROM {table} WHERE id = :id;\n"),
+    )?;
+    let output = Command::new(programs(database.major).join("pgbench"))
+        .args(["--no-vacuum", "--protocol=prepared", "--client=2", "--jobs=2", "--define=i=0"])
+        .arg(format!("--transactions={each}"))
+        .arg("--file")
+        .arg(script)
+        .arg(&database.uri)
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+    match rate {
+        Some(rate) if output.status.success() => Ok(rate),
+        _ => Err(format!("pgbench failed: {text}{}", String::from_utf8_lossy(&output.stderr)).into()),
+    }
+}
+
+/// Processor time per delete, by shape, side by side.
+pub(crate) fn graph(rows: &[Row]) -> String {
+    let rows = rows.iter().filter(|row| row.name == "single");
+    let panels: Vec<_> = rows
+        .map(|row| {
+            let groups = SHAPES.iter().map(|shape| {
+                let value = |variant: &str| row.numbers.get(&format!("{}_{variant}_cpu_us", shape.name)).copied();
+                (shape.label, VARIANTS.iter().map(|(variant, _)| value(variant).unwrap_or(f64::NAN)).collect())
+            });
+            (format!("PostgreSQL {}", row.major), groups.collect())
+        })
+        .collect();
+    bars(&Bars {
+        title: "Processor time of the server per single-row DELETE",
+        unit: "µs",
+        series: VARIANTS.map(|(_, label)| label).to_vec(),
+        panels,
+    })
+}
