@@ -118,11 +118,15 @@ async fn the_guard_agrees_with_what_the_server_would_remove() {
             let root = random.below(tables as u64) as usize;
             // Where every table is guarded, each has limits of its own.
             let all: Vec<TableLimits> = (0..tables)
-                .map(|_| TableLimits { max_rows: random.below(12) as i64, max_cascade_rows: random.below(25) as i64, ..TableLimits::default() })
+                .map(|_| {
+                    let (max_rows, max_cascade_rows) = (random.below(12) as i64, random.below(25) as i64);
+                    let max_transaction_rows = random.chance(30).then(|| max_rows.max(max_cascade_rows) + random.below(10) as i64);
+                    TableLimits { max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows: None }
+                })
                 .collect();
             let selectors = (0..tables).filter(|table| everything || *table == root).map(|table| {
-                let TableLimits { max_rows, max_cascade_rows, .. } = all[table];
-                let limits = PartialLimits { max_rows: Some(max_rows), max_cascade_rows: Some(max_cascade_rows), ..PartialLimits::default() };
+                let TableLimits { max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows } = all[table];
+                let limits = PartialLimits { max_rows: Some(max_rows), max_cascade_rows: Some(max_cascade_rows), max_transaction_rows, max_updated_rows };
                 TableSelector::new("t", format!("t{table}"), Vec::new(), limits).unwrap()
             });
             let spec = GuardSpec {
@@ -153,7 +157,8 @@ async fn the_guard_agrees_with_what_the_server_would_remove() {
                     let reached: BTreeSet<_> = closure::of(&catalog, oid).members.into_iter().filter(|member| member.effect == closure::Effect::Deleted).map(|member| member.table).collect();
                     // In a cycle of guarded tables each counts for itself: stricter, never looser.
                     let cyclic = everything && reached.iter().any(|at| closure::of(&catalog, *at).members.iter().any(|member| member.table == oid && member.effect == closure::Effect::Deleted));
-                    let must = own > limits.max_rows || others > limits.max_cascade_rows;
+                    let in_all = limits.max_transaction_rows.is_some_and(|total| own > 0 && own + others > total);
+                    let must = own > limits.max_rows || others > limits.max_cascade_rows || in_all;
                     assert!(is_stopped || !must, "passed, but should have been stopped: {about}");
                     assert!(!is_stopped || must || cyclic, "stopped, but should have passed: {about}");
                 } else {
