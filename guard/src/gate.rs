@@ -120,8 +120,8 @@ pub struct Gate<'a> {
     pub updated_for: Vec<&'a RootChecks>,
 }
 
-/// Rows that are let through at a time, as `pgrail.trip` has it.
-const LEASE: i32 = 1000;
+/// Rows are let through in multiples of this, as `pgrail.trip` has it.
+const LEASE: i32 = 100;
 const GT: &str = "OPERATOR(pg_catalog.>)";
 const LE: &str = "OPERATOR(pg_catalog.<=)";
 const EQ: &str = "OPERATOR(pg_catalog.=)";
@@ -271,7 +271,10 @@ impl Gate<'_> {
                 let single = root.own_counter_decides() && self.known.len() <= 1;
                 let least = root.sets().filter_map(|(_, limits)| limits.least_rows()).min();
                 let own = "pg_catalog.pg_stat_get_xact_tuples_deleted(OLD.tableoid)";
-                least.filter(|_| single).map(|rows| format!("{own} {GT} {rows}"))
+                least.filter(|_| single).map(|rows| match leased(root, "") {
+                    Some(leased) => format!("{own} {GT} greatest('{rows}'::pg_catalog.int8, {leased})"),
+                    None => format!("{own} {GT} {rows}"),
+                })
             });
             let when = when(looks.collect(), !self.deleted_for.is_empty());
             triggers.push((

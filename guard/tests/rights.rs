@@ -405,3 +405,51 @@ async fn a_right_without_its_lock_is_stricter_and_never_looser() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_purge_asks_seldom_and_ends_with_its_budget() {
+    for_each_server(async |server| {
+        let database = server.database("budget").await;
+        let mut client = database.connect().await;
+        run(&client, "CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users SELECT generate_series(1, 60000)").await;
+        let purge = server.role_name("purge");
+        login(&client, &purge).await;
+        let guard = limited("a/b", USERS, 5, 10);
+        install(&mut client, &guard).await;
+        let exemption = ExemptionSpec {
+            name: GuardName::new("a/purge").expect("name"),
+            object: "1".to_owned(),
+            owner: guard.owner.clone(),
+            guards: vec![guard.name.clone()],
+            role: purge.clone(),
+            tables: Vec::new(),
+            limits: rows(60_000, 0),
+            unlimited: false,
+            total_rows: Some(51_234),
+            operations: vec![Operation::Delete],
+            not_before: None,
+            not_after: 4_000_000_000,
+        };
+        let plan = plan_exemption(&exemption, &observe(&client).await.expect("observe")).expect("plan");
+        assert!(apply(client.as_mut(), &plan).await.expect("apply").is_complete());
+        let app = database.connect_as(&purge, "secret").await;
+        let calls = "SELECT coalesce(max(calls) FILTER (WHERE funcname LIKE 'gate%'), 0), coalesce(max(calls) FILTER (WHERE funcname = 'trip'), 0) FROM pg_stat_xact_user_functions";
+        run(&client, &format!("ALTER ROLE {purge} SET track_functions = 'pl'")).await;
+        let counted = database.connect_as(&purge, "secret").await;
+        run(&counted, "BEGIN; DELETE FROM users WHERE id <= 50000").await;
+        let asked = counted.query_one(calls, &[]).await.expect("calls");
+        let (gate, trip): (i64, i64) = (asked.get(0), asked.get(1));
+        assert!((2..=20).contains(&trip) && gate <= 20, "the gate was asked {gate} times, trip {trip} times");
+        run(&counted, "ROLLBACK").await;
+        // Not a row further than the budget, which is no multiple of anything.
+        stopped(&app, "PGR01", "DELETE FROM users WHERE id <= 51235").await;
+        run(&app, "DELETE FROM users WHERE id <= 20000").await;
+        run(&app, "DELETE FROM users WHERE id <= 51234").await;
+        stopped(&app, "PGR01", "DELETE FROM users WHERE id <= 51240").await;
+        run(&app, "DELETE FROM users WHERE id <= 51239").await;
+        assert_eq!(used(&client).await.iter().map(|(_, rows, _)| *rows).collect::<Vec<_>>(), [20_000, 31_234]);
+        drop((app, counted));
+        gone(&client, database, &purge).await;
+    })
+    .await;
+}

@@ -147,8 +147,8 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Writes down what a right is used for: rows so far in this transaction, and how many it may come to before this is
--- asked again. Returns that number: what was wanted; or only what is there already, near the end of a budget; or NULL, if
--- even that is more than the right has left of its whole life.
+-- asked again. Returns that number: what was wanted; or as much of it as the right has left of its whole life; or NULL, if
+-- that is less than is there already.
 CREATE OR REPLACE FUNCTION pgrail.spend(p_allowance pgrail.allowance, p_operation text, p_root int, p_rows bigint, p_leased bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -158,20 +158,18 @@ BEGIN
   SELECT u.leased, u.statement_at INTO earlier FROM pgrail.usage u
     WHERE u.allowance = p_allowance.id AND u.root = p_root AND u.operation = p_operation AND u.xid = pg_current_xact_id();
   IF earlier.leased >= p_rows AND earlier.statement_at = statement_timestamp() AND p_leased > p_rows THEN RETURN earlier.leased; END IF;
-  FOREACH wanted IN ARRAY ARRAY[greatest(p_leased, p_rows), p_rows] LOOP
-    IF p_allowance.total_rows IS NOT NULL THEN
-      -- Two sessions that use the same budget wait for each other: neither can spend what the other has spent.
-      UPDATE pgrail.allowance w SET spent = w.spent + wanted - coalesce(earlier.leased, 0)
-        WHERE w.id = p_allowance.id AND w.spent + wanted - coalesce(earlier.leased, 0) <= w.total_rows;
-      CONTINUE WHEN NOT FOUND;
-    END IF;
-    INSERT INTO pgrail.usage AS u (allowance, root, operation, xid, rows, leased, statements, statement_at)
-      VALUES (p_allowance.id, p_root, p_operation, pg_current_xact_id(), p_rows, wanted, 1, statement_timestamp())
-      ON CONFLICT (allowance, root, operation, xid) DO UPDATE SET rows = greatest(u.rows, excluded.rows), leased = excluded.leased,
-        statements = u.statements + (u.statement_at <> excluded.statement_at)::int, statement_at = excluded.statement_at;
-    RETURN wanted;
-  END LOOP;
-  RETURN NULL;
+  wanted := greatest(p_leased, p_rows);
+  IF p_allowance.total_rows IS NOT NULL THEN
+    -- Two sessions that use the same budget wait for each other: neither can spend what the other has spent.
+    SELECT least(wanted, w.total_rows - w.spent + coalesce(earlier.leased, 0)) INTO wanted FROM pgrail.allowance w WHERE w.id = p_allowance.id FOR UPDATE;
+    IF wanted IS NULL OR wanted < p_rows THEN RETURN NULL; END IF;
+    UPDATE pgrail.allowance w SET spent = w.spent + wanted - coalesce(earlier.leased, 0) WHERE w.id = p_allowance.id;
+  END IF;
+  INSERT INTO pgrail.usage AS u (allowance, root, operation, xid, rows, leased, statements, statement_at)
+    VALUES (p_allowance.id, p_root, p_operation, pg_current_xact_id(), p_rows, wanted, 1, statement_timestamp())
+    ON CONFLICT (allowance, root, operation, xid) DO UPDATE SET rows = greatest(u.rows, excluded.rows), leased = excluded.leased,
+      statements = u.statements + (u.statement_at <> excluded.statement_at)::int, statement_at = excluded.statement_at;
+  RETURN wanted;
 END $$;
 
 -- The same for what is not counted row by row: adds to what this transaction has used.
@@ -203,7 +201,7 @@ END $$;
 CREATE OR REPLACE FUNCTION pgrail.trip(p_root int, p_kind int, p_rel oid) RETURNS bool
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  lease CONSTANT bigint := 1000;
+  lease CONSTANT bigint := 100;                         -- rows are let through in multiples of this, as the gates have it
   root pgrail.relation;
   m record;
   a record;
@@ -211,11 +209,13 @@ DECLARE
   r record;
   covered bool;
   gone bigint;
+  wanted bigint;
   leased bigint;
   pass text;
   passed bigint := 0;                                   -- rows that this kind may reach before it is asked again
   passed_other bigint := 0;                             -- the same of the other kind, as far as it is not used up
-  more bigint := lease;                                 -- rows that may go now before this is asked again
+  counted bigint;                                       -- rows of this kind so far, as the gate counts
+  more bigint;                                          -- rows that may go now before this is asked again
   key text := encode(timestamptz_send(statement_timestamp()), 'hex');
   note text;
   updated bigint;
@@ -237,7 +237,7 @@ BEGIN
     FOR a IN SELECT x AS assignment, x.max_updated_rows, g.enforce FROM pgrail.assignment x JOIN pgrail.guard g ON g.id = x.guard
              WHERE x.root = p_root AND updated > x.max_updated_rows ORDER BY g.enforce, x.max_updated_rows LOOP
       CONTINUE WHEN EXISTS (SELECT FROM pgrail.rights(a.assignment, 'Update') y
-                            WHERE (y.unlimited OR updated <= y.max_updated_rows) AND pgrail.spend(y, 'Update', p_root, updated, least(updated + lease, y.max_updated_rows)) IS NOT NULL);
+                            WHERE (y.unlimited OR updated <= y.max_updated_rows) AND pgrail.spend(y, 'Update', p_root, updated, least(updated + 10 * lease, y.max_updated_rows)) IS NOT NULL);
       PERFORM pgrail.verdict(a.assignment, 'PGR04',
         format('UPDATE on %s %s more than %s rows in one statement (maxUpdatedRows)', root.rel::text,
           CASE WHEN a.enforce THEN 'would change' ELSE 'changes' END, a.max_updated_rows),
@@ -263,6 +263,10 @@ BEGIN
     passed_other := greatest(coalesce(passed_other, 0), 0);
   END IF;
 
+  -- Twice as far each time, up to 10,000 rows: what one kind may still use, the other may not, until it is used up.
+  counted := CASE p_kind WHEN 0 THEN m.rows_counted ELSE m.cascade_counted END;
+  more := least(greatest(counted, 10 * lease), 100 * lease);
+
   FOR a IN SELECT x AS assignment, x.max_rows, x.max_cascade_rows, x.max_transaction_rows, g.enforce
            FROM pgrail.assignment x JOIN pgrail.guard g ON g.id = x.guard
            WHERE x.root = p_root AND x.protect_delete ORDER BY g.enforce, x.max_rows, x.max_cascade_rows LOOP
@@ -271,7 +275,8 @@ BEGIN
     what := pgrail.passed(a.max_rows, a.max_cascade_rows, a.max_transaction_rows, r.rows, r.cascade_rows, r.transaction_rows);
     IF what IS NOT NULL THEN
       covered := false;
-      FOR w IN SELECT * FROM pgrail.rights(a.assignment, 'Delete') LOOP
+      -- Most roles have none at all, and a statement that is stopped shall not wait for that to be found out the long way.
+      FOR w IN SELECT * FROM pgrail.rights(a.assignment, 'Delete') WHERE EXISTS (SELECT FROM pgrail.allowance y WHERE y.role = session_user) LOOP
         IF w.unlimited THEN
           r := pgrail.room(NULL, NULL, NULL, 0, 0, 0, 0);
         ELSE
@@ -287,14 +292,16 @@ BEGIN
           CONTINUE;
         END IF;
         gone := m.deleted + m.cascaded + passed_other;
-        leased := pgrail.spend(w, 'Delete', p_root, m.deleted + m.cascaded,
-                               gone + least(more, CASE p_kind WHEN 0 THEN r.rows ELSE r.cascade_rows END, r.transaction_rows - passed_other));
+        -- To a multiple, as the gate has it: what is written down is then what it lets through, and both end at the same row.
+        wanted := greatest((counted + least(more, CASE p_kind WHEN 0 THEN r.rows ELSE r.cascade_rows END, r.transaction_rows - passed_other))
+                           / lease * lease - counted, 0);
+        leased := pgrail.spend(w, 'Delete', p_root, m.deleted + m.cascaded, gone + wanted);
         IF leased IS NULL THEN
           what := format('remove more than the %s rows of the GuardExemption %s (totalRows)', w.total_rows, w.exemption);
           under := '';
           CONTINUE;
         END IF;
-        more := least(more, CASE p_kind WHEN 0 THEN r.rows ELSE r.cascade_rows END, r.transaction_rows - passed_other, leased - gone);
+        more := least(wanted, leased - gone);
         covered := true;
         EXIT;
       END LOOP;
@@ -312,7 +319,7 @@ BEGIN
 
   -- The gate asks again after that many rows; up to there no limit can be passed. The transaction's own counters of this
   -- table are memory that every role can read and none but pgrail's can write.
-  more := (CASE p_kind WHEN 0 THEN m.rows_counted ELSE m.cascade_counted END + greatest(more, 0)) / lease - passed / lease;
+  more := (counted + greatest(more, 0)) / lease - passed / lease;
   IF more > 0 AND to_regclass(pass) IS NOT NULL THEN
     EXECUTE format('INSERT INTO %s SELECT FROM generate_series(1, %s)', pass, more);
     EXECUTE format('DELETE FROM %s', pass);
