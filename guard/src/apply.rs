@@ -98,13 +98,13 @@ pub async fn apply(client: &mut Client, plan: &Plan) -> Result<Applied, ApplyErr
 async fn run_all(client: &mut Client, plan: &Plan, applied: &mut Applied) -> Result<(), ApplyError> {
     let mut halted = false;
     let mut prepared = Prepared::new();
-    for step in &plan.steps {
+    for (at, step) in plan.steps.iter().enumerate() {
         // What is dropped for good must not go while a trigger that still calls it is there.
         let incomplete = applied.steps.iter().any(|(_, outcome)| *outcome != Outcome::Done);
         let outcome = if halted || (step.kind == crate::plan::StepKind::Cleanup && incomplete) {
             Outcome::Skipped
         } else {
-            run(client, step, &mut prepared).await?
+            run(client, step, &mut prepared, at + 1 == plan.steps.len()).await?
         };
         halted |= step.table.is_none() && outcome != Outcome::Done;
         if outcome != Outcome::Done {
@@ -118,9 +118,9 @@ async fn run_all(client: &mut Client, plan: &Plan, applied: &mut Applied) -> Res
 /// Statements that were prepared on this connection, by their text.
 type Prepared = HashMap<String, tokio_postgres::Statement>;
 
-async fn run(client: &mut Client, step: &Step, prepared: &mut Prepared) -> Result<Outcome, ApplyError> {
+async fn run(client: &mut Client, step: &Step, prepared: &mut Prepared, last: bool) -> Result<Outcome, ApplyError> {
     let transaction = client.transaction().await?;
-    match run_in(&transaction, step, prepared).await {
+    match run_in(&transaction, step, prepared, last).await {
         Ok(()) => match transaction.commit().await {
             Ok(()) => Ok(Outcome::Done),
             Err(error) => judged(StepError::Query(error)),
@@ -144,9 +144,19 @@ enum StepError {
 const SETTINGS: &str = "SET LOCAL lock_timeout = '500ms'; SET LOCAL search_path = pg_catalog, pg_temp; \
      SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = warning";
 
-async fn run_in(transaction: &Transaction<'_>, step: &Step, prepared: &mut Prepared) -> Result<(), StepError> {
+async fn run_in(
+    transaction: &Transaction<'_>,
+    step: &Step,
+    prepared: &mut Prepared,
+    last: bool,
+) -> Result<(), StepError> {
     // What can be sent at once is: with a thousand tables, it is the round trips that take the time.
     let mut batch = SETTINGS.to_owned();
+    if !last {
+        // The log is written in order: when the last step is on the disk, so are those before it. A crash in between
+        // leaves what a plan that was broken off does.
+        batch.push_str("; SET LOCAL synchronous_commit = off");
+    }
     for statement in &step.statements {
         let (rows, sql, value) = match statement {
             Statement::Batch(sql) => {
