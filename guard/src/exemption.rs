@@ -117,6 +117,7 @@ pub fn plan_revocation(name: &GuardName, observed: &Observed) -> Plan {
 
 /// How an exemption stands, by the database's clock, and what it was used for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, as the query tells them")]
 pub struct ExemptionUse {
     /// `namespace/name`
     pub name: String,

@@ -249,10 +249,10 @@ pub(crate) fn changeable(owner: &ClusterId, take_over: bool, observed: &Observed
     if let (Some(owner), false) = (&live.schema_owner, live.schema_owned) {
         return Err(PlanError::SchemaOfOther { owner: owner.clone(), role: live.role.clone() });
     }
-    if let Some(recorded) = &observed.recorded {
-        if recorded.schema_version > SCHEMA_VERSION {
-            return Err(PlanError::NewerSchema { found: recorded.schema_version, known: SCHEMA_VERSION });
-        }
+    if let Some(recorded) = &observed.recorded
+        && recorded.schema_version > SCHEMA_VERSION
+    {
+        return Err(PlanError::NewerSchema { found: recorded.schema_version, known: SCHEMA_VERSION });
     }
     if let Some(found) = observed.owner().filter(|found| *found != owner.as_str() && !take_over) {
         return Err(PlanError::OwnedByOther { owner: found.to_owned() });

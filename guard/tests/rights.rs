@@ -1,5 +1,5 @@
 //! Roles with a right to go beyond the limits: how far, and not a row further.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 mod common;
 
 use common::{count, friday, guard, install, limited, refused, run, stopped};

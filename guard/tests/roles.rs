@@ -158,9 +158,9 @@ async fn what_the_guarded_role_can_try() {
         assert!(tamper::read(&client, &tables).await.expect("facts").uncounted.is_empty());
         run(&client, &format!("GRANT SET ON PARAMETER track_counts TO {app_role}")).await;
         run(&app, "SET track_counts = off; BEGIN; DELETE FROM users WHERE id >= 1000; ROLLBACK; RESET track_counts").await;
-        assert_eq!(tamper::read(&client, &tables).await.expect("facts").uncounted, [app_role.clone()]);
+        assert_eq!(tamper::read(&client, &tables).await.expect("facts").uncounted, std::slice::from_ref(&app_role));
         run(&client, &format!("REVOKE SET ON PARAMETER track_counts FROM {app_role}; ALTER ROLE {app_role} SET track_counts = off")).await;
-        assert_eq!(tamper::read(&client, &tables).await.expect("facts").uncounted, [app_role.clone()]);
+        assert_eq!(tamper::read(&client, &tables).await.expect("facts").uncounted, std::slice::from_ref(&app_role));
         run(&client, &format!("ALTER ROLE {app_role} RESET track_counts")).await;
         drop(app);
         run(&client, &format!("DROP OWNED BY {app_role} CASCADE; DROP ROLE {app_role}")).await;
@@ -247,7 +247,7 @@ async fn a_set_up_like_rds_and_cloud_sql() {
             stopped(&session, "PGR02", "TRUNCATE users CASCADE").await;
             let tables: Vec<_> = observed.guarded_tables().into_iter().collect();
             let facts = tamper::read(&client, &tables).await.expect("facts");
-            assert_eq!(facts.tables[0].can_disable, [owner.clone()]);
+            assert_eq!(facts.tables[0].can_disable, std::slice::from_ref(&owner));
             drop((client, session));
             run(&admin, &format!("DROP OWNED BY {rail}, {owner} CASCADE; DROP ROLE {rail}, {owner}; DROP ROLE {administrator}")).await;
             database.finish().await;

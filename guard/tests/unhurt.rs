@@ -187,17 +187,16 @@ async fn orms_that_emulate_cascades_pass_or_meet_the_budget() {
         assert!(error.message().contains("maxTransactionRows"), "{error:?}");
         // Rails, `dependent: :destroy`: reads each child and deletes it by its key, one statement each, then the parent.
         let destroy = |users: &[i32]| {
-            let mut sql = "BEGIN;".to_owned();
-            for user in users {
-                sql.push_str(&format!(
+            let each = users.iter().map(|user| {
+                format!(
                     "DO $$ DECLARE x int; BEGIN
                        FOR x IN SELECT m.id FROM messages m JOIN conversations c ON c.id = m.conversation_id JOIN leads l ON l.id = c.lead_id WHERE l.user_id = {user} LOOP DELETE FROM \"messages\" WHERE \"messages\".\"id\" = x; END LOOP;
                        FOR x IN SELECT c.id FROM conversations c JOIN leads l ON l.id = c.lead_id WHERE l.user_id = {user} LOOP DELETE FROM \"conversations\" WHERE \"conversations\".\"id\" = x; END LOOP;
                        FOR x IN SELECT id FROM leads WHERE user_id = {user} LOOP DELETE FROM \"leads\" WHERE \"leads\".\"id\" = x; END LOOP;
                      END $$; DELETE FROM \"analytics\" WHERE \"analytics\".\"user_id\" = {user}; DELETE FROM \"users\" WHERE \"users\".\"id\" = {user};"
-                ));
-            }
-            sql
+                )
+            });
+            format!("BEGIN;{}", each.collect::<String>())
         };
         run(&app, &destroy(&[1, 2, 3])).await;
         run(&app, "ROLLBACK").await;

@@ -5,6 +5,7 @@
 
 mod block;
 mod bulk;
+mod capture;
 mod graph;
 mod install;
 mod machine;
@@ -23,12 +24,13 @@ use serde_json::{Value, json};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The rows that can be measured, in the order in which they are: the heavy writers last.
-const ROWS: [&str; 4] = ["install", "single", "bulk", "block"];
+const ROWS: [&str; 5] = ["install", "single", "capture", "bulk", "block"];
 
 async fn row(name: &str, server: &Server) -> Result<page::Row> {
     match name {
         "install" => install::measure(server).await,
         "single" => single::measure(server).await,
+        "capture" => capture::measure(server).await,
         "bulk" => bulk::measure(server).await,
         "block" => block::measure(server).await,
         _ => Err(format!("no row is called {name}; there are {}", ROWS.join(", ")).into()),

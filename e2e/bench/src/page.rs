@@ -124,10 +124,10 @@ pub(crate) fn markdown(machine: &Value, rows: &[Row]) -> String {
         let _ = writeln!(page, "\n## {}\n\n{}\n", first.title, first.how);
         match name {
             "block" => {
-                page.push_str("![Time to stop the delete against the size of the data](benchmarks/block-time.svg)\n\n")
+                page.push_str("![Time to stop the delete against the size of the data](benchmarks/block-time.svg)\n\n");
             }
             "single" => {
-                page.push_str("![Processor time that a guard adds to a delete](benchmarks/cost-per-delete.svg)\n\n")
+                page.push_str("![Processor time that a guard adds to a delete](benchmarks/cost-per-delete.svg)\n\n");
             }
             _ => {}
         }

@@ -1,5 +1,6 @@
 //! What a guard adds to a delete of one row.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -67,12 +68,13 @@ async fn prepare(database: &Database) -> Result<()> {
                  INSERT INTO {table} SELECT i, 'user ' || i FROM generate_series(1, {rows}) i;"
             );
             for child in 1..=shape.referencing {
-                sql += &format!(
+                let _ = write!(
+                    sql,
                     "CREATE TABLE {table}_{child} (id int PRIMARY KEY, r int REFERENCES {table} ON DELETE CASCADE) WITH (autovacuum_enabled = off);
                      CREATE INDEX ON {table}_{child} (r);"
                 );
                 if shape.rows {
-                    sql += &format!("INSERT INTO {table}_{child} SELECT i, i FROM generate_series(1, {rows}) i;");
+                    let _ = write!(sql, "INSERT INTO {table}_{child} SELECT i, i FROM generate_series(1, {rows}) i;");
                 }
             }
             client.batch_execute(&sql).await?;

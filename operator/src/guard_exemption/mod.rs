@@ -168,12 +168,11 @@ fn wait(exemption: &GuardExemption, finding: &Finding, context: &Context) -> Dur
     let due = due.into_iter().flatten().filter_map(|time| left_until(time.0, now));
     // A little later than the time itself: the database's clock decides.
     let due = due.map(|left| left.saturating_add(Duration::from_millis(500))).min();
-    let wait = match finding {
-        Finding::Unreachable(_) => context.backoff.next(&key),
-        _ => {
-            context.backoff.reset(&key);
-            LOOK_AGAIN
-        }
+    let wait = if let Finding::Unreachable(_) = finding {
+        context.backoff.next(&key)
+    } else {
+        context.backoff.reset(&key);
+        LOOK_AGAIN
     };
     due.map_or(wait, |due| due.min(wait))
 }

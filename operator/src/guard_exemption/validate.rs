@@ -87,13 +87,13 @@ pub(crate) fn spec(exemption: &GuardExemption, cluster_id: &str) -> Result<Exemp
         limits,
         unlimited: exemption.spec.unlimited,
         total_rows: exemption.spec.total_rows,
-        operations: exemption.spec.operations.iter().map(operation).collect(),
+        operations: exemption.spec.operations.iter().copied().map(operation).collect(),
         not_before: exemption.spec.not_before.as_ref().map(|time| time.0.as_second()),
         not_after: exemption.spec.not_after.0.as_second(),
     })
 }
 
-fn operation(declared: &Operation) -> pgrail_guard::Operation {
+fn operation(declared: Operation) -> pgrail_guard::Operation {
     match declared {
         Operation::Delete => pgrail_guard::Operation::Delete,
         Operation::Truncate => pgrail_guard::Operation::Truncate,
