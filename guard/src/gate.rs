@@ -426,31 +426,25 @@ pub fn create_note(root: &RootChecks) -> String {
     let (deleted, updated) = (sum("deleted", &root.deleted), sum("updated", &root.updated));
     let setting = format!("'pgrail.note_{id}'");
     let field = |field: u8| format!("pg_catalog.split_part(s, ':', {field})::pg_catalog.int8");
-    // The first of a transaction, as most are, needs nothing of what was noted before.
     format!(
         "CREATE OR REPLACE FUNCTION pgrail.note_{id}() RETURNS pg_catalog.bool
 LANGUAGE plpgsql VOLATILE AS $note$
 DECLARE
   s pg_catalog.text := pg_catalog.current_setting({setting}, true);
   key pg_catalog.text := {STATEMENT_KEY};
-  r pg_catalog.int8;
-  c pg_catalog.int8;
-  u pg_catalog.int8;
-  r0 pg_catalog.int8;
-  c0 pg_catalog.int8;
-  u0 pg_catalog.int8;
+  r pg_catalog.int8 := {rows};
+  c pg_catalog.int8 := {deleted};
+  u pg_catalog.int8 := {updated};
+  r0 pg_catalog.int8 := r;
+  c0 pg_catalog.int8 := c;
+  u0 pg_catalog.int8 := u;
 BEGIN
   IF pg_catalog.left(s, 16) {EQ} key THEN RETURN false; END IF;
-  r := {rows};
-  c := {deleted};
-  IF (s OPERATOR(pg_catalog.~) '^[0-9a-f]{{16}}(:[0-9]{{1,18}}){{6}}$') IS NOT TRUE THEN
-    s := pg_catalog.set_config({setting}, pg_catalog.concat(key, ':', r, ':', c, ':', {updated}, ':', {inserted}, ':', r, ':', c), true);
-    RETURN false;
+  IF s OPERATOR(pg_catalog.~) '^[0-9a-f]{{16}}(:[0-9]{{1,18}}){{6}}$' THEN
+    u0 := {};
+    r0 := {};
+    c0 := {};
   END IF;
-  u := {updated};
-  u0 := {};
-  r0 := {};
-  c0 := {};
   s := pg_catalog.set_config({setting}, pg_catalog.concat(key, ':', r, ':', c {PLUS} greatest(u {MINUS} u0, 0), ':', u0, ':', {inserted}, ':', r0, ':', c0), true);
   RETURN false;
 END $note$",

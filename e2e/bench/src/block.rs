@@ -161,7 +161,7 @@ pub(crate) fn graph(rows: &[Row]) -> String {
         unit: "ms",
         positions: SIZES.iter().map(|size| grouped(*size)).collect(),
         axis: "rows that the cascade would have taken",
-        bars: vec![(2.0, "bar, warm: 2 ms"), (25.0, "bar, first in a session: 25 ms")],
+        bars: vec![(2.0, "bar: 2 ms"), (25.0, "bar: 25 ms")],
         series: series.collect(),
     })
 }

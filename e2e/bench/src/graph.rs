@@ -52,7 +52,7 @@ pub(crate) struct Lines {
 }
 
 pub(crate) fn lines(graph: &Lines) -> String {
-    let (width, height, left, right, top, bottom) = (760.0, 400.0, 70.0, 560.0, 60.0, 330.0);
+    let (width, height, left, right, top, bottom) = (800.0, 400.0, 80.0, 560.0, 60.0, 330.0);
     let (least, most) = (0.1_f64, 100.0_f64);
     let y = |value: f64| bottom - (value.clamp(least, most) / least).log10() / (most / least).log10() * (bottom - top);
     let count = graph.positions.len().max(2);
@@ -65,7 +65,7 @@ pub(crate) fn lines(graph: &Lines) -> String {
     }
     for (value, label) in &graph.bars {
         horizontal(&mut svg, "bar", left, right, y(*value));
-        text(&mut svg, "small", "start", left + 6.0, y(*value) - 5.0, label);
+        text(&mut svg, "small", "end", left - 8.0, y(*value) + 4.0, label);
     }
     for (at, position) in graph.positions.iter().enumerate() {
         text(&mut svg, "small", "middle", x(at), bottom + 20.0, position);

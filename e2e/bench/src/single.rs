@@ -34,14 +34,14 @@ const BARS: [(f64, f64); 2] = [(0.95, 20.0), (0.90, 40.0)];
 const CPU_ROUNDS: i32 = 24;
 const CPU_DELETES: i32 = 250;
 const CPU_ROWS: i32 = (CPU_ROUNDS + 1) * CPU_DELETES;
-const RACE_ROUNDS: i32 = 5;
-const RACE_SECONDS: f64 = 3.0;
+const RACE_ROUNDS: i32 = 10;
+const RACE_SECONDS: f64 = 1.5;
 const RACE_ROWS: i32 = 200_000;
 
 pub(crate) async fn measure(server: &Server) -> Result<Row> {
     let how = format!(
         "`DELETE FROM t WHERE id = $1`, prepared, one row, a transaction of its own. Throughput: pgbench, 2 clients, {RACE_ROUNDS} rounds of \
-         about {RACE_SECONDS:.0} s each by turns; every commit waits for the disk. Processor time: what the server's process used, user and \
+         about {RACE_SECONDS:.1} s each by turns; every commit waits for the disk. Processor time: what the server's process used, user and \
          kernel, for {CPU_DELETES} deletes of one session at a time, {CPU_ROUNDS} rounds by turns, the difference to the unguarded table in the \
          same round; commits do not wait for the disk there, whose noise would drown it. *Per transaction*: `maxRows` and \
          `maxCascadeRows`. *Two levels*: with `maxTransactionRows` too. The referencing tables cascade, through an index; in the last \

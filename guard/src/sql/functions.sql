@@ -263,9 +263,9 @@ BEGIN
     passed_other := greatest(coalesce(passed_other, 0), 0);
   END IF;
 
-  -- Twice as far each time, up to 10,000 rows: what one kind may still use, the other may not, until it is used up.
+  -- Twice as far each time, up to 50,000 rows: what one kind may still use, the other may not, until it is used up.
   counted := CASE p_kind WHEN 0 THEN m.rows_counted ELSE m.cascade_counted END;
-  more := least(greatest(counted, 10 * lease), 100 * lease);
+  more := least(greatest(counted, 10 * lease), 500 * lease);
 
   FOR a IN SELECT x AS assignment, x.max_rows, x.max_cascade_rows, x.max_transaction_rows, g.enforce
            FROM pgrail.assignment x JOIN pgrail.guard g ON g.id = x.guard
