@@ -26,6 +26,7 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
         let database = server.database("bench_capture").await;
         let mut client = database.connect().await;
         client.batch_execute(&tables()).await?;
+        client.batch_execute("VACUUM ANALYZE").await?;
         let limits = TableLimits { max_rows: 100, max_cascade_rows: 2000, ..TableLimits::default() };
         install(&mut client, &GuardSpec { capture, ..guard("users", limits)? }).await?;
         settle(&client).await?;
@@ -82,6 +83,6 @@ fn tables() -> String {
         "CREATE TABLE users (id int PRIMARY KEY, name text, mail text, at timestamptz DEFAULT now());
          INSERT INTO users SELECT i, 'name ' || i, 'mail' || i || '@example.com'
            FROM generate_series(-{ROUNDS} * {CASCADES}, {ROUNDS} * {SINGLE}) i;
-         {referencing} VACUUM ANALYZE"
+         {referencing}"
     )
 }

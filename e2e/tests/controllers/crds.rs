@@ -59,6 +59,8 @@ async fn bad_objects_are_refused_with_the_remedy() {
         ("/spec/mode", json!("Block"), "supported values: \"Enforce\", \"Warn\""),
         ("/spec/protect", json!(["Truncate"]), "protect must contain Delete"),
         ("/spec/allowance", json!([]), "field not declared in schema"),
+        ("/spec/capture", json!({"maxRows": 0}), "should be greater than or equal to 1"),
+        ("/spec/capture", json!({"retention": "10s"}), "retention must be between"),
     ] {
         refuses::<TableGuard>(&namespace, with(guard(), pointer, value), expected).await;
     }

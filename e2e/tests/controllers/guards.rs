@@ -225,3 +225,29 @@ async fn where_event_triggers_are_possible_drift_and_new_tables_are_seen_at_once
     })
     .await;
 }
+
+#[tokio::test]
+async fn deleted_rows_are_kept_within_bounds_and_go_with_the_last_guard() {
+    for_each_server(async |server| {
+        let fixture = Fixture::with_database(&server, "capture").await;
+        let mut manifest = table_guard(&["users"]);
+        manifest["spec"]["capture"] = json!({"retention": "24h", "maxRows": 200});
+        fixture.guard(&manifest, "Enforced", "True", "Verified").await;
+        // 81 rows go with each user: two transactions may be kept, the third is one too many.
+        for id in 1..=3 {
+            fixture.app.batch_execute(&format!("DELETE FROM users WHERE id = {id}")).await.unwrap();
+        }
+        let kept = async || -> Vec<i64> {
+            let sql = "SELECT count(*) FROM pgrail.captured c GROUP BY c.xid ORDER BY min(c.id)";
+            fixture.app.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+        };
+        eventually("the oldest is taken away", async || (kept().await == [81, 81]).then_some(())).await;
+        let guards = fixture.namespace.api::<TableGuard>();
+        guards.delete("core", &DeleteParams::default()).await.unwrap();
+        eventually("the guard is gone", async || guards.get_opt("core").await.unwrap().is_none().then_some(())).await;
+        let events = fixture.namespace.events("core").await;
+        assert!(events.iter().any(|(reason, _)| reason == "CapturedRowsRemoved"), "{events:?}");
+        fixture.finish().await;
+    })
+    .await;
+}

@@ -395,7 +395,8 @@ BEGIN
      AND to_regproc('pgrail.judge_drop') IS NOT NULL AND to_regproc('pgrail.verdict') IS NOT NULL THEN
     PERFORM pgrail.judge_drop();
   END IF;
-  IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE NOT d.is_temporary) THEN
+  -- A transaction that notified cannot be prepared for two-phase commit: where that is possible, nothing is told.
+  IF current_setting('max_prepared_transactions')::int = 0 AND EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE NOT d.is_temporary) THEN
     PERFORM pg_notify('pgrail', '');
   END IF;
 END $$;
@@ -435,7 +436,9 @@ BEGIN
      AND to_regproc('pgrail.judge_detach') IS NOT NULL AND to_regproc('pgrail.verdict') IS NOT NULL THEN
     PERFORM pgrail.judge_detach();
   END IF;
-  PERFORM pg_notify('pgrail', '');
+  IF current_setting('max_prepared_transactions')::int = 0 THEN
+    PERFORM pg_notify('pgrail', '');
+  END IF;
 END $$;
 
 DO $$
