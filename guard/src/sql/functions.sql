@@ -14,7 +14,8 @@ $$;
 
 -- What this transaction has done so far to a root and its closure, by the server's own counters.
 CREATE OR REPLACE FUNCTION pgrail.counts(p_root int, OUT deleted bigint, OUT inserted bigint, OUT updated bigint, OUT cascaded bigint, OUT nulled bigint, OUT partitioned bool)
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
   WITH leaves AS (
     SELECT m.effect, l.oid, bool_or(l.oid <> m.rel) AS is_leaf
     FROM pgrail.member m, LATERAL (SELECT m.rel::oid UNION SELECT t.relid::oid FROM pg_partition_tree(m.rel) t WHERE t.isleaf) l(oid)
@@ -27,8 +28,9 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
          coalesce(sum(pg_stat_get_xact_tuples_deleted(oid)) FILTER (WHERE effect = 'd' AND oid NOT IN (SELECT r.oid FROM leaves r WHERE r.effect = 'r')), 0)::bigint,
          coalesce(sum(pg_stat_get_xact_tuples_updated(oid)) FILTER (WHERE effect = 'u'), 0)::bigint,
          coalesce(bool_or(is_leaf) FILTER (WHERE effect = 'r'), false)
-  FROM leaves
-$$;
+  INTO deleted, inserted, updated, cascaded, nulled, partitioned
+  FROM leaves;
+END $$;
 
 -- Counts the attempt, which survives the abort, and fails the statement; or warns and lets it pass.
 CREATE OR REPLACE FUNCTION pgrail.verdict(p_assignment pgrail.assignment, p_code text, p_message text, p_detail text, p_hint text,
@@ -118,23 +120,29 @@ END $$;
 CREATE OR REPLACE FUNCTION pgrail.room(p_rows bigint, p_cascade_rows bigint, p_transaction_rows bigint,
                                        p_deleted bigint, p_cascaded bigint, p_statement_deleted bigint, p_statement_cascaded bigint,
                                        OUT rows bigint, OUT cascade_rows bigint, OUT transaction_rows bigint)
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT p_rows - CASE WHEN p_transaction_rows IS NULL THEN p_deleted ELSE p_statement_deleted END,
-         p_cascade_rows - CASE WHEN p_transaction_rows IS NULL THEN p_cascaded ELSE p_statement_cascaded END,
-         p_transaction_rows - p_deleted - p_cascaded
-$$;
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  rows := p_rows - CASE WHEN p_transaction_rows IS NULL THEN p_deleted ELSE p_statement_deleted END;
+  cascade_rows := p_cascade_rows - CASE WHEN p_transaction_rows IS NULL THEN p_cascaded ELSE p_statement_cascaded END;
+  transaction_rows := p_transaction_rows - p_deleted - p_cascaded;
+END $$;
 
 -- What a statement would do that these limits forbid, as `room` found it; NULL where they are kept.
 CREATE OR REPLACE FUNCTION pgrail.passed(p_rows bigint, p_cascade_rows bigint, p_transaction_rows bigint,
                                          p_room_rows bigint, p_room_cascade_rows bigint, p_room_transaction_rows bigint) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT CASE
-    WHEN p_room_transaction_rows < 0 THEN format('remove more than %s rows in one transaction (maxTransactionRows)', p_transaction_rows)
-    WHEN p_room_rows < 0 THEN format('remove more than %s of its rows in one %s (maxRows)', p_rows, s.what)
-    WHEN p_room_cascade_rows < 0 THEN format('take more than %s rows of other tables in one %s (maxCascadeRows)', p_cascade_rows, s.what)
-  END
-  FROM (SELECT CASE WHEN p_transaction_rows IS NULL THEN 'transaction' ELSE 'statement' END) s(what)
-$$;
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  what CONSTANT text := CASE WHEN p_transaction_rows IS NULL THEN 'transaction' ELSE 'statement' END;
+BEGIN
+  IF p_room_transaction_rows < 0 THEN
+    RETURN format('remove more than %s rows in one transaction (maxTransactionRows)', p_transaction_rows);
+  ELSIF p_room_rows < 0 THEN
+    RETURN format('remove more than %s of its rows in one %s (maxRows)', p_rows, what);
+  ELSIF p_room_cascade_rows < 0 THEN
+    RETURN format('take more than %s rows of other tables in one %s (maxCascadeRows)', p_cascade_rows, what);
+  END IF;
+  RETURN NULL;
+END $$;
 
 -- The rights of this login role that hold now, by the server's clock, to go beyond what an assignment allows.
 CREATE OR REPLACE FUNCTION pgrail.rights(p_assignment pgrail.assignment, p_operation text) RETURNS SETOF pgrail.allowance
