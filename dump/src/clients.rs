@@ -109,6 +109,8 @@ fn reason_in(text: &str) -> Option<Reason> {
         ("could not translate host name", Reason::ConnectionFailed),
         ("lost synchronization with server", Reason::ConnectionFailed),
         ("SSL SYSCALL error", Reason::ConnectionFailed),
+        ("SSL error: unexpected eof", Reason::ConnectionFailed),
+        ("SSL connection has been closed", Reason::ConnectionFailed),
         ("could not receive data from server", Reason::ConnectionFailed),
     ];
     WORDS.iter().find(|(words, _)| text.contains(words)).map(|(_, reason)| *reason)
@@ -266,6 +268,19 @@ async fn last_lines(mut stderr: impl AsyncRead + Unpin) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_is_told_from_a_dump_that_fails() {
+        for text in [
+            "pg_dump: error: Dumping the contents of table \"t\" failed: PQgetCopyData() failed. | pg_dump: detail: Error message from server: SSL error: unexpected eof while reading",
+            "pg_dump: error: SSL SYSCALL error: EOF detected",
+            "pg_dump: error: server closed the connection unexpectedly",
+            "FATAL:  terminating connection due to administrator command | SSL connection has been closed unexpectedly",
+        ] {
+            assert_eq!(reason_in(text), Some(Reason::ConnectionFailed), "{text}");
+        }
+        assert_eq!(reason_in("pg_dump: error: query failed: ERROR:  could not open relation with OID 1"), None);
+    }
 
     #[tokio::test]
     async fn last_lines_are_kept_and_cut() {
