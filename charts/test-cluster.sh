@@ -60,8 +60,9 @@ fresh_refusal() { not_accepted "somebody-$RANDOM$RANDOM" somebody; }
 check "cluster: nobody asks in another's name" wait_until fresh_refusal
 check "cluster: who asks in his own name is heard" exemption own breaker
 cannot_change() {
-  k annotate --overwrite --as system:admin --as-group system:masters --namespace shop guardexemption/own \
-    pgrail.dev/requested-by=somebody 2>&1 | grep -q "cannot be changed"
+  local answer
+  ! answer=$(k annotate --overwrite --as system:admin --as-group system:masters --namespace shop guardexemption/own \
+    pgrail.dev/requested-by=somebody 2>&1) && grep -q "cannot be changed" <<<"$answer"
 }
 check "cluster: and the record stays" cannot_change
 k delete guardexemption --all --namespace shop >/dev/null

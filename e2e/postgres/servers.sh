@@ -14,7 +14,7 @@
 #
 # What is printed:
 #   PGRAIL_TEST_SERVERS="15=postgres://postgres:…@127.0.0.1:PORT/postgres 18=…"
-#   PGRAIL_TEST_PLAIN_SERVER="18=postgres://…"   a server without TLS
+#   PGRAIL_TEST_PLAIN_SERVER="18=postgres://…"   a server without TLS, and with two-phase commit
 #   PGRAIL_TEST_CA=FILE, PGRAIL_TEST_OTHER_CA=FILE   the authority of the servers' certificates (localhost, 127.0.0.1); one that signed nothing
 #   PGRAIL_TEST_PG_BIN_<major>=FOLDER            pg_dump, psql, …
 #   PGRAIL_TEST_PGBOUNCER="transaction=postgres://… session=postgres://…"
@@ -150,7 +150,7 @@ configure() { # DATA SOCKETS TLS
 listen_addresses = '127.0.0.1'
 unix_socket_directories = '$2'
 max_connections = 200
-max_prepared_transactions = 20
+max_prepared_transactions = $([ "$3" = on ] && echo 0 || echo 20)
 wal_level = logical
 max_wal_size = 2GB
 checkpoint_timeout = 1h

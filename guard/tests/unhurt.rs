@@ -112,6 +112,22 @@ async fn a_dump_restores_elsewhere_guarded_at_once_and_as_data_into_a_guarded_da
     .await;
 }
 
+/// A transaction that notified could not be prepared: where two-phase commit is possible, DDL tells nobody.
+#[tokio::test]
+async fn a_transaction_with_ddl_and_deletes_can_be_prepared() {
+    let database = pgrail_testing::plain_server().database("prepared").await;
+    let mut client = friday(&database, 20).await;
+    let spec = limited("a/b", USERS, 5, 1000);
+    install(&mut client, &spec).await;
+    let app = database.connect().await;
+    run(&app, "BEGIN; CREATE TABLE more (id int); ALTER TABLE leads ADD COLUMN note text; DROP TABLE analytics; DELETE FROM users WHERE id <= 3; PREPARE TRANSACTION 'guarded'").await;
+    run(&app, "COMMIT PREPARED 'guarded'").await;
+    assert_eq!(count(&client, "users").await, 17);
+    install(&mut client, &spec).await;
+    stopped(&app, "PGR01", "DELETE FROM users").await;
+    database.finish().await;
+}
+
 #[tokio::test]
 async fn a_subscriber_is_not_stalled_and_nobody_else_passes_as_one() {
     for_each_server(async |server| {

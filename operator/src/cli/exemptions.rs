@@ -1,8 +1,7 @@
 //! `GuardExemption`s of manifests, without a cluster: given, shown, taken back.
 
-use super::guards::OWNER;
 use super::output;
-use super::{CommandError, NOT_AS_DECLARED};
+use super::{CommandError, NOT_AS_DECLARED, OWNER};
 use crate::guard_exemption::apply::bring;
 use crate::guard_exemption::report::{self, Finding, Said};
 use crate::guard_exemption::validate;

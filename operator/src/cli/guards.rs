@@ -3,7 +3,7 @@
 use super::connect::DatabaseArgs;
 use super::manifests::{self, ManifestArgs};
 use super::output::{self, Format};
-use super::{CommandError, NOT_AS_DECLARED, exemptions};
+use super::{CommandError, NOT_AS_DECLARED, OWNER, exemptions};
 use crate::table_guard::apply::{Brought, bring};
 use crate::table_guard::report::{self, Outcome};
 use crate::table_guard::validate::validate;
@@ -16,8 +16,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio_postgres::Client;
 
-/// The owner that the command line stamps on what it installs.
-pub(super) const OWNER: &str = "local";
 /// How often a table that is locked is tried again, and how long that is waited for in between.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(2);

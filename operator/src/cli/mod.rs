@@ -18,6 +18,8 @@ use tracing_subscriber::EnvFilter;
 
 /// What was checked is not as declared.
 const NOT_AS_DECLARED: u8 = 2;
+/// The owner that the command line stamps on what it installs.
+const OWNER: &str = "local";
 
 /// Database guardrails on PostgreSQL: bulk deletes stopped, backups proven.
 #[derive(Debug, Parser)]
