@@ -44,6 +44,12 @@ impl From<ResolveError> for DatabaseError {
 }
 
 impl DatabaseError {
+    /// A question that got no answer: the connection is gone or the server is.
+    pub(crate) fn lost(error: &dyn std::error::Error) -> Self {
+        let message = crate::kubernetes::controller::chain(error);
+        Self { reason: reachable::TIMEOUT, message, stalled: false }
+    }
+
     /// The errors of connecting say nothing of where: the host is named here, the login never.
     fn connecting(settings: &ConnectionSettings, error: &ConnectError) -> Self {
         let reason = error.reason();

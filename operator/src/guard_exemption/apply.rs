@@ -2,10 +2,9 @@
 
 use super::report::{Finding, Said};
 use crate::database::{Borrowed, DatabaseError};
-use crate::kubernetes::controller::chain;
 use crate::operator::Context;
 use pgrail_crds::ProtectedDatabase;
-use pgrail_crds::conditions::reasons::{exemption as exemption_reasons, guard as guard_reasons, reachable};
+use pgrail_crds::conditions::reasons::{exemption as exemption_reasons, guard as guard_reasons};
 use pgrail_guard::{ApplyError, ExemptionError, ExemptionSpec, GuardName, Outcome, PlanError};
 use tokio_postgres::Client;
 
@@ -49,7 +48,7 @@ pub(crate) async fn bring(client: &mut Client, spec: &ExemptionSpec) -> Result<F
 
 /// Runs the steps of the plan. Answers what is said when it cannot be given now.
 async fn give(client: &mut Client, spec: &ExemptionSpec) -> Result<Option<Said>, DatabaseError> {
-    let observed = pgrail_guard::observe(client).await.map_err(|error| lost(&error))?;
+    let observed = pgrail_guard::observe(client).await.map_err(|error| DatabaseError::lost(&error))?;
     let plan = match pgrail_guard::plan_exemption(spec, &observed) {
         Ok(plan) => plan,
         Err(error) => return Ok(Some(unplannable(&error))),
@@ -58,7 +57,7 @@ async fn give(client: &mut Client, spec: &ExemptionSpec) -> Result<Option<Said>,
         Err(error @ ApplyError::Busy) => {
             Ok(Some(Said { reason: exemption_reasons::GUARD_NOT_INSTALLED, message: error.to_string() }))
         }
-        Err(error @ ApplyError::Query(_)) => Err(lost(&error)),
+        Err(error @ ApplyError::Query(_)) => Err(DatabaseError::lost(&error)),
         // A trigger that waits for its lock comes with the guard: until then the exemption is stricter, not looser.
         Ok(applied) => Ok(applied.steps.iter().find_map(|(table, outcome)| match outcome {
             Outcome::Failed { message, remedy } if table.is_none() => Some(Said {
@@ -84,7 +83,7 @@ async fn find(client: &Client, spec: &ExemptionSpec) -> Result<Option<pgrail_gua
     let uses = match pgrail_guard::exemption_uses(client).await {
         Ok(uses) => uses,
         Err(error) if error.not_installed() => return Ok(None),
-        Err(error) => return Err(lost(&error)),
+        Err(error) => return Err(DatabaseError::lost(&error)),
     };
     Ok(uses.into_iter().find(|it| it.name == spec.name.as_str() && it.object == spec.object))
 }
@@ -110,7 +109,7 @@ pub(super) async fn revoke(
     owner: &str,
 ) -> Result<Option<String>, DatabaseError> {
     let client = borrowed.connection()?;
-    let observed = pgrail_guard::observe(client).await.map_err(|error| lost(&error))?;
+    let observed = pgrail_guard::observe(client).await.map_err(|error| DatabaseError::lost(&error))?;
     if observed.live.in_recovery || observed.owner().is_none_or(|found| found != owner) {
         return Ok(None);
     }
@@ -118,7 +117,7 @@ pub(super) async fn revoke(
     let applied = match pgrail_guard::apply(client, &plan).await {
         Ok(applied) => applied,
         Err(error @ ApplyError::Busy) => return Ok(Some(error.to_string())),
-        Err(error @ ApplyError::Query(_)) => return Err(lost(&error)),
+        Err(error @ ApplyError::Query(_)) => return Err(DatabaseError::lost(&error)),
     };
     // The right is gone with the configuration; what is left of it (functions, triggers) goes with the guard's next look.
     let problem = applied.steps.iter().find_map(|(table, outcome)| match outcome {
@@ -126,8 +125,4 @@ pub(super) async fn revoke(
         _ => None,
     });
     Ok(problem)
-}
-
-fn lost(error: &dyn std::error::Error) -> DatabaseError {
-    DatabaseError { reason: reachable::TIMEOUT, message: chain(error), stalled: false }
 }

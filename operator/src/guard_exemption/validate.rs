@@ -1,10 +1,11 @@
 //! What can be said of an exemption without its database, and the engine's own words for it. Pure.
 
 use super::report::Said;
+use crate::table_guard::validate::operations;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use pgrail_crds::conditions::reasons::{self, exemption as exemption_reasons};
-use pgrail_crds::{GuardExemption, GuardrailPolicy, Operation};
+use pgrail_crds::{GuardExemption, GuardrailPolicy};
 use pgrail_guard::{ClusterId, ExemptionSpec, GuardName, PartialLimits, SpecError};
 
 /// Why it will never be in force.
@@ -87,19 +88,10 @@ pub(crate) fn spec(exemption: &GuardExemption, cluster_id: &str) -> Result<Exemp
         limits,
         unlimited: exemption.spec.unlimited,
         total_rows: exemption.spec.total_rows,
-        operations: exemption.spec.operations.iter().copied().map(operation).collect(),
+        operations: operations(&exemption.spec.operations),
         not_before: exemption.spec.not_before.as_ref().map(|time| time.0.as_second()),
         not_after: exemption.spec.not_after.0.as_second(),
     })
-}
-
-fn operation(declared: Operation) -> pgrail_guard::Operation {
-    match declared {
-        Operation::Delete => pgrail_guard::Operation::Delete,
-        Operation::Truncate => pgrail_guard::Operation::Truncate,
-        Operation::Drop => pgrail_guard::Operation::Drop,
-        Operation::Update => pgrail_guard::Operation::Update,
-    }
 }
 
 #[cfg(test)]

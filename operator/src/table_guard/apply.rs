@@ -8,7 +8,7 @@ use crate::kubernetes::events::Severity;
 use crate::operator::Context;
 use kube::ResourceExt;
 use pgrail_crds::TableGuard;
-use pgrail_crds::conditions::reasons::{event, reachable};
+use pgrail_crds::conditions::reasons::event;
 use pgrail_guard::{ApplyError, Fingerprint, GuardSpec};
 use tokio_postgres::Client;
 
@@ -20,9 +20,11 @@ pub(super) async fn install(
     context: &Context,
 ) -> Result<Outcome, DatabaseError> {
     let known: &Known = &context.known;
-    let fingerprint = pgrail_guard::light_check(borrowed.connection()?).await.map_err(|error| lost(&error))?;
+    let fingerprint =
+        pgrail_guard::light_check(borrowed.connection()?).await.map_err(|error| DatabaseError::lost(&error))?;
     if known.holds(guard, &fingerprint, context.now()) {
-        let counters = pgrail_guard::counters(borrowed.connection()?).await.map_err(|error| lost(&error))?;
+        let counters =
+            pgrail_guard::counters(borrowed.connection()?).await.map_err(|error| DatabaseError::lost(&error))?;
         let ours = counters.into_iter().filter(|counter| counter.guard == spec.name.as_str()).collect();
         return Ok(Outcome::Unchanged(ours));
     }
@@ -56,7 +58,7 @@ pub(crate) async fn bring(client: &mut Client, spec: &GuardSpec) -> Result<Broug
         steps,
         fingerprint: Some(fingerprint),
     };
-    let fingerprint = pgrail_guard::light_check(client).await.map_err(|error| lost(&error))?;
+    let fingerprint = pgrail_guard::light_check(client).await.map_err(|error| DatabaseError::lost(&error))?;
     let looked = match look(spec, client).await? {
         Ok(looked) => looked,
         Err(error) => return Ok(unplannable(error)),
@@ -67,14 +69,14 @@ pub(crate) async fn bring(client: &mut Client, spec: &GuardSpec) -> Result<Broug
     let applied = match pgrail_guard::apply(client, &looked.plan).await {
         Ok(applied) => applied,
         Err(ApplyError::Busy) => return Ok(judged(Judgement::busy(looked), 0, fingerprint)),
-        Err(error @ ApplyError::Query(_)) => return Err(lost(&error)),
+        Err(error @ ApplyError::Query(_)) => return Err(DatabaseError::lost(&error)),
     };
     let done = applied.steps.iter().filter(|(_, outcome)| *outcome == pgrail_guard::Outcome::Done).count();
     let recorded = looked.observed.recorded.as_ref();
     let first_time = recorded.is_none_or(|it| it.configuration.guard_id(&spec.name).is_none());
     let drift = looked.plan.drift().to_vec();
     // The fingerprint is taken before the look: a change in between shows at the next check.
-    let fingerprint = pgrail_guard::light_check(client).await.map_err(|error| lost(&error))?;
+    let fingerprint = pgrail_guard::light_check(client).await.map_err(|error| DatabaseError::lost(&error))?;
     match look(spec, client).await? {
         Ok(looked) => Ok(judged(Judgement::after(looked, &applied, drift, first_time), done as u64, fingerprint)),
         Err(error) => Ok(unplannable(error)),
@@ -82,7 +84,7 @@ pub(crate) async fn bring(client: &mut Client, spec: &GuardSpec) -> Result<Broug
 }
 
 async fn look(spec: &GuardSpec, client: &Client) -> Result<Result<Looked, pgrail_guard::PlanError>, DatabaseError> {
-    let observed = pgrail_guard::observe(client).await.map_err(|error| lost(&error))?;
+    let observed = pgrail_guard::observe(client).await.map_err(|error| DatabaseError::lost(&error))?;
     let plan = match pgrail_guard::plan(spec, &observed) {
         Ok(plan) => plan,
         Err(error) => return Ok(Err(error)),
@@ -90,10 +92,6 @@ async fn look(spec: &GuardSpec, client: &Client) -> Result<Result<Looked, pgrail
     let tables: Vec<_> = plan.tables().iter().filter_map(|table| table.oid).collect();
     let tamper = pgrail_guard::tamper::read(client, &tables).await.map_err(|error| chain(&error));
     Ok(Ok(Looked { observed, plan, tamper }))
-}
-
-fn lost(error: &dyn std::error::Error) -> DatabaseError {
-    DatabaseError { reason: reachable::TIMEOUT, message: chain(error), stalled: false }
 }
 
 /// Says on Events what happened: installed, put back, attempts stopped.

@@ -80,13 +80,22 @@ fn capture(declared: &pgrail_crds::Capture) -> Capture {
 }
 
 fn allowance(declared: &pgrail_crds::Allowance) -> Allowance {
-    let operations = declared.operations.iter().map(|operation| match operation {
+    Allowance {
+        role: declared.role.clone(),
+        limits: overrides(&declared.limits),
+        operations: operations(&declared.operations),
+    }
+}
+
+/// The engine's own words for what a right is for.
+pub(crate) fn operations(declared: &[Operation]) -> Vec<pgrail_guard::Operation> {
+    let operations = declared.iter().map(|operation| match operation {
         Operation::Delete => pgrail_guard::Operation::Delete,
         Operation::Truncate => pgrail_guard::Operation::Truncate,
         Operation::Drop => pgrail_guard::Operation::Drop,
         Operation::Update => pgrail_guard::Operation::Update,
     });
-    Allowance { role: declared.role.clone(), limits: overrides(&declared.limits), operations: operations.collect() }
+    operations.collect()
 }
 
 #[cfg(test)]
