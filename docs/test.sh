@@ -47,7 +47,7 @@ not() { ! "$@"; }
 
 check "the reference is what the types say" docs/reference.sh --check
 check "every page is in the summary" all_in_summary
-mapfile -t pages < <(find README.md CHANGELOG.md charts/pgrail/README.md docs/src -name '*.md')
+mapfile -t pages < <(find README.md SECURITY.md CHANGELOG.md charts/pgrail/README.md docs/src -name '*.md')
 check "links lead somewhere" links_lead_somewhere "${pages[@]}"
 broken=$(mktemp)
 trap 'rm -f "$broken"' EXIT
