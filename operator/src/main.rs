@@ -1,16 +1,16 @@
 //! The one binary of pgrail: the operator, the agent that its Job pods run, and the command line.
 
 mod agent;
-mod backup_schedule;
+mod backup_jobs;
 mod cli;
+mod context;
+mod controllers;
 mod database;
-mod database_backup;
-mod guard_exemption;
 mod kubernetes;
-mod not_implemented;
+mod metrics;
 mod operator;
-mod protected_database;
-mod table_guard;
+mod secret;
+mod settings;
 
 use std::process::ExitCode;
 

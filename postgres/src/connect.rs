@@ -16,8 +16,8 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{AsyncMessage, Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::addresses::{AddressNotAllowed, AddressPolicy};
 use crate::error::{ConnectError, Stage, TlsProblem};
-use crate::hosts::{AddressPolicy, HostNotAllowed};
 use crate::settings::{ConnectionSettings, Reached, TlsMode};
 use crate::tls::{client_config, problem_of};
 use crate::transport::{LoginWatch, Ready, Transport, Watched};
@@ -53,6 +53,13 @@ impl Connection {
     pub async fn closed(&self) {
         let mut closed = self.closed.clone();
         // Nothing is ever sent: the channel ends with the driver.
+        while closed.changed().await.is_ok() {}
+    }
+
+    /// Ends the session and waits until its socket is closed.
+    pub async fn end(self) {
+        let mut closed = self.closed.clone();
+        drop(self);
         while closed.changed().await.is_ok() {}
     }
 
@@ -99,13 +106,13 @@ pub async fn connect(settings: &ConnectionSettings) -> Result<Connection, Connec
 /// connection. Needs a Tokio runtime.
 pub async fn connect_within(settings: &ConnectionSettings, policy: &AddressPolicy) -> Result<Connection, ConnectError> {
     let deadline = Instant::now() + settings.connect_timeout;
-    let (transport, address) = if settings.is_unix_socket() {
-        (open(settings, None, deadline).await?, None)
+    let (transport, address, local_port) = if settings.is_unix_socket() {
+        (open(settings, None, deadline).await?, None, None)
     } else {
         let addresses = within(deadline, settings, Stage::Resolving, resolve(settings, policy)).await??;
         open_first(settings, &addresses, deadline).await?
     };
-    let reached = Reached { address, encrypted: matches!(transport, Transport::Encrypted(_)) };
+    let reached = Reached { address, local_port, encrypted: matches!(transport, Transport::Encrypted(_)) };
     log_in(settings, transport, reached, deadline).await
 }
 
@@ -121,21 +128,24 @@ pub async fn resolve(settings: &ConnectionSettings, policy: &AddressPolicy) -> R
         return Err(ConnectError::NameResolution(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
     }
     addresses.retain(|address| policy.allows(*address));
-    if addresses.is_empty() { Err(HostNotAllowed::Address.into()) } else { Ok(addresses) }
+    if addresses.is_empty() { Err(AddressNotAllowed.into()) } else { Ok(addresses) }
 }
 
 async fn open_first(
     settings: &ConnectionSettings,
     addresses: &[IpAddr],
     deadline: Instant,
-) -> Result<(Transport, Option<IpAddr>), ConnectError> {
+) -> Result<(Transport, Option<IpAddr>, Option<u16>), ConnectError> {
     let mut failure = ConnectError::Timeout { stage: Stage::Connecting, after: settings.connect_timeout };
     for (index, address) in addresses.iter().enumerate() {
         // One address that swallows packets must not take the time of the others.
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
         match open_tcp(settings, *address, Instant::now() + share).await {
-            Ok(stream) => return Ok((encrypt(settings, stream, deadline).await?, Some(*address))),
+            Ok(stream) => {
+                let local_port = stream.local_addr().ok().map(|local| local.port());
+                return Ok((encrypt(settings, stream, deadline).await?, Some(*address), local_port));
+            }
             Err(error) => failure = error,
         }
     }

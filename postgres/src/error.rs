@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
+use crate::addresses::AddressNotAllowed;
+
 /// A connection that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -33,9 +35,9 @@ pub enum ConnectError {
     /// The name did not resolve.
     #[error("the host name does not resolve: check its spelling, and that the Service exists")]
     NameResolution(#[source] io::Error),
-    /// The host is not an allowed one.
+    /// The host has no address that may be connected to.
     #[error("the host is not allowed: {0}")]
-    HostNotAllowed(#[from] crate::hosts::HostNotAllowed),
+    HostNotAllowed(#[from] AddressNotAllowed),
     /// Time was up.
     #[error("no answer within {} while {stage}: check the network between here and the database, and its load", seconds(*.after))]
     Timeout {

@@ -3,9 +3,9 @@
 
 use tokio_postgres::SimpleQueryMessage;
 
+use crate::addresses::AddressPolicy;
 use crate::connect::{Connection, connect_within};
 use crate::error::ConnectError;
-use crate::hosts::AddressPolicy;
 use crate::settings::ConnectionSettings;
 
 /// Why it could not be told.
@@ -28,6 +28,19 @@ pub enum DetectPoolerError {
 pub async fn detect_pooler(settings: &ConnectionSettings, policy: &AddressPolicy) -> Result<bool, DetectPoolerError> {
     let first = connect_within(settings, policy).await?;
     detect_pooler_on(&first, policy).await
+}
+
+/// Whether the server itself is at the other end of this session's socket: it sees the very port that the socket has
+/// here. `false` says nothing: addresses may be translated in between.
+pub async fn is_direct(connection: &Connection) -> Result<bool, DetectPoolerError> {
+    let Some(own) = connection.reached().local_port else { return Ok(false) };
+    // The simple protocol: no prepared statement that a pooler could lose.
+    let answer =
+        connection.simple_query("SELECT pg_catalog.inet_client_port()").await.map_err(DetectPoolerError::Query)?;
+    Ok(answer.iter().any(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0) == Some(own.to_string().as_str()),
+        _ => false,
+    }))
 }
 
 /// The same, with the session that is held already and one more that is closed again.

@@ -104,7 +104,7 @@ pub struct ConnectionSettings {
     /// Host name or address; the name that a certificate must be for. Starting with `/`: the folder of a Unix socket.
     pub host: String,
     /// Name to look up in place of `host`, where the two differ: a Service's short name means something only in its
-    /// own namespace (see [`crate::lookup_name`]), yet its certificate may be for the short name.
+    /// own namespace, yet its certificate may be for the short name.
     pub lookup: Option<String>,
     /// Port, or the number in a Unix socket's file name.
     pub port: u16,
@@ -221,6 +221,8 @@ impl ConnectionSettings {
 pub struct Reached {
     /// The address it went to; none over a Unix socket.
     pub address: Option<IpAddr>,
+    /// The port on this side; none over a Unix socket.
+    pub local_port: Option<u16>,
     /// Whether it speaks TLS.
     pub encrypted: bool,
 }

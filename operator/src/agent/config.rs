@@ -92,7 +92,7 @@ pub(crate) struct DumpConfig {
     pub(crate) verification: VerificationLevel,
 }
 
-/// What beats the keys of the connection's Secret: `pgrail_postgres::Overrides`.
+/// What beats the keys of the connection's Secret: `crate::secret::Overrides`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ConnectionConfig {

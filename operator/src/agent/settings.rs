@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::secret::{Overrides, SecretError, from_secret};
 use pgrail_dump::{Reason, Scheme, Store, StoreCredentials, StoreError, StoreSettings};
-use pgrail_postgres::{ConnectionSettings, Overrides, SecretError, TlsMode, UnknownTlsMode, from_secret};
+use pgrail_postgres::{ConnectionSettings, TlsMode, UnknownTlsMode};
 
 use super::Places;
 use super::config::{AUTHORITY_FILE, AgentConfig, ConnectionConfig, StoreConfig};

@@ -2,9 +2,9 @@
 
 use super::output;
 use super::{CommandError, NOT_AS_DECLARED, OWNER};
-use crate::guard_exemption::apply::bring;
-use crate::guard_exemption::report::{self, Finding, Said};
-use crate::guard_exemption::validate;
+use crate::controllers::guard_exemption::apply::bring;
+use crate::controllers::guard_exemption::report::{self, Finding, Said};
+use crate::controllers::guard_exemption::validate;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use pgrail_crds::conditions::READY;

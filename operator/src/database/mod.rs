@@ -1,7 +1,12 @@
-//! A `ProtectedDatabase` as the other controllers use it: its Secret resolved, its one connection held.
+//! Databases as the controllers use them: the Secret resolved, the host checked, connections from a budget per server.
 
+mod connections;
+mod error;
+mod hosts;
 mod resolve;
-mod session;
+mod server;
 
+pub(crate) use connections::{Databases, Limits, Session};
+pub(crate) use error::DatabaseError;
+pub(crate) use hosts::{AllowedHosts, PatternError};
 pub(crate) use resolve::{ResolveError, resolve};
-pub(crate) use session::{Borrowed, DatabaseError, Databases};

@@ -1,11 +1,12 @@
 //! From the connection of a spec to settings: the Secrets it names, its own fields, and whether the host is allowed.
 
-use crate::operator::Context;
+use super::hosts::{AllowedHosts, HostNotAllowed, host_allowed, lookup_name};
+use crate::secret::{Overrides, SecretError, from_secret};
 use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use kube::{Api, Client};
 use pgrail_crds::conditions::reasons::reachable;
 use pgrail_crds::{Connection, TlsMode as DeclaredTls};
-use pgrail_postgres::{ConnectionSettings, HostNotAllowed, Overrides, SecretError, TlsMode, host_allowed, lookup_name};
+use pgrail_postgres::{AddressNotAllowed, ConnectionSettings, TlsMode};
 use std::collections::BTreeMap;
 
 /// Why a connection cannot even be tried.
@@ -35,14 +36,17 @@ pub(crate) enum ResolveError {
         /// What is wrong with it.
         source: SecretError,
     },
-    /// The host is not allowed.
-    #[error("the host {host:?} is not allowed: {source}")]
+    /// The spec names a host that it may not name.
+    #[error("spec.connection.host: the host {host:?} is not allowed: {source}")]
     Host {
         /// The host.
         host: String,
         /// Why not.
         source: HostNotAllowed,
     },
+    /// A Unix socket of the operator's own machine.
+    #[error("the host is not allowed: {0}")]
+    UnixSocket(AddressNotAllowed),
     /// The apiserver did not answer.
     #[error("could not read a Secret")]
     Api(#[source] kube::Error),
@@ -54,7 +58,7 @@ impl ResolveError {
         match self {
             Self::SecretMissing { .. } => reachable::SECRET_MISSING,
             Self::AuthorityMissing { .. } | Self::Secret { .. } => reachable::SECRET_INCOMPLETE,
-            Self::Host { .. } => reachable::HOST_NOT_ALLOWED,
+            Self::Host { .. } | Self::UnixSocket(_) => reachable::HOST_NOT_ALLOWED,
             Self::Api(_) => reachable::TIMEOUT,
         }
     }
@@ -71,16 +75,17 @@ pub(crate) struct ConnectionSource {
 
 /// Reads the Secrets of a connection and makes settings of them.
 pub(crate) async fn resolve(
-    context: &Context,
+    client: &Client,
+    allowed_hosts: &AllowedHosts,
     namespace: &str,
     connection: &Connection,
 ) -> Result<ConnectionSource, ResolveError> {
     let name = &connection.secret_ref.name;
-    let keys = secret(context, namespace, "spec.connection.secretRef", name).await?;
+    let keys = secret(client, namespace, "spec.connection.secretRef", name).await?;
     let authority = match &connection.tls.ca_secret_ref {
         None => None,
         Some(reference) => {
-            let mut keys = secret(context, namespace, "spec.connection.tls.caSecretRef", &reference.name).await?;
+            let mut keys = secret(client, namespace, "spec.connection.tls.caSecretRef", &reference.name).await?;
             let pem = keys.remove(&reference.key).ok_or_else(|| ResolveError::AuthorityMissing {
                 name: reference.name.clone(),
                 key: reference.key.clone(),
@@ -88,11 +93,11 @@ pub(crate) async fn resolve(
             Some(pem)
         }
     };
-    settings(context, namespace, connection, &keys, authority)
+    settings(allowed_hosts, namespace, connection, &keys, authority)
 }
 
 fn settings(
-    context: &Context,
+    allowed_hosts: &AllowedHosts,
     namespace: &str,
     connection: &Connection,
     keys: &BTreeMap<String, Vec<u8>>,
@@ -105,15 +110,15 @@ fn settings(
         user: connection.user.clone(),
         tls: Some(tls_mode(connection.tls.mode)),
     };
-    let found = pgrail_postgres::from_secret(keys, &overrides)
+    let found = from_secret(keys, &overrides)
         .map_err(|source| ResolveError::Secret { name: connection.secret_ref.name.clone(), source })?;
     let mut settings = found.settings;
-    let refused = |source| ResolveError::Host { host: settings.host.clone(), source };
     if settings.is_unix_socket() {
-        return Err(refused(HostNotAllowed::Address));
+        return Err(ResolveError::UnixSocket(AddressNotAllowed));
     }
     if found.host_from_spec {
-        host_allowed(&settings.host, namespace, &context.settings.allowed_hosts).map_err(refused)?;
+        host_allowed(&settings.host, namespace, allowed_hosts)
+            .map_err(|source| ResolveError::Host { host: settings.host.clone(), source })?;
     }
     // A bare Service name means the object's namespace, not the operator's.
     settings.lookup = lookup_name(&settings.host, namespace);
@@ -124,12 +129,12 @@ fn settings(
 }
 
 async fn secret(
-    context: &Context,
+    client: &Client,
     namespace: &str,
     field: &'static str,
     name: &str,
 ) -> Result<BTreeMap<String, Vec<u8>>, ResolveError> {
-    let secret = Api::<Secret>::namespaced(context.client.clone(), namespace)
+    let secret = Api::<Secret>::namespaced(client.clone(), namespace)
         .get_opt(name)
         .await
         .map_err(ResolveError::Api)?

@@ -1,10 +1,11 @@
 //! Conditions: computed whole by one reconcile, with times kept where nothing changed.
 
+use super::text::truncated;
 use jiff::Timestamp;
 use pgrail_crds::conditions::{READY, STALLED};
 use pgrail_crds::{Condition, Time};
 
-/// The longest message that is written, in characters.
+/// The longest message that is written, in bytes.
 const LONGEST_MESSAGE: usize = 1024;
 
 /// The three states of a condition.
@@ -62,7 +63,7 @@ impl Conditions {
             type_: kind.to_owned(),
             status,
             reason: reason.to_owned(),
-            message: shortened(&message.into()),
+            message: truncated(&message.into(), LONGEST_MESSAGE),
             observed_generation: self.generation,
             last_transition_time: since,
         });
@@ -99,13 +100,6 @@ impl Conditions {
 /// Kubernetes keeps times to the second: anything finer would look like a change each time.
 pub(crate) fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
-}
-
-fn shortened(message: &str) -> String {
-    match message.char_indices().nth(LONGEST_MESSAGE) {
-        None => message.to_owned(),
-        Some((end, _)) => format!("{}…", &message[..end]),
-    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! One way to run a controller: a watch that survives objects it cannot read, bounded concurrency, and a metric per run.
 
-use crate::kubernetes::api::untyped;
-use crate::operator::Context;
+use super::api::untyped;
+use super::backoff::Backoff;
+use super::conditions::whole_seconds;
 use futures::StreamExt;
+use jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, predicates, watcher};
-use kube::{Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use pgrail_crds::conditions::{READY, STALLED, reasons};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -16,7 +18,8 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// Objects of one kind that are reconciled at the same time.
 const CONCURRENCY: u16 = 16;
@@ -27,32 +30,29 @@ const LONGEST_RECONCILE: Duration = Duration::from_mins(4);
 /// When an object that cannot be read is looked at again.
 const UNPARSABLE_RETRY: Duration = Duration::from_mins(10);
 
-/// Brings objects of one kind to what they declare.
+/// Reconciles objects of one kind. What it remembers between reconciles is its own.
 pub(crate) trait Reconciler: Send + Sync + 'static {
     /// The kind.
     type Kind: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync;
-    /// What goes wrong in Kubernetes itself. What the user can mend is said on the object instead.
+    /// What fails in Kubernetes itself. What the user can fix is reported on the object instead.
     type Error: std::error::Error + Send + Sync + 'static;
     /// Name of the controller: field manager, metric label, reporter of Events.
     const NAME: &'static str;
 
-    /// Looks at one object and says when to look again.
-    fn reconcile(
-        object: Arc<Self::Kind>,
-        context: Arc<Context>,
-    ) -> impl Future<Output = Result<Action, Self::Error>> + Send;
+    /// Reconciles one object and returns when to reconcile it again.
+    fn reconcile(&self, object: Arc<Self::Kind>) -> impl Future<Output = Result<Action, Self::Error>> + Send;
 }
 
-/// Tells every controller when to stop.
-#[derive(Clone, Debug)]
-pub(crate) struct Stop(pub(crate) tokio::sync::watch::Receiver<bool>);
-
-impl Stop {
-    /// Completes when it is time.
-    pub(crate) async fn stopped(mut self) {
-        // An error means that the sender is gone, which is a stop too.
-        let _ = self.0.wait_for(|stop| *stop).await;
-    }
+/// What running a controller needs besides its reconciler.
+pub(crate) trait Environment: Send + Sync + 'static {
+    /// The apiserver.
+    fn client(&self) -> &Client;
+    /// The time.
+    fn now(&self) -> Timestamp;
+    /// How long failing objects wait.
+    fn backoff(&self) -> &Backoff;
+    /// A reconcile ended.
+    fn reconciled(&self, controller: &'static str, elapsed: Duration, succeeded: bool);
 }
 
 /// A failed reconcile: retried with backoff.
@@ -103,51 +103,68 @@ fn declared<K: Resource>(object: &K) -> Option<u64> {
     Some(hasher.finish())
 }
 
-/// Runs a controller until `stop`; reconciles under way are finished first.
-pub(crate) async fn run<R: Reconciler>(controller: Controller<Watched<R::Kind>>, context: Arc<Context>, stop: Stop)
-where
+/// A reconciler with what runs it.
+struct Running<R, E> {
+    reconciler: R,
+    environment: Arc<E>,
+}
+
+/// Runs a controller until `stop`; reconciles in progress are finished first.
+pub(crate) async fn run<R: Reconciler, E: Environment>(
+    controller: Controller<Watched<R::Kind>>,
+    reconciler: R,
+    environment: Arc<E>,
+    stop: CancellationToken,
+) where
     R::Kind: 'static,
 {
     controller
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
-        .graceful_shutdown_on(stop.stopped())
-        .run(|object, context| reconcile::<R>(object, context), error_policy::<R>, context)
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(
+            |object, running| reconcile(object, running),
+            |object, error, running| error_policy(object.as_ref(), error, &running),
+            Arc::new(Running { reconciler, environment }),
+        )
         .for_each(|result| async move {
             if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
-                tracing::warn!(controller = R::NAME, %error, "the watch failed and is started again");
+                tracing::warn!(controller = R::NAME, %error, "the watch failed and is restarted");
             }
         })
         .await;
 }
 
-async fn reconcile<R: Reconciler>(
+async fn reconcile<R: Reconciler, E: Environment>(
     object: Arc<Watched<R::Kind>>,
-    context: Arc<Context>,
+    running: Arc<Running<R, E>>,
 ) -> Result<Action, ReconcileError> {
-    let timer = context.metrics.reconcile_started(R::NAME);
+    let Running { reconciler, environment } = running.as_ref();
+    let started = Instant::now();
     let result = match &object.0 {
-        Err(invalid) => refuse_unparsable::<R>(object.as_ref(), &invalid.error, &context).await,
+        Err(invalid) => refuse_unparsable::<R, E>(object.as_ref(), &invalid.error, environment).await,
         Ok(parsed) => {
-            let reconcile = R::reconcile(Arc::new(parsed.clone()), Arc::clone(&context));
-            match tokio::time::timeout(LONGEST_RECONCILE, reconcile).await {
+            match tokio::time::timeout(LONGEST_RECONCILE, reconciler.reconcile(Arc::new(parsed.clone()))).await {
                 Ok(result) => result.map_err(|error| ReconcileError::Failed(Box::new(error))),
                 Err(_) => Err(ReconcileError::TooLong),
             }
         }
     };
-    timer.finished(result.is_ok());
+    environment.reconciled(R::NAME, started.elapsed(), result.is_ok());
     if result.is_ok() {
-        context.backoff.reset(&key::<R>(object.as_ref()));
+        environment.backoff().reset(&key::<R>(object.as_ref()));
     }
     result
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "the signature is kube's")]
-fn error_policy<R: Reconciler>(object: Arc<Watched<R::Kind>>, error: &ReconcileError, context: Arc<Context>) -> Action {
-    let wait = context.backoff.next(&key::<R>(object.as_ref()));
+fn error_policy<R: Reconciler, E: Environment>(
+    object: &Watched<R::Kind>,
+    error: &ReconcileError,
+    running: &Running<R, E>,
+) -> Action {
+    let wait = running.environment.backoff().next(&key::<R>(object));
     tracing::warn!(
         controller = R::NAME,
-        object = %ObjectRef::from_obj(object.as_ref()),
+        object = %ObjectRef::from_obj(object),
         error = %chain(error),
         retry_in_seconds = wait.as_secs(),
         "reconcile failed"
@@ -175,10 +192,10 @@ fn key<R: Reconciler>(object: &impl ResourceExt) -> String {
 }
 
 /// Says on an object why it cannot be read. It stays as it is: nothing is undone because of it.
-async fn refuse_unparsable<R: Reconciler>(
+async fn refuse_unparsable<R: Reconciler, E: Environment>(
     object: &Watched<R::Kind>,
     error: &str,
-    context: &Context,
+    environment: &E,
 ) -> Result<Action, ReconcileError> {
     let (name, namespace) = (object.name_any(), object.namespace());
     let kind = R::Kind::kind(&());
@@ -186,13 +203,13 @@ async fn refuse_unparsable<R: Reconciler>(
         "this {kind} cannot be read as its type: {error}. Nothing was changed because of it; correct the field and apply it again"
     );
     tracing::warn!(controller = R::NAME, object = %ObjectRef::from_obj(object), error, "object cannot be read");
-    let api = untyped::<R::Kind>(context.client.clone(), namespace.as_deref());
+    let api = untyped::<R::Kind>(environment.client().clone(), namespace.as_deref());
     let current = api.get(&name).await.map_err(ReconcileError::Unparsable)?;
     let said = current.data["status"]["conditions"].as_array().into_iter().flatten().any(|condition| {
         condition["type"] == STALLED && condition["message"] == message.as_str() && condition["status"] == "True"
     });
     if !said {
-        let now = crate::kubernetes::conditions::whole_seconds(context.now());
+        let now = whole_seconds(environment.now());
         let condition = |kind: &str, status: &str| {
             json!({"type": kind, "status": status, "reason": reasons::UNPARSABLE, "message": message,
                    "observedGeneration": object.meta().generation, "lastTransitionTime": now.to_string()})

@@ -7,3 +7,4 @@ pub(crate) mod controller;
 pub(crate) mod events;
 pub(crate) mod finalizer;
 pub(crate) mod status;
+pub(crate) mod text;

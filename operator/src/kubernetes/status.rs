@@ -1,15 +1,14 @@
 //! Status patches: server-side apply with the controller's own field manager, and only when there is something new.
 
-use crate::kubernetes::api::untyped;
-use crate::operator::Context;
+use super::api::untyped;
 use kube::api::{Patch, PatchParams};
-use kube::{Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Writes a status, unless the object has it already. Answers whether it was written. An object that went away is no error.
 pub(crate) async fn write<K, S>(
-    context: &Context,
+    client: &Client,
     controller: &str,
     object: &K,
     current: Option<&S>,
@@ -24,7 +23,7 @@ where
     if !differs(&current, &next) {
         return Ok(false);
     }
-    let api = untyped::<K>(context.client.clone(), object.namespace().as_deref());
+    let api = untyped::<K>(client.clone(), object.namespace().as_deref());
     let patch = json!({
         "apiVersion": K::api_version(&()), "kind": K::kind(&()),
         "metadata": {"name": object.name_any(), "uid": object.uid()},
@@ -32,10 +31,7 @@ where
     });
     let parameters = PatchParams::apply(&format!("pgrail-{controller}")).force();
     match api.patch_status(&object.name_any(), &parameters, &Patch::Apply(&patch)).await {
-        Ok(_) => {
-            context.metrics.status_written(controller);
-            Ok(true)
-        }
+        Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
         Err(error) => Err(error),
     }

@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
-use super::Context;
+use crate::context::Context;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};

@@ -1,21 +1,25 @@
 //! Starting and stopping the operator.
 
+use super::http;
 use super::leader::Election;
-use super::{Context, Metrics, Settings, http};
-use crate::database::Databases;
+use crate::context::Context;
+use crate::controllers::{
+    backup_schedule, database_backup, guard_exemption, not_implemented, protected_database, table_guard,
+};
+use crate::database::{AllowedHosts, Databases, Limits, PatternError};
 use crate::kubernetes::backoff::Backoff;
-use crate::kubernetes::controller::Stop;
 use crate::kubernetes::events::Events;
-use crate::{backup_schedule, database_backup, guard_exemption, not_implemented, protected_database, table_guard};
+use crate::metrics::Metrics;
+use crate::settings::Settings;
 use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config, ResourceExt};
-use pgrail_postgres::{AddressPolicy, AllowedHosts, PatternError};
+use pgrail_postgres::AddressPolicy;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// Options of `pgrail operator`.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,6 +43,10 @@ pub(crate) struct OperatorArgs {
     /// Hosts that databases may have besides Services of their own namespace: names with `*`, addresses, networks
     #[arg(long, env = "PGRAIL_ALLOWED_HOSTS", value_delimiter = ',')]
     allowed_hosts: Vec<String>,
+    /// Connections to one PostgreSQL server at the same time, for all its databases together; never more than 5 % of its
+    /// max_connections, and at least 1
+    #[arg(long, env = "PGRAIL_MAX_CONNECTIONS_PER_SERVER", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    max_connections_per_server: u16,
     /// Address of `/healthz`, `/readyz` and `/metrics`
     #[arg(long, env = "PGRAIL_HTTP_ADDRESS", default_value = "0.0.0.0:8080")]
     http_address: SocketAddr,
@@ -85,29 +93,28 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
         identity: args.identity,
         image: args.image,
         image_pull_policy: args.image_pull_policy,
-        address_policy: AddressPolicy::operator(apiserver_addresses, allowed_hosts.clone()),
+        allowed_hosts: allowed_hosts.clone(),
+    };
+    let limits = Limits {
+        addresses: AddressPolicy::restricted(apiserver_addresses, allowed_hosts.networks().to_vec()),
         allowed_hosts,
+        per_server: usize::from(args.max_connections_per_server),
     };
     let clock = Timestamp::now;
     let mut election = Election::new(client.clone(), &settings.namespace, settings.identity.clone(), clock);
     let context = Arc::new(Context {
         events: Events::new(client.clone(), settings.identity.clone()),
+        databases: Databases::new(client.clone(), limits, clock),
         client,
         settings,
         cluster_id,
-        databases: Databases::default(),
-        seen: protected_database::Seen::default(),
-        guards: std::sync::OnceLock::new(),
-        known: table_guard::Known::default(),
-        deletions: table_guard::Deletions::default(),
         backoff: Backoff::default(),
         metrics: Metrics::default(),
         clock,
     });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), cluster_id = context.cluster_id, "pgrail starts");
 
-    let (stop, stopped) = watch::channel(false);
-    let stopped = Stop(stopped);
+    let stop = CancellationToken::new();
     let http = http::serve(http_address, Arc::clone(&context)).map(|served| served.map_err(RunError::Http));
     let work = async {
         tokio::select! {
@@ -115,7 +122,7 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
             () = signalled() => return Ok(()),
         }
         tracing::info!("leader: the controllers start");
-        let controllers = controllers(&context, &stopped);
+        let controllers = controllers(&context, &stop);
         tokio::pin!(controllers);
         let lost = tokio::select! {
             () = &mut controllers => None,
@@ -126,7 +133,7 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
             return Err(RunError::Leader(lost));
         }
         tracing::info!("stopping: reconciles under way are finished first");
-        stop.send_replace(true);
+        stop.cancel();
         controllers.await;
         election.release().await;
         Ok(())
@@ -138,20 +145,14 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
 }
 
 /// All controllers, until `stop`.
-async fn controllers(context: &Arc<Context>, stop: &Stop) {
-    let (databases, _) = protected_database::controller(context);
-    let (guards, guard_store) = table_guard::controller(context);
-    // Set once: controllers run once in a process.
-    let _ = context.guards.set(guard_store.clone());
-    let (schedules, schedule_store) = backup_schedule::controller(context);
-    let (exemptions, exemption_store) = guard_exemption::controller(context);
-    let (backups, _) = database_backup::controller(context);
+async fn controllers(context: &Arc<Context>, stop: &CancellationToken) {
+    let (guards, guard_store) = table_guard::watch(context);
     futures::join!(
-        protected_database::run(databases, context, stop.clone()),
+        protected_database::run(guard_store.clone(), context, stop.clone()),
         table_guard::run(guards, guard_store, context, stop.clone()),
-        guard_exemption::run(exemptions, exemption_store, context, stop.clone()),
-        backup_schedule::run(schedules, schedule_store, context, stop.clone()),
-        database_backup::run(backups, context, stop.clone()),
+        guard_exemption::run(context, stop.clone()),
+        backup_schedule::run(context, stop.clone()),
+        database_backup::run(context, stop.clone()),
         not_implemented::run(context, stop.clone()),
     );
 }

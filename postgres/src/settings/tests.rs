@@ -47,7 +47,7 @@ fn the_program_goes_where_we_went_and_is_no_laxer() {
     let mut settings = settings();
     settings.lookup = Some("shop-rw.shop.svc".into());
     assert_eq!(environment(&settings, None, None)["PGHOST"], "shop-rw.shop.svc");
-    let reached = Reached { address: Some("10.1.2.3".parse().unwrap()), encrypted: true };
+    let reached = Reached { address: Some("10.1.2.3".parse().unwrap()), local_port: None, encrypted: true };
     let found = environment(&settings, None, Some(&reached));
     assert_eq!(
         (found["PGHOST"].as_str(), found["PGHOSTADDR"].as_str(), found["PGSSLMODE"].as_str()),

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use pgrail_postgres::{AddressPolicy, AllowedHosts, ConnectError, connect, connect_within, resolve};
+use pgrail_postgres::{AddressPolicy, ConnectError, connect, connect_within, resolve};
 use pgrail_testing::for_each_server;
 
 use crate::{of_uri, settings, text};
@@ -94,12 +94,12 @@ async fn only_allowed_addresses_are_connected_to() {
     for_each_server(async |server| {
         let mut settings = settings(&server);
         settings.host = "localhost".into();
-        let strict = AddressPolicy::operator(vec![], AllowedHosts::default());
+        let strict = AddressPolicy::restricted(vec![], vec![]);
         let error = connect_within(&settings, &strict).await.expect_err("loopback is refused");
         assert!(matches!(error, ConnectError::HostNotAllowed(_)));
         assert_eq!(error.reason(), "HostNotAllowed");
 
-        let lifted = AddressPolicy::operator(vec![], AllowedHosts::parse(["127.0.0.0/8"]).unwrap());
+        let lifted = AddressPolicy::restricted(vec![], vec!["127.0.0.0/8".parse().unwrap()]);
         assert_eq!(resolve(&settings, &lifted).await.unwrap(), ["127.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
         assert!(connect_within(&settings, &lifted).await.is_ok());
     })

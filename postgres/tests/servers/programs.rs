@@ -52,7 +52,7 @@ async fn psql_checks_the_name_though_it_is_given_the_address() {
     for_each_server(async |server| {
         let mut settings = with_mode(&server, TlsMode::VerifyFull, Some(&authority_file()));
         settings.host = "elsewhere.example".into();
-        let reached = Reached { address: Some("127.0.0.1".parse().unwrap()), encrypted: true };
+        let reached = Reached { address: Some("127.0.0.1".parse().unwrap()), local_port: None, encrypted: true };
         let complaint = complained(&psql(server.major, &settings, true, Some(&reached)).await);
         assert!(complaint.contains("does not match host name"), "{complaint}");
     })
@@ -62,7 +62,7 @@ async fn psql_checks_the_name_though_it_is_given_the_address() {
 #[tokio::test]
 async fn psql_does_not_fall_back_where_we_had_tls() {
     let settings = with_mode(&plain_server(), TlsMode::Prefer, None);
-    let reached = Reached { address: Some("127.0.0.1".parse().unwrap()), encrypted: true };
+    let reached = Reached { address: Some("127.0.0.1".parse().unwrap()), local_port: None, encrypted: true };
     let major = plain_server().major;
     let complaint = complained(&psql(major, &settings, false, Some(&reached)).await);
     assert!(complaint.contains("server does not support SSL"), "{complaint}");

@@ -1,0 +1,474 @@
+//! The Jobs that make and remove dumps, and their pods. Pure.
+//!
+//! Pods satisfy the Pod Security Standard `restricted`, have no token of the apiserver, and get Secrets as files only.
+//! A dump's pod has two containers with a result each: `dump`, which alone has the login, then `verify`.
+
+use super::names::{self, Task};
+use super::order::{Order, Site};
+use crate::agent::config::{
+    AUTHORITY_FILE, AUTHORITY_FOLDER, AgentConfig, CONFIG_VARIABLE, CONNECTION_FOLDER, EXIT_NOT_RETRYABLE,
+    JOB_VARIABLE, POD_UID_VARIABLE, PruneConfig, STORE_FOLDER, VOLUME_FOLDER, WORK_FOLDER,
+};
+use crate::settings::Settings;
+use k8s_openapi::api::batch::v1::{
+    JobSpec, JobTemplateSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
+    PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
+};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, KeyToPath, ObjectFieldSelector,
+    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements,
+    SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::api::ObjectMeta;
+use pgrail_crds::annotations::BACKUP_LABEL;
+use pgrail_crds::{PodIdentity, PodTemplate};
+use std::collections::BTreeMap;
+
+/// Name of the container that makes the dump.
+pub(crate) const DUMP_CONTAINER: &str = "dump";
+/// Name of the container that reads it back and publishes it.
+pub(crate) const VERIFY_CONTAINER: &str = "verify";
+/// Name of the container that removes dumps.
+pub(crate) const PRUNE_CONTAINER: &str = "prune";
+
+/// The group that may write to a volume of `file://`: the image's own.
+const IMAGE_GROUP: i64 = 65532;
+/// How long a pod may take to stop: the agent ends its uploads meanwhile.
+const GRACE_SECONDS: i64 = 30;
+/// How long a Job that was made by hand outlives its end, in seconds: its result is read within moments, its log later.
+const KEEP_SECONDS: i32 = 7 * 24 * 3600;
+/// How long a prune may take, in seconds.
+const PRUNE_DEADLINE_SECONDS: i64 = 6 * 3600;
+/// Readable by whatever user the image or the cluster gives the pod.
+const READABLE: i32 = 0o444;
+
+/// The image that pods run: pgrail's own.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    name: String,
+    pull_policy: String,
+}
+
+impl From<&Settings> for Image {
+    fn from(settings: &Settings) -> Self {
+        Self { name: settings.image.clone(), pull_policy: settings.image_pull_policy.clone() }
+    }
+}
+
+#[cfg(test)]
+impl Image {
+    pub(crate) fn for_tests() -> Self {
+        Self { name: "pgrail:test".into(), pull_policy: "Never".into() }
+    }
+}
+
+/// The Job template of a dump. Without `backup`, the agent finds the backup's name from its Job's.
+pub(crate) fn dump_job(
+    order: &Order,
+    image: &Image,
+    backup: Option<&str>,
+) -> Result<JobTemplateSpec, serde_json::Error> {
+    let config = AgentConfig {
+        identity: order.site.identity.clone(),
+        store: order.site.store.config.clone(),
+        dump: Some(order.dump_config(backup)),
+        prune: None,
+    };
+    let site = &order.site;
+    let labels = names::labels(Task::Dump, site.schedule.as_deref(), &site.database);
+    let env = environment(&config)?;
+    let store = store_mounts(site);
+    let mut secret_mounts = vec![mount("connection", CONNECTION_FOLDER, true)];
+    if order.connection.authority.is_some() {
+        secret_mounts.push(mount("authority", AUTHORITY_FOLDER, true));
+    }
+    let dump = container(DUMP_CONTAINER, site, image, env.clone(), [secret_mounts, store.clone()].concat());
+    let verify = container(VERIFY_CONTAINER, site, image, env, store);
+    let volumes = [connection_volumes(order), store_volumes(site)].concat();
+    let pod = pod(site, labels.clone(), backup, Some(dump), verify, volumes);
+    let spec = JobSpec {
+        backoff_limit: Some(order.backoff_limit),
+        active_deadline_seconds: order.active_deadline_seconds,
+        // Of a CronJob's Jobs the history limits decide.
+        ttl_seconds_after_finished: backup.map(|_| KEEP_SECONDS),
+        ..job_spec(pod)
+    };
+    Ok(JobTemplateSpec { metadata: Some(metadata(labels, backup)), spec: Some(spec) })
+}
+
+/// The Job template of a prune.
+pub(crate) fn prune_job(
+    site: &Site,
+    image: &Image,
+    locations: Vec<String>,
+    backup: Option<&str>,
+) -> Result<JobTemplateSpec, serde_json::Error> {
+    let config = AgentConfig {
+        identity: site.identity.clone(),
+        store: site.store.config.clone(),
+        dump: None,
+        prune: Some(PruneConfig { locations }),
+    };
+    let labels = names::labels(Task::Prune, site.schedule.as_deref(), &site.database);
+    let prune = container(PRUNE_CONTAINER, site, image, environment(&config)?, store_mounts(site));
+    let pod = pod(site, labels.clone(), backup, None, prune, store_volumes(site));
+    let spec = JobSpec {
+        backoff_limit: Some(1),
+        active_deadline_seconds: Some(PRUNE_DEADLINE_SECONDS),
+        // What became of it is read within moments; this is for what was read and never taken away.
+        ttl_seconds_after_finished: Some(KEEP_SECONDS),
+        ..job_spec(pod)
+    };
+    Ok(JobTemplateSpec { metadata: Some(metadata(labels, backup)), spec: Some(spec) })
+}
+
+/// One pod at a time; what trying again cannot mend is not tried again, and an eviction is nobody's failure.
+fn job_spec(template: PodTemplateSpec) -> JobSpec {
+    let evicted = PodFailurePolicyRule {
+        action: "Ignore".to_owned(),
+        on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
+            type_: "DisruptionTarget".to_owned(),
+            status: "True".to_owned(),
+        }]),
+        on_exit_codes: None,
+    };
+    let misconfigured = PodFailurePolicyRule {
+        action: "FailJob".to_owned(),
+        on_pod_conditions: None,
+        on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
+            container_name: None,
+            operator: "In".to_owned(),
+            values: vec![i32::from(EXIT_NOT_RETRYABLE)],
+        }),
+    };
+    JobSpec {
+        parallelism: Some(1),
+        completions: Some(1),
+        pod_failure_policy: Some(PodFailurePolicy { rules: vec![evicted, misconfigured] }),
+        template,
+        ..JobSpec::default()
+    }
+}
+
+fn metadata(labels: BTreeMap<String, String>, backup: Option<&str>) -> ObjectMeta {
+    ObjectMeta { labels: Some(labels), annotations: of_backup(backup), ..ObjectMeta::default() }
+}
+
+/// Names the backup in full: a label's value may be too short for it.
+fn of_backup(backup: Option<&str>) -> Option<BTreeMap<String, String>> {
+    backup.map(|name| BTreeMap::from([(BACKUP_LABEL.to_owned(), name.to_owned())]))
+}
+
+fn environment(config: &AgentConfig) -> Result<Vec<EnvVar>, serde_json::Error> {
+    let from_pod = |name: &str, path: &str| EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: path.to_owned() }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    };
+    Ok(vec![
+        EnvVar { name: CONFIG_VARIABLE.to_owned(), value: Some(serde_json::to_string(config)?), ..EnvVar::default() },
+        from_pod(JOB_VARIABLE, "metadata.labels['batch.kubernetes.io/job-name']"),
+        from_pod(POD_UID_VARIABLE, "metadata.uid"),
+    ])
+}
+
+fn container(name: &str, site: &Site, image: &Image, env: Vec<EnvVar>, mounts: Vec<VolumeMount>) -> Container {
+    let scratch = [mount("work", WORK_FOLDER, false), mount("tmp", "/tmp", false)];
+    Container {
+        name: name.to_owned(),
+        image: Some(image.name.clone()),
+        image_pull_policy: Some(image.pull_policy.clone()),
+        args: Some(vec!["agent".to_owned(), name.to_owned()]),
+        env: Some(env),
+        resources: Some(site.pods.resources.clone().unwrap_or_else(default_resources)),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            privileged: Some(false),
+            read_only_root_filesystem: Some(true),
+            run_as_non_root: Some(true),
+            ..SecurityContext::default()
+        }),
+        // An agent that was killed leaves no message: the end of its log is the next best thing.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(mounts.into_iter().chain(scratch).collect()),
+        ..Container::default()
+    }
+}
+
+fn default_resources() -> ResourceRequirements {
+    let quantities = |pairs: &[(&str, &str)]| {
+        Some(pairs.iter().map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned()))).collect())
+    };
+    ResourceRequirements {
+        requests: quantities(&[("cpu", "100m"), ("memory", "64Mi")]),
+        limits: quantities(&[("memory", "256Mi")]),
+        ..ResourceRequirements::default()
+    }
+}
+
+fn pod(
+    site: &Site,
+    mut labels: BTreeMap<String, String>,
+    backup: Option<&str>,
+    first: Option<Container>,
+    main: Container,
+    volumes: Vec<Volume>,
+) -> PodTemplateSpec {
+    let PodTemplate {
+        resources: _,
+        service_account_name,
+        image_pull_secrets,
+        node_selector,
+        tolerations,
+        affinity,
+        priority_class_name,
+        annotations,
+        labels: more_labels,
+        security_context,
+    } = site.pods.clone();
+    for (key, value) in more_labels {
+        // Ours tell which pod is whose.
+        labels.entry(key).or_insert(value);
+    }
+    let mut annotations = annotations;
+    annotations.extend(of_backup(backup).unwrap_or_default());
+    let scratch = [empty_folder("work", "256Mi"), empty_folder("tmp", "256Mi")];
+    let spec = PodSpec {
+        restart_policy: Some("Never".to_owned()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        service_account_name,
+        image_pull_secrets,
+        node_selector: Some(node_selector).filter(|it| !it.is_empty()),
+        tolerations,
+        affinity,
+        priority_class_name,
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        security_context: Some(pod_security(security_context.unwrap_or_default(), site.store.claim.is_some())),
+        init_containers: first.map(|container| vec![container]),
+        containers: vec![main],
+        volumes: Some(volumes.into_iter().chain(scratch).collect()),
+        ..PodSpec::default()
+    };
+    let metadata = ObjectMeta {
+        labels: Some(labels),
+        annotations: Some(annotations).filter(|it| !it.is_empty()),
+        ..ObjectMeta::default()
+    };
+    PodTemplateSpec { metadata: Some(metadata), spec: Some(spec) }
+}
+
+fn pod_security(ids: PodIdentity, writes_to_volume: bool) -> PodSecurityContext {
+    let fs_group = ids.fs_group.or(writes_to_volume.then_some(IMAGE_GROUP));
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: ids.run_as_user,
+        run_as_group: ids.run_as_group,
+        fs_group,
+        // A volume of many dumps is not walked through at each start.
+        fs_group_change_policy: fs_group.map(|_| "OnRootMismatch".to_owned()),
+        supplemental_groups: ids.supplemental_groups,
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..PodSecurityContext::default()
+    }
+}
+
+fn connection_volumes(order: &Order) -> Vec<Volume> {
+    let mut volumes = vec![secret("connection", &order.connection.secret, None)];
+    if let Some(authority) = &order.connection.authority {
+        let items = vec![KeyToPath { key: authority.key.clone(), path: AUTHORITY_FILE.to_owned(), mode: None }];
+        volumes.push(secret("authority", &authority.name, Some(items)));
+    }
+    volumes
+}
+
+fn store_volumes(site: &Site) -> Vec<Volume> {
+    let keys = site.store.secret.iter().map(|name| secret("store", name, None));
+    let claim = site.store.claim.iter().map(|claim| Volume {
+        name: "dumps".to_owned(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only: None }),
+        ..Volume::default()
+    });
+    keys.chain(claim).collect()
+}
+
+fn store_mounts(site: &Site) -> Vec<VolumeMount> {
+    let keys = site.store.secret.iter().map(|_| mount("store", STORE_FOLDER, true));
+    let claim = site.store.claim.iter().map(|_| mount("dumps", VOLUME_FOLDER, false));
+    keys.chain(claim).collect()
+}
+
+fn secret(volume: &str, name: &str, items: Option<Vec<KeyToPath>>) -> Volume {
+    Volume {
+        name: volume.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(name.to_owned()),
+            items,
+            default_mode: Some(READABLE),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+fn empty_folder(name: &str, size: &str) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource { size_limit: Some(Quantity(size.to_owned())), medium: None }),
+        ..Volume::default()
+    }
+}
+
+fn mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup_jobs::examples::{database, schedule};
+    use crate::backup_jobs::order::of_schedule;
+    use serde_json::{Value, json};
+
+    fn job(patch: Value, backup: Option<&str>) -> Value {
+        let order = of_schedule(&schedule(patch), &database(), "cluster").unwrap();
+        serde_json::to_value(dump_job(&order, &Image::for_tests(), backup).unwrap()).unwrap()
+    }
+
+    fn containers(pod: &Value) -> Vec<Value> {
+        ["initContainers", "containers"]
+            .iter()
+            .flat_map(|kind| pod[kind].as_array().cloned().unwrap_or_default())
+            .collect()
+    }
+
+    /// The Pod Security Standard `restricted`, as the standard lists it.
+    fn assert_restricted(pod: &Value) {
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        for field in ["hostNetwork", "hostPID", "hostIPC", "hostUsers"] {
+            assert!(pod.get(field).is_none_or(|it| *it == false), "{field}");
+        }
+        for volume in pod["volumes"].as_array().unwrap() {
+            let kinds: Vec<_> = volume.as_object().unwrap().keys().filter(|key| *key != "name").collect();
+            assert!(["secret", "emptyDir", "persistentVolumeClaim"].contains(&kinds[0].as_str()), "{volume}");
+        }
+        for container in containers(pod) {
+            let security = &container["securityContext"];
+            assert_eq!(security["allowPrivilegeEscalation"], false);
+            assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}));
+            assert_eq!((&security["readOnlyRootFilesystem"], &security["runAsNonRoot"]), (&json!(true), &json!(true)));
+        }
+    }
+
+    #[test]
+    fn pods_are_restricted_whatever_the_template_says() {
+        let template = json!({"podTemplate": {
+            "serviceAccountName": "backup", "nodeSelector": {"disk": "fast"}, "priorityClassName": "low",
+            "tolerations": [{"operator": "Exists"}], "imagePullSecrets": [{"name": "registry"}],
+            "labels": {"team": "shop", "pgrail.dev/task": "prune"}, "annotations": {"note": "x"},
+            "securityContext": {"runAsUser": 1000, "fsGroup": 2000},
+            "resources": {"limits": {"memory": "1Gi"}},
+        }});
+        for patch in [json!({}), template] {
+            let job = job(patch, None);
+            assert_restricted(&job["spec"]["template"]["spec"]);
+        }
+    }
+
+    #[test]
+    fn the_template_is_carried_over_and_cannot_hide_a_pod_from_us() {
+        let template = json!({"podTemplate": {
+            "nodeSelector": {"disk": "fast"}, "labels": {"team": "shop", "pgrail.dev/task": "prune"},
+            "annotations": {"note": "x"}, "securityContext": {"runAsUser": 1000},
+            "resources": {"limits": {"memory": "1Gi"}},
+        }});
+        let pod = &job(template, None)["spec"]["template"];
+        assert_eq!(pod["metadata"]["labels"]["team"], "shop");
+        assert_eq!(pod["metadata"]["labels"]["pgrail.dev/task"], "dump");
+        assert_eq!(pod["metadata"]["annotations"], json!({"note": "x"}));
+        assert_eq!(pod["spec"]["nodeSelector"], json!({"disk": "fast"}));
+        assert_eq!(pod["spec"]["securityContext"]["runAsUser"], 1000);
+        for container in containers(&pod["spec"]) {
+            assert_eq!(container["resources"], json!({"limits": {"memory": "1Gi"}}));
+        }
+    }
+
+    #[test]
+    fn secrets_are_files_and_the_login_is_for_the_dump_alone() {
+        let tls = json!({"connection": {"secretRef": {"name": "login"},
+                         "tls": {"mode": "verify-full", "caSecretRef": {"name": "ca", "key": "root.pem"}}}});
+        let pod = &job(tls, None)["spec"]["template"]["spec"];
+        for container in containers(pod) {
+            for variable in container["env"].as_array().unwrap() {
+                assert!(variable["valueFrom"].get("secretKeyRef").is_none(), "{variable}");
+            }
+        }
+        let mounts = |container: &Value| -> Vec<String> {
+            container["volumeMounts"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|it| it["name"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(mounts(&pod["initContainers"][0]), ["connection", "authority", "store", "work", "tmp"]);
+        assert_eq!(mounts(&pod["containers"][0]), ["store", "work", "tmp"]);
+        let authority = pod["volumes"].as_array().unwrap().iter().find(|it| it["name"] == "authority").unwrap();
+        assert_eq!(authority["secret"]["items"], json!([{"key": "root.pem", "path": "ca.crt"}]));
+    }
+
+    #[test]
+    fn a_volume_is_mounted_and_writable() {
+        let storage = json!({"storage": {"url": "file:///shop", "persistentVolumeClaim": {"claimName": "dumps"}}});
+        let pod = &job(storage, None)["spec"]["template"]["spec"];
+        assert_eq!(pod["securityContext"]["fsGroup"], 65532);
+        for container in containers(pod) {
+            let mount = container["volumeMounts"].as_array().unwrap().iter().find(|it| it["name"] == "dumps").unwrap();
+            assert_eq!((&mount["mountPath"], mount.get("readOnly")), (&json!("/dumps"), None));
+        }
+    }
+
+    #[test]
+    fn configuration_errors_and_evictions_are_not_retried_or_counted() {
+        let job = job(json!({"backoffLimit": 5, "activeDeadlineSeconds": 60}), None);
+        let rules = &job["spec"]["podFailurePolicy"]["rules"];
+        assert_eq!((&rules[0]["action"], &rules[1]["action"]), (&json!("Ignore"), &json!("FailJob")));
+        assert_eq!(rules[1]["onExitCodes"], json!({"operator": "In", "values": [78]}));
+        assert_eq!(job["spec"]["template"]["spec"]["restartPolicy"], "Never");
+        assert_eq!((&job["spec"]["backoffLimit"], &job["spec"]["activeDeadlineSeconds"]), (&json!(5), &json!(60)));
+        assert!(job["spec"].get("ttlSecondsAfterFinished").is_none());
+    }
+
+    #[test]
+    fn a_job_by_hand_names_its_backup() {
+        let job = job(json!({}), Some("before-friday"));
+        assert_eq!(job["metadata"]["annotations"]["pgrail.dev/backup"], "before-friday");
+        assert_eq!(job["spec"]["template"]["metadata"]["annotations"]["pgrail.dev/backup"], "before-friday");
+        let env = &job["spec"]["template"]["spec"]["containers"][0]["env"];
+        let config: AgentConfig = serde_json::from_str(env[0]["value"].as_str().unwrap()).unwrap();
+        assert_eq!(config.dump.unwrap().backup_name.as_deref(), Some("before-friday"));
+    }
+
+    #[test]
+    fn a_prune_has_no_login() {
+        let order = of_schedule(&schedule(json!({})), &database(), "cluster").unwrap();
+        let job = prune_job(&order.site, &Image::for_tests(), vec!["cluster/shop/nightly/x".into()], None).unwrap();
+        let job = serde_json::to_value(job).unwrap();
+        let pod = &job["spec"]["template"]["spec"];
+        assert_restricted(pod);
+        assert!(!pod["volumes"].to_string().contains("shop-pgrail"));
+        assert_eq!(pod["containers"][0]["args"], json!(["agent", "prune"]));
+    }
+}

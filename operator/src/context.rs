@@ -1,0 +1,89 @@
+//! What the controllers share: infrastructure, nothing that belongs to one of them.
+
+use crate::database::Databases;
+use crate::kubernetes::backoff::Backoff;
+use crate::kubernetes::controller::Environment;
+use crate::kubernetes::events::Events;
+use crate::kubernetes::status;
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use std::time::Duration;
+
+/// What every reconcile can use.
+pub(crate) struct Context {
+    /// The apiserver.
+    pub(crate) client: Client,
+    /// The operator's options.
+    pub(crate) settings: Settings,
+    /// UID of `kube-system`: stamped on everything that is installed in a database or a store.
+    pub(crate) cluster_id: String,
+    /// Connections to databases, a budget of them per server.
+    pub(crate) databases: Databases,
+    /// How long failing objects wait.
+    pub(crate) backoff: Backoff,
+    /// Counters and gauges.
+    pub(crate) metrics: Metrics,
+    /// Kubernetes Events.
+    pub(crate) events: Events,
+    /// The clock.
+    pub(crate) clock: fn() -> Timestamp,
+}
+
+impl Context {
+    /// The time.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// The objects of a kind in the namespaces that the operator watches.
+    pub(crate) fn watched<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match &self.settings.watch_namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    /// Writes a status where it differs, and counts it. Answers whether it was written.
+    pub(crate) async fn write_status<K, S>(
+        &self,
+        controller: &'static str,
+        object: &K,
+        current: Option<&S>,
+        next: &S,
+    ) -> Result<bool, kube::Error>
+    where
+        K: Resource<DynamicType = ()>,
+        S: Serialize,
+    {
+        let written = status::write(&self.client, controller, object, current, next).await?;
+        if written {
+            self.metrics.status_written(controller);
+        }
+        Ok(written)
+    }
+}
+
+impl Environment for Context {
+    fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    fn backoff(&self) -> &Backoff {
+        &self.backoff
+    }
+
+    fn reconciled(&self, controller: &'static str, elapsed: Duration, succeeded: bool) {
+        self.metrics.reconciled(controller, elapsed, succeeded);
+    }
+}

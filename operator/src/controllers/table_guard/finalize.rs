@@ -1,0 +1,210 @@
+//! A guard that is deleted: its triggers go with it, or it is said on an Event why they stay.
+
+use super::TableGuards;
+use super::observe::Memory;
+use crate::context::Context;
+use crate::database::{DatabaseError, Session};
+use crate::kubernetes::conditions::Conditions;
+use crate::kubernetes::controller::{Reconciler, chain};
+use crate::kubernetes::events::Severity;
+use crate::kubernetes::finalizer;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+use pgrail_crds::annotations::{ALLOW_MASS_DELETION, FORCE_DELETE};
+use pgrail_crds::conditions::reasons::{event, guard as guard_reasons, reachable};
+use pgrail_crds::{ProtectedDatabase, TableGuard, TableGuardStatus};
+use pgrail_guard::GuardName;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// So many deletions within [`MASS_WINDOW`] are done at once; one more, and the rest wait for a human.
+const MASS: usize = 10;
+const MASS_WINDOW: SignedDuration = SignedDuration::from_secs(60);
+/// When a paused deletion is looked at again; an annotation is seen at once.
+const PAUSED: Duration = Duration::from_mins(10);
+
+/// Deletions that were seen, by UID: a flapping source of manifests must not strip a fleet.
+#[derive(Default)]
+pub(super) struct Deletions(Mutex<HashMap<String, Timestamp>>);
+
+impl Deletions {
+    /// Notes a deletion and says how many others came within a minute of it.
+    fn around(&self, uid: &str, at: Timestamp) -> usize {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|_, when| at.duration_since(*when) < MASS_WINDOW * 60);
+        seen.insert(uid.to_owned(), at);
+        seen.iter().filter(|(other, when)| *other != uid && at.duration_since(**when).abs() < MASS_WINDOW).count()
+    }
+}
+
+/// What came of cleaning up.
+enum Cleanup {
+    /// Nothing of this guard is left.
+    Done,
+    /// It cannot be cleaned up, ever: why.
+    LetGo(String),
+    /// It may work later: why not now.
+    Later(String),
+}
+
+/// Cleans up, then lets go.
+pub(super) async fn finalize(guard: &TableGuard, memory: &Memory, context: &Context) -> Result<Action, kube::Error> {
+    if !finalizer::is_set(guard) {
+        return Ok(Action::await_change());
+    }
+    let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
+    if let Some(action) = pause(guard, memory, context).await? {
+        return Ok(action);
+    }
+    let key = format!("finalize/{}", guard.uid().unwrap_or_default());
+    match clean_up(guard, context).await? {
+        Cleanup::Later(why) => {
+            let mut next = guard.status.clone().unwrap_or_default();
+            let mut conditions = Conditions::new(&next.conditions, guard.metadata.generation, context.now());
+            let message = format!(
+                "deleted, but its triggers could not be taken off yet: {why}. \
+                The annotation pgrail.dev/force-delete: \"true\" lets it go and leaves them"
+            );
+            conditions.stalled(guard_reasons::DATABASE_UNREACHABLE, message);
+            next.conditions = conditions.finish();
+            write(guard, &next, context).await?;
+            return Ok(Action::requeue(context.backoff.next(&key)));
+        }
+        Cleanup::LetGo(why) => {
+            let note = format!("the guard's triggers, if any, stay in the database: {why}");
+            tracing::warn!(namespace, name, why, "guards left behind");
+            let now = context.now();
+            context.events.publish(guard, Severity::Warning, "Delete", event::GUARDS_LEFT_BEHIND, note, now).await;
+        }
+        Cleanup::Done => {}
+    }
+    context.backoff.reset(&key);
+    context.metrics.forget_guard(&namespace, &name);
+    memory.forget(guard);
+    let api: Api<TableGuard> = Api::namespaced(context.client.clone(), &namespace);
+    finalizer::remove(&api, guard).await?;
+    Ok(Action::await_change())
+}
+
+/// Too many at once wait for a human.
+async fn pause(guard: &TableGuard, memory: &Memory, context: &Context) -> Result<Option<Action>, kube::Error> {
+    let meant = |annotation| guard.annotations().get(annotation).is_some_and(|value| value == "true");
+    let deleted = guard.metadata.deletion_timestamp.as_ref().map_or(context.now(), |time| time.0);
+    let others = memory.deletions.around(&guard.uid().unwrap_or_default(), deleted);
+    if others < MASS || meant(FORCE_DELETE) || meant(ALLOW_MASS_DELETION) {
+        return Ok(None);
+    }
+    if namespace_ends(guard, context).await? {
+        return Ok(None);
+    }
+    let message = format!(
+        "more than {MASS} guards were deleted within a minute: this one stays until it is annotated with \
+         {ALLOW_MASS_DELETION}: \"true\""
+    );
+    let mut next = guard.status.clone().unwrap_or_default();
+    let mut conditions = Conditions::new(&next.conditions, guard.metadata.generation, context.now());
+    conditions.stalled(guard_reasons::MASS_DELETION, message);
+    next.conditions = conditions.finish();
+    write(guard, &next, context).await?;
+    Ok(Some(Action::requeue(PAUSED)))
+}
+
+async fn write(guard: &TableGuard, next: &TableGuardStatus, context: &Context) -> Result<(), kube::Error> {
+    context.write_status(TableGuards::NAME, guard, guard.status.as_ref(), next).await.map(|_| ())
+}
+
+async fn namespace_ends(guard: &TableGuard, context: &Context) -> Result<bool, kube::Error> {
+    let namespace = guard.namespace().unwrap_or_default();
+    let namespace = Api::<Namespace>::all(context.client.clone()).get_opt(&namespace).await?;
+    Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
+}
+
+async fn clean_up(guard: &TableGuard, context: &Context) -> Result<Cleanup, kube::Error> {
+    if guard.annotations().get(FORCE_DELETE).is_some_and(|value| value == "true") {
+        return Ok(Cleanup::LetGo(format!("it is annotated with {FORCE_DELETE}")));
+    }
+    let api: Api<ProtectedDatabase> = Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
+    let Some(database) = api.get_opt(&guard.spec.database_ref.name).await? else {
+        return Ok(Cleanup::LetGo(format!("the ProtectedDatabase {:?} is gone", guard.spec.database_ref.name)));
+    };
+    let removed = remove(guard, &database, context).await;
+    Ok(match removed {
+        Ok(done) => done,
+        Err(error) if [reachable::SECRET_MISSING, reachable::DATABASE_MISSING].contains(&error.reason) => {
+            Cleanup::LetGo(error.message)
+        }
+        Err(error) if namespace_ends(guard, context).await? => {
+            Cleanup::LetGo(format!("the namespace is being deleted and the database cannot be reached: {error}"))
+        }
+        Err(error) => Cleanup::Later(error.message),
+    })
+}
+
+async fn remove(guard: &TableGuard, database: &ProtectedDatabase, context: &Context) -> Result<Cleanup, DatabaseError> {
+    context.databases.with(database, async |session| remove_with(guard, session, context).await).await
+}
+
+async fn remove_with(guard: &TableGuard, session: &mut Session, context: &Context) -> Result<Cleanup, DatabaseError> {
+    let failed = |error: String| DatabaseError { reason: reachable::TIMEOUT, message: error, stalled: false };
+    let name = GuardName::new(format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any()))
+        .map_err(|error| failed(error.to_string()))?;
+    let observed = pgrail_guard::observe(session).await.map_err(|error| failed(chain(&error)))?;
+    if observed.live.in_recovery {
+        return Ok(Cleanup::LetGo("the server is read only".to_owned()));
+    }
+    match observed.owner() {
+        None => return Ok(Cleanup::Done),
+        Some(owner) if owner != context.cluster_id => {
+            return Ok(Cleanup::LetGo(format!("the guards in this database are managed by {owner}")));
+        }
+        Some(_) => {}
+    }
+    let plan = pgrail_guard::plan_removal(&name, &observed);
+    if plan.is_empty() {
+        return Ok(Cleanup::Done);
+    }
+    let kept = if observed.guards() == [name] {
+        pgrail_guard::captured_rows(session).await.map_err(|error| failed(chain(&error)))?.unwrap_or(0)
+    } else {
+        0
+    };
+    let applied = match pgrail_guard::apply(session, &plan).await {
+        Ok(applied) => applied,
+        Err(error @ pgrail_guard::ApplyError::Busy) => return Ok(Cleanup::Later(error.to_string())),
+        Err(error @ pgrail_guard::ApplyError::Query(_)) => return Err(failed(chain(&error))),
+    };
+    let unfinished = applied.unfinished();
+    let problem = unfinished.iter().find_map(|(table, outcome)| match outcome {
+        pgrail_guard::Outcome::Pending { message } | pgrail_guard::Outcome::Failed { message, .. } => {
+            Some(format!("{}: {message}", table.unwrap_or("pgrail's schema")))
+        }
+        pgrail_guard::Outcome::Done | pgrail_guard::Outcome::Skipped => None,
+    });
+    if kept > 0 && problem.is_none() {
+        let note =
+            format!("it was the last guard of its database: {kept} rows that were kept to be put back went with it");
+        let now = context.now();
+        context.events.publish(guard, Severity::Normal, "Delete", event::CAPTURED_ROWS_REMOVED, note, now).await;
+    }
+    Ok(problem.map_or(Cleanup::Done, Cleanup::Later))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_eleventh_deletion_within_a_minute_is_one_too_many() {
+        let deletions = Deletions::default();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        for number in 0..10 {
+            assert!(deletions.around(&number.to_string(), at(1000 + number)) < MASS);
+        }
+        assert_eq!(deletions.around("10", at(1010)), MASS);
+        assert_eq!(deletions.around("10", at(1010)), MASS, "looking again changes nothing");
+        assert_eq!(deletions.around("later", at(1100)), 0);
+    }
+}

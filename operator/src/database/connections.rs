@@ -1,0 +1,276 @@
+//! Connections to the databases of all objects. One is used inside [`Databases::with`] and returns to its server's pool
+//! only when the work on it ended well, so that a cancelled reconcile leaves no lock and no setting behind.
+
+use super::resolve::{ConnectionSource, resolve};
+use super::server::{Key, Place, Server};
+use super::{AllowedHosts, DatabaseError};
+use futures::Stream;
+use jiff::{SignedDuration, Timestamp};
+use kube::{Client, ResourceExt};
+use pgrail_crds::conditions::reasons::reachable;
+use pgrail_crds::{Connection as DeclaredConnection, ProtectedDatabase};
+use pgrail_postgres::{AddressPolicy, Connection, ConnectionSettings, DEFAULT_CONNECT_TIMEOUT};
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::broadcast;
+
+/// How often the Secret is read again, so that a changed password is picked up before it is needed.
+const SECRET_EVERY: SignedDuration = SignedDuration::from_mins(10);
+/// The channel that pgrail's event triggers notify.
+const LISTEN: &str = "LISTEN pgrail";
+/// Notifications of one database within this time are one.
+const CHANGES_APART: Duration = Duration::from_millis(200);
+/// Changes that a slow listener may fall behind by: what it misses is found at the next regular check.
+const CHANGES_KEPT: usize = 1024;
+
+/// What the operator may do where.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Hosts that the connection of a spec may name besides Services of its own namespace.
+    pub(crate) allowed_hosts: AllowedHosts,
+    /// Addresses that may be connected to.
+    pub(crate) addresses: AddressPolicy,
+    /// Connections to one server at the same time.
+    pub(crate) per_server: usize,
+}
+
+/// The connections of all databases.
+pub(crate) struct Databases {
+    client: Client,
+    limits: Limits,
+    clock: fn() -> Timestamp,
+    servers: Mutex<HashMap<(String, u16), Arc<Server>>>,
+    entries: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Entry>>>>,
+    changes: broadcast::Sender<Key>,
+}
+
+/// What is cached of one database. Its lock is held while the database is used: one reconcile at a time.
+#[derive(Default)]
+struct Entry {
+    source: Option<Resolved>,
+    server: Option<Arc<Server>>,
+}
+
+/// A connection as it is declared, with its Secrets.
+struct Resolved {
+    declared: DeclaredConnection,
+    source: ConnectionSource,
+    at: Timestamp,
+}
+
+/// One database in use. Dereferences to its connection.
+pub(crate) struct Session {
+    connection: Connection,
+    server: Arc<Server>,
+    /// The login.
+    pub(crate) user: String,
+    /// Keys of the URI that PostgreSQL does not know and that are ignored.
+    pub(crate) ignored_keys: Vec<String>,
+}
+
+impl Databases {
+    pub(crate) fn new(client: Client, limits: Limits, clock: fn() -> Timestamp) -> Self {
+        let (changes, _) = broadcast::channel(CHANGES_KEPT);
+        Self { client, limits, clock, servers: Mutex::default(), entries: Mutex::default(), changes }
+    }
+
+    /// Runs `work` on a connection to a database. The connection is kept for the next use only when `work` succeeds: after
+    /// an error, a timeout or a cancellation it is closed, with whatever it had locked or set.
+    pub(crate) async fn with<T, E, Work>(&self, database: &ProtectedDatabase, work: Work) -> Result<T, E>
+    where
+        E: From<DatabaseError>,
+        Work: AsyncFnOnce(&mut Session) -> Result<T, E>,
+    {
+        let key = (database.namespace().unwrap_or_default(), database.name_any());
+        let entry = self.entry(&key);
+        let mut entry = entry.lock().await;
+        let (place, mut session) = self.connect(&key, &database.spec.connection, &mut entry).await?;
+        match work(&mut session).await {
+            Ok(result) => {
+                place.keep(key, session.connection);
+                Ok(result)
+            }
+            Err(error) => {
+                place.close(session.connection).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a transaction-mode pooler is between pgrail and this database; `None` where finding out needs a second
+    /// connection and the budget has none left.
+    pub(crate) async fn is_pooled(&self, session: &Session) -> Option<bool> {
+        if pgrail_postgres::is_direct(&session.connection).await.unwrap_or(false) {
+            return Some(false);
+        }
+        let place = session.server.spare()?;
+        place.make_room().await;
+        pgrail_postgres::detect_pooler_on(&session.connection, &self.limits.addresses).await.ok()
+    }
+
+    /// Databases, by namespace and name, in which something changed that guards depend on, as their event triggers report.
+    pub(crate) fn changes(&self) -> impl Stream<Item = Key> + Send + 'static {
+        futures::stream::unfold(self.changes.subscribe(), async |mut receiver| {
+            loop {
+                match receiver.recv().await {
+                    Ok(database) => return Some((database, receiver)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        })
+    }
+
+    /// Closes the connection of a database that is suspended or deleted.
+    pub(crate) fn forget(&self, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        locked(&self.entries).remove(&key);
+        // Its server is looked for among all of them: an entry in use cannot be asked.
+        locked(&self.servers).retain(|_, server| server.forget(&key));
+    }
+
+    fn entry(&self, key: &Key) -> Arc<tokio::sync::Mutex<Entry>> {
+        Arc::clone(locked(&self.entries).entry(key.clone()).or_default())
+    }
+
+    fn server(&self, settings: &ConnectionSettings) -> Arc<Server> {
+        let host = settings.lookup.as_deref().unwrap_or(&settings.host).to_ascii_lowercase();
+        let new = || Arc::new(Server::new(self.limits.per_server));
+        Arc::clone(locked(&self.servers).entry((host, settings.port)).or_insert_with(new))
+    }
+
+    async fn connect(
+        &self,
+        key: &Key,
+        declared: &DeclaredConnection,
+        entry: &mut Entry,
+    ) -> Result<(Place, Session), DatabaseError> {
+        let renewed = self.resolve(key, declared, entry).await?;
+        let Some(Resolved { source, .. }) = &entry.source else { return Err(ended()) };
+        let server = self.server(&source.settings);
+        if let Some(before) = entry.server.replace(Arc::clone(&server))
+            && !Arc::ptr_eq(&before, &server)
+        {
+            before.forget(key);
+        }
+        if renewed {
+            server.close(key);
+        }
+        let session = |connection, source: &ConnectionSource| Session {
+            connection,
+            server: Arc::clone(&server),
+            user: source.settings.user.clone(),
+            ignored_keys: source.ignored_keys.clone(),
+        };
+        let place = server.place(key, (self.clock)()).await?;
+        if let Some(connection) = place.take(key) {
+            let session = session(connection, source);
+            return Ok((place, session));
+        }
+        place.make_room().await;
+        match pgrail_postgres::connect_within(&source.settings, &self.limits.addresses).await {
+            Ok(connection) => {
+                server.note_failure(None);
+                self.prepare(key, &connection, &server).await?;
+                let session = session(connection, source);
+                Ok((place, session))
+            }
+            Err(error) => {
+                let failure = DatabaseError::connecting(&source.settings, declared.host.is_some(), &error);
+                if concerns_all(&source.settings, failure.reason) {
+                    let shared = DatabaseError::connecting(&source.settings, false, &error);
+                    server.note_failure(Some(((self.clock)(), shared)));
+                }
+                // The Secret may have changed: the next try reads it again.
+                entry.source = None;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Reads the Secrets of a connection if that is due. Answers whether the settings changed.
+    async fn resolve(
+        &self,
+        key: &Key,
+        declared: &DeclaredConnection,
+        entry: &mut Entry,
+    ) -> Result<bool, DatabaseError> {
+        let now = (self.clock)();
+        let current = entry.source.take_if(|resolved| resolved.declared == *declared);
+        if let Some(resolved) = current {
+            if now.duration_since(resolved.at) < SECRET_EVERY {
+                entry.source = Some(resolved);
+                return Ok(false);
+            }
+            let source = resolve(&self.client, &self.limits.allowed_hosts, &key.0, declared).await?;
+            let renewed = source.settings != resolved.source.settings;
+            entry.source = Some(Resolved { declared: declared.clone(), source, at: now });
+            return Ok(renewed);
+        }
+        let source = resolve(&self.client, &self.limits.allowed_hosts, &key.0, declared).await?;
+        entry.source = Some(Resolved { declared: declared.clone(), source, at: now });
+        Ok(true)
+    }
+
+    /// Adapts the server's budget, and subscribes to changes where there is room for a connection that stays.
+    async fn prepare(&self, key: &Key, connection: &Connection, server: &Arc<Server>) -> Result<(), DatabaseError> {
+        let row = connection
+            .query_one("SELECT pg_catalog.current_setting('max_connections')::pg_catalog.int4", &[])
+            .await
+            .map_err(|error| DatabaseError::lost(&error))?;
+        let most: i32 = row.try_get(0).map_err(|error| DatabaseError::lost(&error))?;
+        server.fit(usize::try_from(most).unwrap_or(0));
+        if !server.has_room() {
+            return Ok(());
+        }
+        // A standby takes no listeners: it is checked regularly all the same.
+        if let Err(error) = connection.batch_execute(LISTEN).await {
+            tracing::debug!(namespace = key.0, name = key.1, %error, "cannot listen for changes");
+            return Ok(());
+        }
+        let (mut notified, changes, key) = (connection.notifications(), self.changes.clone(), key.clone());
+        tokio::spawn(async move {
+            while notified.changed().await.is_ok() {
+                // There is no receiver before the controllers run.
+                let _ = changes.send(key.clone());
+                tokio::time::sleep(CHANGES_APART).await;
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Whether a failure to connect is one of the server, not of this database. A time limit that the URI made shorter says
+/// nothing of the others.
+fn concerns_all(settings: &ConnectionSettings, reason: &str) -> bool {
+    match reason {
+        reachable::CONNECTION_REFUSED | reachable::NAME_RESOLUTION => true,
+        reachable::TIMEOUT => settings.connect_timeout >= DEFAULT_CONNECT_TIMEOUT,
+        _ => false,
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ended() -> DatabaseError {
+    let message = "the connection was closed".to_owned();
+    DatabaseError { reason: reachable::CONNECTION_REFUSED, message, stalled: false }
+}
+
+impl Deref for Session {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}

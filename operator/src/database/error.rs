@@ -1,0 +1,62 @@
+//! Why a database cannot be used.
+
+use super::resolve::ResolveError;
+use crate::kubernetes::controller::chain;
+use pgrail_crds::conditions::reasons::reachable;
+use pgrail_postgres::{ConnectError, ConnectionSettings, TlsProblem};
+
+/// Why a database cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct DatabaseError {
+    /// The reason of `Reachable=False`.
+    pub(crate) reason: &'static str,
+    /// What is wrong and how to fix it.
+    pub(crate) message: String,
+    /// Only the user can fix it.
+    pub(crate) stalled: bool,
+}
+
+impl From<ResolveError> for DatabaseError {
+    fn from(error: ResolveError) -> Self {
+        let stalled = !matches!(error, ResolveError::Api(_));
+        Self { reason: error.reason(), message: chain(&error), stalled }
+    }
+}
+
+impl DatabaseError {
+    /// A query that got no answer: the connection or the server is gone.
+    pub(crate) fn lost(error: &dyn std::error::Error) -> Self {
+        Self { reason: reachable::TIMEOUT, message: chain(error), stalled: false }
+    }
+
+    /// Every connection that pgrail may use on the server stayed busy.
+    pub(super) fn busy(limit: usize) -> Self {
+        let message = format!(
+            "all {limit} connections that pgrail may use on this server (--max-connections-per-server, at most 5 % of its \
+             max_connections) are busy with other databases; tried again"
+        );
+        Self { reason: reachable::TOO_MANY_CONNECTIONS, message, stalled: false }
+    }
+
+    /// A connection that could not be made. The host appears only where the spec names it: what a Secret holds is
+    /// never shown.
+    pub(super) fn connecting(settings: &ConnectionSettings, named_in_spec: bool, error: &ConnectError) -> Self {
+        let reason = error.reason();
+        let stalled = [
+            reachable::AUTHENTICATION_FAILED,
+            reachable::DATABASE_MISSING,
+            reachable::TLS_FAILED,
+            reachable::HOST_NOT_ALLOWED,
+        ]
+        .contains(&reason);
+        let place = if named_in_spec { format!("{}: ", settings.host) } else { String::new() };
+        let field = match error {
+            ConnectError::Tls(TlsProblem::UnknownIssuer | TlsProblem::NoAuthorities | TlsProblem::BadAuthority) => {
+                " (spec.connection.tls.caSecretRef)"
+            }
+            _ => "",
+        };
+        Self { reason, message: format!("{place}{}{field}", chain(error)), stalled }
+    }
+}

@@ -1,0 +1,206 @@
+//! The connections to one PostgreSQL server, shared by all its databases: never more than the budget, least recently
+//! used closed first.
+
+use super::DatabaseError;
+use jiff::{SignedDuration, Timestamp};
+use pgrail_postgres::Connection;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long a reconcile waits for one of the server's connections before it is tried again later.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a closed connection may take to end before its place counts as free.
+const CLOSING: Duration = Duration::from_secs(2);
+/// At most this share of the server's `max_connections`.
+const SHARE: usize = 20;
+/// A failure to reach the server holds for all its databases for this long, instead of a try for each.
+const FAILURE_HOLDS: SignedDuration = SignedDuration::from_secs(2);
+
+/// A database: namespace and name of its object.
+pub(super) type Key = (String, String);
+
+/// One server, by host and port.
+pub(super) struct Server {
+    /// `--max-connections-per-server`.
+    most: usize,
+    permits: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Connections that may be open at the same time: 1 until `max_connections` is known.
+    limit: usize,
+    /// Open and unused, least recently used first.
+    idle: Vec<(Key, Connection)>,
+    /// Databases that use this server.
+    databases: HashSet<Key>,
+    /// The last failure to reach it.
+    failure: Option<(Timestamp, DatabaseError)>,
+}
+
+/// The right to use one connection of a server's budget.
+pub(super) struct Place {
+    server: Arc<Server>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Server {
+    pub(super) fn new(most: usize) -> Self {
+        let state = State { limit: 1, idle: Vec::new(), databases: HashSet::new(), failure: None };
+        Self { most: most.max(1), permits: Arc::new(Semaphore::new(1)), state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a place within the budget. Fails at once while the server is known to be out of reach.
+    pub(super) async fn place(self: &Arc<Self>, key: &Key, now: Timestamp) -> Result<Place, DatabaseError> {
+        let limit = {
+            let mut state = self.state();
+            state.databases.insert(key.clone());
+            if let Some((since, failure)) = &state.failure
+                && now.duration_since(*since) < FAILURE_HOLDS
+            {
+                return Err(failure.clone());
+            }
+            state.limit
+        };
+        match tokio::time::timeout(PATIENCE, Arc::clone(&self.permits).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Place { server: Arc::clone(self), permit }),
+            // The semaphore is never closed.
+            Ok(Err(_)) | Err(_) => Err(DatabaseError::busy(limit)),
+        }
+    }
+
+    /// The server could not be reached, or could again.
+    pub(super) fn note_failure(&self, failure: Option<(Timestamp, DatabaseError)>) {
+        self.state().failure = failure;
+    }
+
+    /// Adapts the budget to the server's `max_connections`.
+    pub(super) fn fit(&self, max_connections: usize) {
+        let wanted = (max_connections / SHARE).clamp(1, self.most);
+        let mut state = self.state();
+        if wanted > state.limit {
+            self.permits.add_permits(wanted - state.limit);
+            state.limit = wanted;
+        } else {
+            // A permit in use cannot be taken away: what is missing goes the next time.
+            state.limit -= self.permits.forget_permits(state.limit - wanted);
+        }
+    }
+
+    /// Whether every database of this server can keep a connection: only then may one wait for notifications.
+    pub(super) fn has_room(&self) -> bool {
+        let state = self.state();
+        state.databases.len() <= state.limit
+    }
+
+    /// A second connection within the budget, if one is free now.
+    pub(super) fn spare(self: &Arc<Self>) -> Option<Place> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        Some(Place { server: Arc::clone(self), permit })
+    }
+
+    /// Closes the unused connection of a database, if there is one.
+    pub(super) fn close(&self, key: &Key) {
+        self.state().idle.retain(|(of, _)| of != key);
+    }
+
+    /// A database does not use this server any more. Answers whether any other does.
+    pub(super) fn forget(&self, key: &Key) -> bool {
+        self.close(key);
+        let mut state = self.state();
+        state.databases.remove(key);
+        !state.databases.is_empty()
+    }
+}
+
+impl Place {
+    /// The open connection of this database, if it has one.
+    pub(super) fn take(&self, key: &Key) -> Option<Connection> {
+        let mut state = self.server.state();
+        let at = state.idle.iter().position(|(of, connection)| of == key && !connection.is_closed())?;
+        Some(state.idle.remove(at).1)
+    }
+
+    /// Makes room for a new connection: closes unused ones, least recently used first, until it is within the budget.
+    pub(super) async fn make_room(&self) {
+        while let Some(connection) = self.surplus() {
+            end(connection).await;
+        }
+    }
+
+    /// An unused connection that must go so that one more fits beside those in use.
+    fn surplus(&self) -> Option<Connection> {
+        let mut state = self.server.state();
+        state.idle.retain(|(_, connection)| !connection.is_closed());
+        let in_use = state.limit.saturating_sub(self.server.permits.available_permits());
+        (state.idle.len() + in_use > state.limit && !state.idle.is_empty()).then(|| state.idle.remove(0).1)
+    }
+
+    /// Closes the connection, then gives the place back.
+    pub(super) async fn close(self, connection: Connection) {
+        end(connection).await;
+        drop(self.permit);
+    }
+
+    /// Gives the place back and keeps the connection open for the next use.
+    pub(super) fn keep(self, key: Key, connection: Connection) {
+        self.server.state().idle.push((key, connection));
+        drop(self.permit);
+    }
+}
+
+async fn end(connection: Connection) {
+    // One that does not end within the time keeps its place at the server: the socket is closed all the same.
+    let _ = tokio::time::timeout(CLOSING, connection.end()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: usize) -> Key {
+        ("shop".to_owned(), format!("database-{number}"))
+    }
+
+    #[test]
+    fn the_budget_is_a_twentieth_of_the_servers_connections_and_at_least_one() {
+        let limit = |max_connections| {
+            let server = Server::new(5);
+            server.fit(max_connections);
+            (server.state().limit, server.permits.available_permits())
+        };
+        assert_eq!([10, 20, 50, 100, 1000].map(limit), [(1, 1), (1, 1), (2, 2), (5, 5), (5, 5)]);
+        let server = Server::new(5);
+        server.fit(1000);
+        server.fit(40);
+        assert_eq!((server.state().limit, server.permits.available_permits()), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn a_connection_waits_for_notifications_only_while_every_database_can_have_one() {
+        let server = Arc::new(Server::new(5));
+        server.fit(40);
+        drop(server.place(&key(1), Timestamp::UNIX_EPOCH).await.unwrap());
+        drop(server.place(&key(2), Timestamp::UNIX_EPOCH).await.unwrap());
+        assert!(server.has_room());
+        drop(server.place(&key(3), Timestamp::UNIX_EPOCH).await.unwrap());
+        assert!(!server.has_room());
+        assert!(server.forget(&key(3)));
+        assert!(server.has_room());
+    }
+
+    #[tokio::test]
+    async fn a_failure_to_reach_the_server_is_shared() {
+        let server = Arc::new(Server::new(5));
+        let at = |second| Timestamp::from_second(second).unwrap();
+        server.note_failure(Some((at(100), DatabaseError::busy(1))));
+        assert!(server.place(&key(1), at(101)).await.is_err());
+        assert!(server.place(&key(2), at(102)).await.is_ok());
+    }
+}

@@ -1,0 +1,182 @@
+//! What the operator counts. Labels are bounded: kinds, reasons, and the user's own objects.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use std::time::Duration;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ControllerLabel {
+    controller: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReconcileLabels {
+    controller: String,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ObjectLabels {
+    namespace: String,
+    name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabels {
+    namespace: String,
+    guard: String,
+    table: String,
+}
+
+/// Every metric, registered once.
+pub(crate) struct Metrics {
+    registry: Registry,
+    reconciles: Family<ReconcileLabels, Counter>,
+    reconcile_seconds: Family<ControllerLabel, Histogram>,
+    status_writes: Family<ControllerLabel, Counter>,
+    guard_steps: Family<ObjectLabels, Counter>,
+    blocked_attempts: Family<TableLabels, Counter>,
+    drift_repairs: Family<ObjectLabels, Counter>,
+    guard_enforced: Family<ObjectLabels, Gauge>,
+    database_reachable: Family<ObjectLabels, Gauge>,
+    backup_fresh: Family<ObjectLabels, Gauge>,
+    last_verified: Family<ObjectLabels, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("pgrail"),
+            reconciles: Family::default(),
+            reconcile_seconds: Family::new_with_constructor(|| {
+                Histogram::new([0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0])
+            }),
+            status_writes: Family::default(),
+            guard_steps: Family::default(),
+            blocked_attempts: Family::default(),
+            drift_repairs: Family::default(),
+            guard_enforced: Family::default(),
+            database_reachable: Family::default(),
+            backup_fresh: Family::default(),
+            last_verified: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The running version", version);
+        registry.register("reconciles", "Reconciles by controller and result", self.reconciles.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time of a reconcile",
+            Unit::Seconds,
+            self.reconcile_seconds.clone(),
+        );
+        registry.register("status_writes", "Status patches sent to the apiserver", self.status_writes.clone());
+        registry.register("guard_steps", "Changes made inside databases, by guard", self.guard_steps.clone());
+        registry.register(
+            "blocked_attempts",
+            "Statements stopped, or in mode Warn warned of, since this operator looks on",
+            self.blocked_attempts.clone(),
+        );
+        registry.register("drift_repairs", "Guards that were put back", self.drift_repairs.clone());
+        registry.register("guard_enforced", "1 while every matched table stops deletes", self.guard_enforced.clone());
+        registry.register("database_reachable", "1 while the database answers", self.database_reachable.clone());
+        registry.register(
+            "backup_fresh",
+            "1 while the newest verified backup is younger than maxAge",
+            self.backup_fresh.clone(),
+        );
+        registry.register_with_unit(
+            "last_verified_backup_timestamp",
+            "Snapshot time of the newest verified backup, since 1970",
+            Unit::Seconds,
+            self.last_verified.clone(),
+        );
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub(crate) fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// A reconcile ended.
+    pub(crate) fn reconciled(&self, controller: &'static str, elapsed: Duration, succeeded: bool) {
+        let label = ControllerLabel { controller: controller.to_owned() };
+        self.reconcile_seconds.get_or_create(&label).observe(elapsed.as_secs_f64());
+        let result = if succeeded { "ok" } else { "error" };
+        self.reconciles.get_or_create(&ReconcileLabels { controller: controller.to_owned(), result }).inc();
+    }
+
+    /// A status was sent to the apiserver.
+    pub(crate) fn status_written(&self, controller: &str) {
+        self.status_writes.get_or_create(&ControllerLabel { controller: controller.to_owned() }).inc();
+    }
+
+    /// So many changes were made inside a database.
+    pub(crate) fn guard_steps(&self, namespace: &str, name: &str, steps: u64) {
+        self.guard_steps.get_or_create(&object(namespace, name)).inc_by(steps);
+    }
+
+    /// So many more statements were stopped on a table.
+    pub(crate) fn blocked(&self, namespace: &str, guard: &str, table: &str, more: u64) {
+        let labels = TableLabels { namespace: namespace.to_owned(), guard: guard.to_owned(), table: table.to_owned() };
+        self.blocked_attempts.get_or_create(&labels).inc_by(more);
+    }
+
+    /// A guard was put back.
+    pub(crate) fn drift_repaired(&self, namespace: &str, name: &str) {
+        self.drift_repairs.get_or_create(&object(namespace, name)).inc();
+    }
+
+    /// Whether every table of a guard is enforced.
+    pub(crate) fn guard_enforced(&self, namespace: &str, name: &str, enforced: bool) {
+        self.guard_enforced.get_or_create(&object(namespace, name)).set(i64::from(enforced));
+    }
+
+    /// Whether a database answers.
+    pub(crate) fn database_reachable(&self, namespace: &str, name: &str, reachable: bool) {
+        self.database_reachable.get_or_create(&object(namespace, name)).set(i64::from(reachable));
+    }
+
+    /// How old the newest verified backup of a schedule is.
+    pub(crate) fn backup_freshness(&self, namespace: &str, name: &str, fresh: bool, last_verified: Option<i64>) {
+        self.backup_fresh.get_or_create(&object(namespace, name)).set(i64::from(fresh));
+        if let Some(second) = last_verified {
+            self.last_verified.get_or_create(&object(namespace, name)).set(second);
+        }
+    }
+
+    /// A database is gone: its series end.
+    pub(crate) fn forget_database(&self, namespace: &str, name: &str) {
+        self.database_reachable.remove(&object(namespace, name));
+    }
+
+    /// A guard is gone: its gauge ends, its counters stay.
+    pub(crate) fn forget_guard(&self, namespace: &str, name: &str) {
+        self.guard_enforced.remove(&object(namespace, name));
+    }
+
+    /// A schedule is gone: its series end.
+    pub(crate) fn forget_schedule(&self, namespace: &str, name: &str) {
+        self.backup_fresh.remove(&object(namespace, name));
+        self.last_verified.remove(&object(namespace, name));
+    }
+}
+
+fn object(namespace: &str, name: &str) -> ObjectLabels {
+    ObjectLabels { namespace: namespace.to_owned(), name: name.to_owned() }
+}
