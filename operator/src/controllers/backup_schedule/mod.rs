@@ -137,7 +137,7 @@ impl Reconciler for BackupSchedules {
         let validated = validated(context, &schedule, now).await?;
         let mut observed = observe::observe(context, &schedule).await?;
         let mut history = history::read(&observed.backups);
-        let image = Image::from(context.settings);
+        let image = Image::from(&context.settings);
         let plan = plan::plan(&plan::Basis {
             schedule: &schedule,
             validated: validated.as_ref().ok(),
