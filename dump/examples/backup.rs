@@ -1,4 +1,4 @@
-//! Dumps a database into a store, reads it back, and says how long it took and how much memory it needed.
+//! Dumps a database into a store, reads it back, and prints the time and the memory it needed.
 //!
 //! ```text
 //! cargo run --release -p pgrail-dump --example backup -- postgres://… file:///dumps /tmp/volume [exact|archive] [BIN]
@@ -17,7 +17,7 @@ use pgrail_dump::{
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [uri, url, root, counts, rest @ ..] = arguments.as_slice() else {
-        return Err("backup DATABASE-URI STORE-URL|s3 ROOT exact|archive [CLIENT-FOLDER]".into());
+        return Err("backup DATABASE-URI STORE-URL|s3 ROOT exact|archive [CLIENT-DIRECTORY]".into());
     };
     let mut settings = if url == "s3" { s3()? } else { StoreSettings::new(StoreUrl::parse(url)?) };
     settings.root = (root != "-").then(|| PathBuf::from(root));
@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut request = DumpRequest::new(connection, identity);
     request.row_counts = if counts == "archive" { RowCounts::Archive } else { RowCounts::Exact };
-    request.client_folder = rest.first().map(PathBuf::from);
+    request.client_directory = rest.first().map(PathBuf::from);
 
     let started = Instant::now();
     let result = dump(&request, &store, &|_| {}).await?;
@@ -53,7 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     );
     let started = Instant::now();
     let mut request = VerifyRequest::new(result);
-    request.client_folder = rest.first().map(PathBuf::from);
+    request.client_directory = rest.first().map(PathBuf::from);
     let verified = verify(&request, &store, &|_| {}).await?;
     println!("verify  {:6.2} s  {}, peak {}", started.elapsed().as_secs_f64(), verified.manifest, peak_memory()?);
     Ok(())

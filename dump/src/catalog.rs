@@ -1,26 +1,28 @@
-//! What a store holds: the manifests, ours and others', and what cannot be read.
+//! The manifests in a store: this schedule's, foreign ones, and unreadable ones.
 
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt};
 
-use crate::{Listed, MANIFEST, Manifest, ManifestError, ScheduleIdentity, Store, StoreError, StoreUrlError};
+use crate::{
+    Listed, MANIFEST, Manifest, ManifestError, ScheduleIdentity, Store, StoreError, StoreUrlError, text::error_chain,
+};
 
-/// An object of this name in a dump's folder takes it out of every listing; dumps are never changed.
+/// An object of this name in a dump's directory removes the dump from every listing. Dumps are never changed.
 pub const HIDDEN: &str = "hidden.json";
 
 /// How many manifests are read at once.
 const READS: usize = 4;
 
-/// Folders between a store's prefix and a dump's objects: cluster, namespace, schedule, run.
+/// Directories between a store's prefix and a dump's objects: cluster, namespace, schedule, run.
 const DEPTH: usize = 4;
 
-/// Where to look.
+/// What to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope<'a> {
     /// The whole store below its prefix: whatever is not of this schedule is foreign.
     Everything(&'a ScheduleIdentity),
-    /// One schedule's folder. A manifest in it may still be foreign: of a schedule that had the same name.
+    /// One schedule's directory. A manifest in it may still be foreign: of an earlier schedule of the same name.
     Schedule(&'a ScheduleIdentity),
 }
 
@@ -38,7 +40,7 @@ pub struct Listing {
 /// A manifest that is there and cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// The folder below the store's prefix.
+    /// The directory below the store's prefix.
     pub location: String,
     /// Why.
     pub problem: String,
@@ -53,11 +55,11 @@ impl Manifest {
 
 /// Lists published dumps. Dumps without a manifest do not exist and are not mentioned.
 pub async fn list(store: &Store, scope: Scope<'_>) -> Result<Listing, StoreError> {
-    let (schedule, folder) = match scope {
+    let (schedule, directory) = match scope {
         Scope::Everything(schedule) => (schedule, String::new()),
-        Scope::Schedule(schedule) => (schedule, folder_of(schedule)?),
+        Scope::Schedule(schedule) => (schedule, directory_of(schedule)?),
     };
-    let runs = runs(store, &folder).await?;
+    let runs = runs(store, &directory).await?;
     let published: Vec<String> =
         runs.into_iter().filter(|(_, run)| run.is_published()).map(|(location, _)| location).collect();
     let mut found = futures::stream::iter(published)
@@ -76,7 +78,7 @@ pub async fn list(store: &Store, scope: Scope<'_>) -> Result<Listing, StoreError
             Ok(manifest) => listing.discovered.push(manifest),
             Err(ManifestError::Store(error)) if is_gone(&error) => {}
             Err(ManifestError::Store(error)) => return Err(error),
-            Err(error) => listing.unreadable.push(Unreadable { location, problem: crate::store::chain(&error) }),
+            Err(error) => listing.unreadable.push(Unreadable { location, problem: error_chain(&error) }),
         }
     }
     for manifests in [&mut listing.ours, &mut listing.discovered] {
@@ -91,13 +93,13 @@ pub(crate) fn is_gone(error: &StoreError) -> bool {
     error.reason() == crate::Reason::ObjectMissing
 }
 
-pub(crate) fn folder_of(schedule: &ScheduleIdentity) -> Result<String, StoreError> {
+pub(crate) fn directory_of(schedule: &ScheduleIdentity) -> Result<String, StoreError> {
     schedule
-        .folder()
+        .directory()
         .map_err(|error| StoreError::Url(StoreUrlError::Segment { segment: error.value, problem: error.problem }))
 }
 
-/// The objects of one run's folder.
+/// The objects of one run's directory.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     pub(crate) objects: Vec<Listed>,
@@ -117,10 +119,10 @@ impl Run {
     }
 }
 
-/// Every run below a folder with its objects; what lies at another depth is none of ours.
-pub(crate) async fn runs(store: &Store, folder: &str) -> Result<BTreeMap<String, Run>, StoreError> {
+/// Every run below a directory with its objects; objects at another depth are ignored.
+pub(crate) async fn runs(store: &Store, directory: &str) -> Result<BTreeMap<String, Run>, StoreError> {
     let mut runs: BTreeMap<String, Run> = BTreeMap::new();
-    let mut objects = std::pin::pin!(store.list(folder)?);
+    let mut objects = std::pin::pin!(store.list(directory)?);
     while let Some(object) = objects.try_next().await? {
         let Some((location, _)) = object.key.rsplit_once('/') else { continue };
         if location.split('/').count() == DEPTH {

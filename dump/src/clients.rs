@@ -25,7 +25,7 @@ const LINE_BYTES: usize = 400;
 /// Where `pg_dump` and `pg_restore` are, and their version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientTools {
-    folder: Option<PathBuf>,
+    directory: Option<PathBuf>,
     version: String,
     major: u32,
 }
@@ -36,17 +36,17 @@ pub enum ToolError {
     /// It is not there, or does not start.
     #[error("{program} cannot be started")]
     Start {
-        /// The program, with its folder if one was given.
+        /// The program, with its directory if one was given.
         program: String,
         /// Why.
         source: io::Error,
     },
-    /// It does not say its version in the usual way.
-    #[error("{program} --version says {output:?}")]
+    /// Its `--version` cannot be parsed.
+    #[error("{program} --version printed {output:?}")]
     Version {
         /// The program.
         program: String,
-        /// What it said.
+        /// Its output.
         output: String,
     },
     /// Its pipes broke.
@@ -76,7 +76,7 @@ pub enum ToolError {
 }
 
 impl ToolError {
-    /// The reason as one word; `otherwise` when the program's own words fit none.
+    /// `otherwise` when the program's messages match no reason.
     pub fn reason(&self, otherwise: Reason) -> Reason {
         match self {
             Self::Start { .. } | Self::Version { .. } => Reason::ClientMissing,
@@ -87,10 +87,10 @@ impl ToolError {
     }
 }
 
-/// What pg_dump's words mean. They are English: programs run with `LC_ALL=C`, and what a server says in another
-/// language falls into the general case.
+/// pg_dump reports no SQLSTATE, so its messages must be matched. They are English: programs run with `LC_ALL=C`;
+/// a server's message in another language has no reason of its own.
 fn reason_in(text: &str) -> Option<Reason> {
-    const WORDS: &[(&str, Reason)] = &[
+    const MESSAGES: &[(&str, Reason)] = &[
         ("server version mismatch", Reason::VersionMismatch),
         ("does not support compression", Reason::CompressionUnsupported),
         ("not built with", Reason::CompressionUnsupported),
@@ -113,13 +113,13 @@ fn reason_in(text: &str) -> Option<Reason> {
         ("SSL connection has been closed", Reason::ConnectionFailed),
         ("could not receive data from server", Reason::ConnectionFailed),
     ];
-    WORDS.iter().find(|(words, _)| text.contains(words)).map(|(_, reason)| *reason)
+    MESSAGES.iter().find(|(message, _)| text.contains(message)).map(|(_, reason)| *reason)
 }
 
 impl ClientTools {
-    /// Looks for the programs in a folder, or in `PATH` without one, and asks for their version.
-    pub async fn find(folder: Option<&Path>) -> Result<Self, ToolError> {
-        let mut tools = Self { folder: folder.map(Path::to_owned), version: String::new(), major: 0 };
+    /// Finds the programs in a directory, or in `PATH` without one, and reads their version.
+    pub async fn find(directory: Option<&Path>) -> Result<Self, ToolError> {
+        let mut tools = Self { directory: directory.map(Path::to_owned), version: String::new(), major: 0 };
         for name in ["pg_restore", "pg_dump"] {
             let program = tools.program(name);
             let shown = program.display().to_string();
@@ -152,7 +152,7 @@ impl ClientTools {
     }
 
     fn program(&self, name: &str) -> PathBuf {
-        self.folder.as_ref().map_or_else(|| PathBuf::from(name), |folder| folder.join(name))
+        self.directory.as_ref().map_or_else(|| PathBuf::from(name), |directory| directory.join(name))
     }
 
     /// Starts a program with its output as a pipe, or to nowhere.
@@ -225,7 +225,7 @@ impl Running {
             }
             return Ok(());
         }
-        Err(ToolError::Failed { program: self.program.to_owned(), status: shown(status), last_lines })
+        Err(ToolError::Failed { program: self.program.to_owned(), status: display(status), last_lines })
     }
 
     /// Ends it at once.
@@ -235,7 +235,7 @@ impl Running {
     }
 }
 
-fn shown(status: ExitStatus) -> String {
+fn display(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_that_breaks_is_told_from_a_dump_that_fails() {
+    fn a_broken_connection_is_distinguished_from_a_failed_dump() {
         for text in [
             "pg_dump: error: Dumping the contents of table \"t\" failed: PQgetCopyData() failed. | pg_dump: detail: Error message from server: SSL error: unexpected eof while reading",
             "pg_dump: error: SSL SYSCALL error: EOF detected",
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_program_is_said_so() {
+    async fn a_missing_program_is_reported() {
         let error = ClientTools::find(Some(Path::new("/does/not/exist"))).await.unwrap_err();
         assert_eq!(error.reason(Reason::DumpFailed), Reason::ClientMissing);
         assert!(error.to_string().contains("/does/not/exist/pg_"));

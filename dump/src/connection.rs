@@ -10,9 +10,9 @@ use crate::{Reason, secrets::Redactor};
 /// What pg_dump is given to connect with: never arguments, which every process of the machine can read.
 pub(crate) struct Environment {
     pub(crate) variables: Vec<(String, String)>,
-    /// What must not come back in what a program says.
+    /// Removed from everything that a program prints.
     pub(crate) secrets: Redactor,
-    /// libpq takes the certificate authority as a file only.
+    /// libpq reads the CA from a file only.
     _ca_file: Option<NamedTempFile>,
 }
 
@@ -31,7 +31,7 @@ impl Environment {
     }
 }
 
-/// Everything in the settings that must never be shown.
+/// The values that must never be shown.
 pub(crate) fn secrets(settings: &ConnectionSettings) -> Redactor {
     Redactor::new(settings.password.iter().map(Password::reveal))
 }

@@ -12,11 +12,12 @@ use crate::{
     connection::{self, Environment},
     preflight::{self, PreflightError, Prepared},
     snapshot::SnapshotError,
-    store::{Upload, hex},
+    store::Upload,
     tables::{TablesDiffer, compare},
+    text::sha256,
 };
 
-/// The name of the roles' file within its dump's folder.
+/// The name of the roles' file within its dump's directory.
 pub const GLOBALS: &str = "globals.sql";
 
 /// How much is read from pg_dump's pipe at once.
@@ -43,16 +44,16 @@ pub enum DumpError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The certificate authority could not be handed to pg_dump.
-    #[error("the certificate authority cannot be written to a temporary file for pg_dump")]
+    /// The CA could not be passed to pg_dump.
+    #[error("the CA cannot be written to a temporary file for pg_dump")]
     CaFile(#[source] std::io::Error),
-    /// The agent was told to stop.
-    #[error("the dump was told to stop")]
+    /// The agent was stopped before the step ended.
+    #[error("the dump was interrupted")]
     Interrupted,
 }
 
 impl DumpError {
-    /// The reason as one word.
+    /// For conditions, Events and metrics.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Preflight(error) => error.reason(),
@@ -77,7 +78,7 @@ impl DumpError {
 /// dump does not exist for anyone.
 ///
 /// # Errors
-/// See [`DumpError`]. What was written is taken back as far as the store allows, and swept later otherwise.
+/// See [`DumpError`]. Objects already written are deleted; those that cannot be deleted are swept later.
 pub async fn dump(
     request: &DumpRequest,
     store: &Store,
@@ -86,7 +87,7 @@ pub async fn dump(
     dump_until(request, store, progress, pending()).await
 }
 
-/// The same, given up in good order when `stop` is ready: a pod that is evicted leaves nothing behind.
+/// The same, aborted when `stop` is ready: an evicted pod leaves nothing behind.
 pub async fn dump_until(
     request: &DumpRequest,
     store: &Store,
@@ -116,7 +117,7 @@ pub async fn dump_until(
     let globals = match write_globals(request, &prepared, store).await {
         Ok(globals) => globals,
         Err(error) => {
-            take_back(store, &prepared.location, &uploaded.segments).await;
+            remove_objects(store, &prepared.location, &uploaded.segments).await;
             return Err(error);
         }
     };
@@ -244,7 +245,6 @@ async fn write_globals(
     prepared: &Prepared,
     store: &Store,
 ) -> Result<Option<Segment>, DumpError> {
-    use sha2::{Digest, Sha256};
     if !request.globals {
         return Ok(None);
     }
@@ -252,18 +252,18 @@ async fn write_globals(
     let segment = Segment {
         name: GLOBALS.to_owned(),
         size_bytes: text.len() as u64,
-        sha256: hex(&Sha256::digest(text.as_bytes())),
+        sha256: sha256(text.as_bytes()),
         e_tag: None,
     };
     store.put_once(&format!("{}/{GLOBALS}", prepared.location), text.into()).await?;
     Ok(Some(segment))
 }
 
-/// Removes what a dump that failed after its upload left.
-async fn take_back(store: &Store, location: &str, segments: &[Segment]) {
+/// Removes the objects of a dump that failed after its upload.
+async fn remove_objects(store: &Store, location: &str, segments: &[Segment]) {
     for name in segments.iter().map(|segment| segment.name.as_str()).chain([GLOBALS]) {
         if let Err(error) = store.delete(&format!("{location}/{name}")).await {
-            tracing::warn!(location, name, %error, "could not remove what a failed dump left; it is swept later");
+            tracing::warn!(location, name, %error, "could not remove an object of a failed dump; it is swept later");
         }
     }
 }

@@ -18,9 +18,9 @@ pub struct Filter {
     pub exclude_table_data: Vec<String>,
 }
 
-/// A pattern that cannot be meant.
+/// An invalid pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the pattern {0:?} names nothing: write schema.table, with * and ? for any characters")]
+#[error("the pattern {0:?} is empty in a part: write schema.table, with * and ? for any characters")]
 pub struct PatternError(pub String);
 
 impl Filter {

@@ -1,4 +1,4 @@
-//! Whose dump it is, and the one place in the store that follows from it.
+//! The identity of a dump, and its location in the store.
 
 use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ pub struct BackupIdentity {
     pub backup_name: String,
     /// The moment that this run is named after, to the second: scheduled for, or started.
     pub timestamp: Timestamp,
-    /// Tells two runs of the same second apart: a few letters or digits that nobody else draws.
+    /// Distinguishes two runs of the same second: random letters or digits.
     pub run_id: String,
 }
 
@@ -42,7 +42,7 @@ pub struct IdentityError {
     pub problem: &'static str,
 }
 
-/// Which schedule's dumps: everything that may be listed or pruned together.
+/// Identity of a schedule: its dumps are listed and pruned together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScheduleIdentity {
@@ -57,8 +57,8 @@ pub struct ScheduleIdentity {
 }
 
 impl ScheduleIdentity {
-    /// The folder of this schedule below the store's prefix, without a slash at its ends.
-    pub fn folder(&self) -> Result<String, IdentityError> {
+    /// The directory of this schedule below the store's prefix, without a slash at its ends.
+    pub fn directory(&self) -> Result<String, IdentityError> {
         part("cluster id", &self.cluster_id)?;
         part("namespace", &self.namespace)?;
         part("schedule", &self.schedule)?;
@@ -67,7 +67,7 @@ impl ScheduleIdentity {
 }
 
 impl BackupIdentity {
-    /// Whose schedule this dump belongs to.
+    /// Without what is only this dump's.
     pub fn schedule_identity(&self) -> ScheduleIdentity {
         ScheduleIdentity {
             cluster_id: self.cluster_id.clone(),
@@ -77,12 +77,12 @@ impl BackupIdentity {
         }
     }
 
-    /// The folder of this dump below the store's prefix:
+    /// The directory of this dump below the store's prefix:
     /// `<cluster id>/<namespace>/<schedule>/<timestamp>-<run id>`, without a slash at its ends.
     pub fn location(&self) -> Result<String, IdentityError> {
         part("run id", &self.run_id)?;
         let time = self.timestamp.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%M%SZ").to_string();
-        Ok(format!("{}/{time}-{}", self.schedule_identity().folder()?, self.run_id))
+        Ok(format!("{}/{time}-{}", self.schedule_identity().directory()?, self.run_id))
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
             let mut identity = identity();
             identity.schedule = bad.into();
             assert_eq!(identity.location().unwrap_err().field, "schedule", "{bad:?}");
-            assert!(identity.schedule_identity().folder().is_err(), "{bad:?}");
+            assert!(identity.schedule_identity().directory().is_err(), "{bad:?}");
         }
     }
 }

@@ -45,7 +45,7 @@
 //!   server and transaction-mode poolers are found before the first byte.
 //! - Row counts are taken under the very snapshot that pg_dump uses, and compared when the archive is read back.
 //! - Memory does not grow with the database: three parts of 16 MiB (see [`UploadLimits`]).
-//! - A failure at any moment leaves nothing that could be mistaken for a backup; what could not be taken back is swept
+//! - A failure at any moment leaves nothing that could be mistaken for a backup; what could not be deleted is swept
 //!   by a later [`prune`] after [`GRACE`].
 //! - Passwords go to pg_dump by its environment only, and into no error, result or log.
 //! - pgrail's own schema and triggers are part of a dump like everything else (a restore leaves them out); the rows of its
@@ -73,6 +73,7 @@ mod secrets;
 mod snapshot;
 mod store;
 mod tables;
+mod text;
 mod verify;
 
 pub use archive::{Contents, DecodeError};
@@ -93,4 +94,5 @@ pub use store::{
     Listed, Scheme, Segment, Store, StoreCredentials, StoreError, StoreSettings, StoreUrl, StoreUrlError, UploadLimits,
 };
 pub use tables::{Rows, TableRows, TablesDiffer};
+pub use text::error_chain;
 pub use verify::{VerifyError, VerifyRequest, verify, verify_until};

@@ -9,7 +9,7 @@ use crate::{
     StoreError, TableRows, VerificationLevel,
 };
 
-/// The name of a manifest within its dump's folder.
+/// The name of a manifest within its dump's directory.
 pub const MANIFEST: &str = "manifest.json";
 
 /// The version of the manifest's form that this version writes, and the newest that it reads.
@@ -24,9 +24,9 @@ const LARGEST: u64 = 256 * 1024 * 1024;
 pub struct Manifest {
     /// The version of this form: a reader refuses what is newer than it knows.
     pub pgrail_manifest: u32,
-    /// Whose dump it is.
+    /// Cluster, schedule and database.
     pub identity: BackupIdentity,
-    /// Its folder below the store's prefix when it was written.
+    /// Its directory below the store's prefix when it was written.
     pub location: String,
     /// When the run was started.
     pub start_time: Timestamp,
@@ -113,7 +113,7 @@ pub enum ManifestError {
 }
 
 impl ManifestError {
-    /// The reason as one word.
+    /// For conditions, Events and metrics.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Store(error) => error.reason(),
@@ -157,7 +157,7 @@ impl Manifest {
         self.filter.is_partial()
     }
 
-    /// Reads the manifest of the dump in a folder.
+    /// Reads the manifest of the dump in a directory.
     pub async fn read(store: &Store, location: &str) -> Result<Self, ManifestError> {
         let key = format!("{location}/{MANIFEST}");
         let bytes = store.get_small(&key, LARGEST).await?;
@@ -180,7 +180,7 @@ impl Manifest {
         serde_json::from_slice(bytes).map_err(|source| ManifestError::Form { key, source })
     }
 
-    /// Publishes it. Written once: the same dump published twice (an agent that was restarted) is well, anything else
+    /// Publishes it. Written once: the same dump published twice (by a restarted agent) succeeds, anything else
     /// in its place is an error.
     pub(crate) async fn publish(&self, store: &Store) -> Result<String, ManifestError> {
         let key = format!("{}/{MANIFEST}", self.location);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     BackupIdentity, Compression, Contents, Filter, PruneReport, Reason, RowCounts, Segment, TableRows,
     secrets::Redactor,
+    text::{error_chain, without_middle},
 };
 
 /// What Kubernetes keeps of a container's termination message, in bytes.
@@ -18,7 +19,7 @@ const FAILURE_BYTES: usize = 1800;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DumpResult {
-    /// Its folder below the store's prefix.
+    /// Its directory below the store's prefix.
     pub location: String,
     /// The `DatabaseBackup` it is for.
     pub backup_name: String,
@@ -57,7 +58,7 @@ pub struct DumpResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DumpDetails {
-    /// Whose dump it is.
+    /// Cluster, schedule and database.
     pub identity: BackupIdentity,
     /// The database's own name on its server.
     pub database_name: String,
@@ -128,45 +129,20 @@ pub enum Phase {
 pub struct Failure {
     /// Which step.
     pub phase: Phase,
-    /// Why, as one word.
+    /// The reason.
     pub reason: Reason,
-    /// Why, in the words of whoever knows, without secrets.
+    /// The error with its causes, without secrets.
     pub message: String,
     /// Whether trying again without changing anything can help.
     pub retryable: bool,
 }
 
 impl Failure {
-    /// Puts an error with its causes into a failure; secrets are taken out, the end is kept when it is long.
-    pub(crate) fn new(phase: Phase, reason: Reason, error: &dyn std::error::Error, secrets: &[&Redactor]) -> Self {
-        let mut message = error.to_string();
-        let mut next = error.source();
-        while let Some(cause) = next {
-            let text = cause.to_string();
-            if !message.contains(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
-            next = cause.source();
-        }
-        let message = secrets.iter().fold(message, |message, secrets| secrets.clean(&message));
-        Self { phase, reason, message: shortened(&message), retryable: reason.retryable() }
+    /// An error with its causes: secrets are redacted, a long message loses its middle.
+    pub fn new(phase: Phase, reason: Reason, error: &(dyn std::error::Error + 'static), secrets: &[&Redactor]) -> Self {
+        let message = secrets.iter().fold(error_chain(error), |message, secrets| secrets.clean(&message));
+        Self { phase, reason, message: without_middle(&message, FAILURE_BYTES), retryable: reason.retryable() }
     }
-}
-
-/// Keeps the beginning, which says what failed, and the end, which says why.
-fn shortened(message: &str) -> String {
-    if message.len() <= FAILURE_BYTES {
-        return message.to_owned();
-    }
-    let (mut head, mut tail) = (FAILURE_BYTES / 3, message.len() - FAILURE_BYTES * 2 / 3);
-    while !message.is_char_boundary(head) {
-        head -= 1;
-    }
-    while !message.is_char_boundary(tail) {
-        tail += 1;
-    }
-    format!("{} […] {}", &message[..head], &message[tail..])
 }
 
 /// What a container of a dump pod leaves behind as its termination message: compact JSON of at most 4,096 bytes.
@@ -233,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_fit_whatever_the_tool_said() {
+    fn failures_fit_whatever_the_tool_printed() {
         for text in ["x".repeat(100_000), "\u{1}".repeat(100_000), "ü\"\\".repeat(50_000)] {
             let error = std::io::Error::other(format!("start {text} end"));
             let failure = Failure::new(Phase::Dump, Reason::DumpFailed, &error, &[]);

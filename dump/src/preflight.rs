@@ -1,4 +1,4 @@
-//! Whether a dump can be whole, asked before the first byte: refusing is better than dumping a part.
+//! Checks before the first byte: a dump is complete or refused.
 
 use pgrail_postgres::{connect_within, detect_pooler_on};
 
@@ -16,16 +16,16 @@ const NAMED: usize = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum PreflightError {
     /// The identity makes no location.
-    #[error("the dump has no place in the store")]
+    #[error("the dump has no location in the store")]
     Identity(#[from] IdentityError),
     /// A pattern names nothing.
-    #[error("the selection of tables cannot be meant")]
+    #[error("the selection of tables is invalid")]
     Pattern(#[from] PatternError),
     /// Something that the request asks for and this version does not do.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// The compression cannot be had.
-    #[error("the compression cannot be had")]
+    /// The compression is not available.
+    #[error("the compression is not available")]
     Compression(#[from] CompressionError),
     /// The client programs cannot be used.
     #[error("the client programs cannot be used")]
@@ -40,8 +40,8 @@ pub enum PreflightError {
         /// The server's major version.
         needed: u32,
     },
-    /// The server could not be asked.
-    #[error("the database cannot be looked at")]
+    /// A query failed.
+    #[error("the database cannot be read")]
     Snapshot(#[from] SnapshotError),
     /// A transaction-mode pooler.
     #[error(
@@ -67,7 +67,7 @@ pub enum PreflightError {
 }
 
 impl PreflightError {
-    /// The reason as one word.
+    /// For conditions, Events and metrics.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Identity(_)
@@ -85,7 +85,7 @@ impl PreflightError {
     }
 }
 
-/// What a dump needs, all found well.
+/// What a dump needs, checked.
 pub(crate) struct Prepared {
     pub(crate) tools: ClientTools,
     pub(crate) location: String,
@@ -93,7 +93,7 @@ pub(crate) struct Prepared {
     pub(crate) snapshot: Snapshot,
 }
 
-/// Asks everything that can be known before the first byte, the cheap things first.
+/// Runs every check that is possible before the first byte, the cheap ones first.
 pub(crate) async fn check(request: &DumpRequest) -> Result<Prepared, PreflightError> {
     let location = request.identity.location()?;
     request.filter.check()?;
@@ -103,7 +103,7 @@ pub(crate) async fn check(request: &DumpRequest) -> Result<Prepared, PreflightEr
     if !request.age_recipients.is_empty() {
         return Err(PreflightError::Unsupported("encryption is not supported yet"));
     }
-    let tools = ClientTools::find(request.client_folder.as_deref()).await?;
+    let tools = ClientTools::find(request.client_directory.as_deref()).await?;
     let compression = request.compression.argument(tools.major(), tools.version())?;
     let session = connect_within(&request.connection, &request.addresses).await.map_err(SnapshotError::from)?;
     if detect_pooler_on(&session, &request.addresses).await.map_err(SnapshotError::from)? {

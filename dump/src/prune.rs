@@ -1,4 +1,4 @@
-//! Removing what retention let go, and what failed runs left: this schedule's only.
+//! Removing backups that retention does not keep, and leftovers of failed runs, of one schedule only.
 
 use std::time::Duration;
 
@@ -8,22 +8,23 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Failure, Listed, MANIFEST, Manifest, ManifestError, Phase, Reason, ScheduleIdentity, Store, StoreError,
     catalog::{self, Run},
+    text::{error_chain, truncated},
 };
 
-/// How old something without a manifest must be before it counts as left behind.
+/// The age from which a run without a manifest is a leftover.
 pub const GRACE: Duration = Duration::from_hours(24);
 
 /// How many entries of each list fit into a container's message.
 const SHORT: usize = 8;
 
-/// What is to be removed.
+/// What to remove.
 #[derive(Debug, Clone)]
 pub struct PruneRequest {
-    /// The schedule. Nothing of anyone else is touched, whatever is asked.
+    /// The schedule. Nothing that belongs to another one is removed.
     pub ours: ScheduleIdentity,
     /// Locations to remove: what retention decided.
     pub delete: Vec<String>,
-    /// Locations of runs that are still going on: never taken for leftovers, however old.
+    /// Locations of runs that are still running: never swept, whatever their age.
     pub running: Vec<String>,
     /// How old leftovers must be.
     pub grace: Duration,
@@ -38,13 +39,13 @@ impl PruneRequest {
     }
 }
 
-/// Something that was to be removed and was not.
+/// A location that was requested and not removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refused {
     /// Where it is.
     pub location: String,
-    /// Why, as one word: `NotOurs`, or what the store said.
+    /// `NotOurs`, or the store's reason.
     pub reason: Reason,
     /// Why.
     pub message: String,
@@ -54,9 +55,9 @@ pub struct Refused {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PruneReport {
-    /// Locations that were removed, or were gone already.
+    /// Locations that were removed, or did not exist.
     pub deleted: Vec<String>,
-    /// Locations that stay, against what was asked.
+    /// Locations that were requested and not removed.
     pub refused: Vec<Refused>,
     /// Leftovers of failed runs that were removed.
     pub swept: Vec<String>,
@@ -73,7 +74,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl PruneReport {
-    /// Whether everything that was asked was done.
+    /// Whether every requested location was removed.
     pub fn is_complete(&self) -> bool {
         self.refused.is_empty()
     }
@@ -85,17 +86,17 @@ impl PruneReport {
         self.refused.truncate(3);
         self.swept.truncate(0);
         for refused in &mut self.refused {
-            refused.message = refused.message.chars().filter(|c| !c.is_control()).take(150).collect();
-            refused.location = refused.location.chars().take(250).collect();
+            refused.message = truncated(&refused.message.replace(char::is_control, " "), 150);
+            refused.location = truncated(&refused.location, 250);
         }
         for location in &mut self.deleted {
-            *location = location.chars().take(250).collect();
+            *location = truncated(location, 250);
         }
         self.not_listed += (before - self.deleted.len() - self.refused.len()) as u64;
     }
 }
 
-/// Why a prune could not be carried out at all.
+/// Why a prune failed as a whole.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
     /// The store failed.
@@ -104,7 +105,7 @@ pub enum PruneError {
 }
 
 impl PruneError {
-    /// The reason as one word.
+    /// For conditions, Events and metrics.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Store(error) => error.reason(),
@@ -120,15 +121,15 @@ impl PruneError {
 /// Removes dumps of this schedule and sweeps what its failed runs left.
 ///
 /// Every manifest is read again first; what is not exactly this schedule's (its cluster, namespace, name and UID) stays.
-/// One that cannot be removed does not keep the others: see [`PruneReport::refused`].
+/// One that cannot be removed does not prevent the others: see [`PruneReport::refused`].
 pub async fn prune(store: &Store, request: &PruneRequest) -> Result<PruneReport, PruneError> {
-    let folder = catalog::folder_of(&request.ours)?;
-    let mut runs = catalog::runs(store, &folder).await?;
+    let directory = catalog::directory_of(&request.ours)?;
+    let mut runs = catalog::runs(store, &directory).await?;
     let mut report = PruneReport::default();
     for location in &request.delete {
         let refuse = |reason, message: String| Refused { location: location.clone(), reason, message };
-        if !is_below(location, &folder) {
-            report.refused.push(refuse(Reason::NotOurs, format!("it does not lie in {folder}")));
+        if !is_below(location, &directory) {
+            report.refused.push(refuse(Reason::NotOurs, format!("it is not below {directory}")));
             continue;
         }
         let Some(run) = runs.remove(location) else {
@@ -153,12 +154,12 @@ pub async fn prune(store: &Store, request: &PruneRequest) -> Result<PruneReport,
                 report.refused.push(Refused {
                     location: location.clone(),
                     reason: error.reason(),
-                    message: error.to_string(),
+                    message: error_chain(&error),
                 });
             }
         }
     }
-    report.aborted_uploads = store.abort_uploads(&folder, &request.running, older_than(request)).await?;
+    report.aborted_uploads = store.abort_uploads(&directory, &request.running, older_than(request)).await?;
     Ok(report)
 }
 
@@ -172,9 +173,9 @@ async fn remove(store: &Store, request: &PruneRequest, location: &str, run: &Run
     let manifest = Manifest::read(store, location).await.map_err(|error| match &error {
         ManifestError::Store(cause) if catalog::is_gone(cause) => Keep {
             reason: Reason::NotOurs,
-            message: "it has no manifest, so nothing says whose it is; it is swept when it is old".to_owned(),
+            message: "it has no manifest, so its owner is unknown; it is swept when it is old".to_owned(),
         },
-        _ => Keep { reason: error.reason(), message: error.to_string() },
+        _ => Keep { reason: error.reason(), message: error_chain(&error) },
     })?;
     if manifest.location != location || !manifest.belongs_to(&request.ours) {
         let other = &manifest.identity;
@@ -186,10 +187,10 @@ async fn remove(store: &Store, request: &PruneRequest, location: &str, run: &Run
             ),
         });
     }
-    remove_objects(store, run).await.map_err(|error| Keep { reason: error.reason(), message: error.to_string() })
+    remove_objects(store, run).await.map_err(|error| Keep { reason: error.reason(), message: error_chain(&error) })
 }
 
-/// The manifest goes first: what remains when this breaks off is no backup any more, and is swept.
+/// The manifest is deleted first: what an interruption leaves is no backup any more, and is swept.
 async fn remove_objects(store: &Store, run: &Run) -> Result<(), StoreError> {
     let is_manifest = |object: &&Listed| object.key.rsplit('/').next() == Some(MANIFEST);
     for object in run.objects.iter().filter(is_manifest).chain(run.objects.iter().filter(|object| !is_manifest(object)))
@@ -199,10 +200,10 @@ async fn remove_objects(store: &Store, run: &Run) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether a location is a run's folder right below this schedule's.
-fn is_below(location: &str, folder: &str) -> bool {
+/// Whether a location is a run's directory right below this schedule's.
+fn is_below(location: &str, directory: &str) -> bool {
     location
-        .strip_prefix(folder)
+        .strip_prefix(directory)
         .and_then(|rest| rest.strip_prefix('/'))
         .is_some_and(|run| !run.is_empty() && !run.contains('/') && !run.starts_with('.'))
 }

@@ -1,4 +1,4 @@
-//! Why a step of the engine failed, as one word.
+//! The reasons why a step of the engine fails.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub enum Reason {
     /// The request itself cannot be carried out: an impossible name, an unknown recipient, an unsupported option.
     InvalidRequest,
-    /// `pg_dump` or `pg_restore` is not where it was looked for, or does not start.
+    /// `pg_dump` or `pg_restore` was not found, or does not start.
     ClientMissing,
     /// The client programs are older than the server.
     VersionMismatch,
@@ -20,7 +20,7 @@ pub enum Reason {
     CompressionUnsupported,
     /// The database cannot be reached, or the connection broke.
     ConnectionFailed,
-    /// The server refused the role or its password.
+    /// The server rejected the role or its password.
     AuthenticationFailed,
     /// The database does not exist on the server.
     DatabaseMissing,
@@ -48,7 +48,7 @@ pub enum Reason {
     NotOurs,
     /// The store's URL, endpoint or credentials cannot be understood.
     StoreInvalid,
-    /// The bucket, container or folder does not exist.
+    /// The bucket, container or directory does not exist.
     BucketMissing,
     /// The store refused the credentials or the operation.
     AccessDenied,
@@ -58,7 +58,7 @@ pub enum Reason {
     QuotaExceeded,
     /// The store cannot be reached or answers with errors of its own.
     StoreUnavailable,
-    /// The agent was told to stop.
+    /// The agent was stopped before the step ended.
     Interrupted,
     /// Something on the agent's own machine failed: a pipe, a file, memory.
     Internal,
@@ -68,7 +68,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The word itself, as in conditions and metrics.
+    /// The reason as it is written in conditions and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidRequest => "InvalidRequest",

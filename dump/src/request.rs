@@ -1,4 +1,4 @@
-//! What a dump is asked to be.
+//! A dump to be made.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BackupIdentity, Filter, UploadLimits};
 
-/// What a dump is asked to be.
+/// A dump to be made.
 #[derive(Debug, Clone)]
 pub struct DumpRequest {
     /// The database.
@@ -29,8 +29,8 @@ pub struct DumpRequest {
     pub identity: BackupIdentity,
     /// Recipients of age (`age1…`) that the archive is encrypted for; none leaves it plain.
     pub age_recipients: Vec<String>,
-    /// The folder of `pg_dump` and `pg_restore`; none means `PATH`.
-    pub client_folder: Option<PathBuf>,
+    /// The directory of `pg_dump` and `pg_restore`; none means `PATH`.
+    pub client_directory: Option<PathBuf>,
     /// How long pg_dump waits for a table that someone else locks.
     pub lock_wait: Duration,
     /// How the archive is cut into parts and segments.
@@ -52,7 +52,7 @@ impl DumpRequest {
             jobs: 1,
             identity,
             age_recipients: Vec::new(),
-            client_folder: None,
+            client_directory: None,
             lock_wait: Duration::from_mins(10),
             upload: UploadLimits::default(),
             clock: Timestamp::now,
@@ -101,7 +101,7 @@ pub enum CompressionMethod {
     None,
 }
 
-/// A compression that cannot be had.
+/// A compression that is not available.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompressionError {
     /// The client is too old for the method.

@@ -1,14 +1,14 @@
-//! Which backups are kept, and why: grandfather, father, son, with a floor.
+//! Which backups are kept, and why: grandfather-father-son with a minimum.
 //!
 //! Pure: no clock, no store. The newest backup of each of the last days, weeks and months *that have one* is kept, so a
-//! schedule that stood still for a month does not lose its history the day it runs again.
+//! schedule that did not run for a month does not lose its history the day it runs again.
 
 use std::{collections::BTreeSet, fmt};
 
 use jiff::{Timestamp, Zoned, civil::ISOWeekDate, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
-/// What retention knows of one backup.
+/// One backup, as far as retention needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupRecord {
     /// Its name, unique among the records.
@@ -17,7 +17,7 @@ pub struct BackupRecord {
     pub time: Timestamp,
     /// Whether it was verified. Only these count; the others are neither kept for a rule nor stand in another's way.
     pub verified: bool,
-    /// Whether someone said that it must stay.
+    /// `spec.pinned`.
     pub pinned: bool,
 }
 
@@ -25,7 +25,7 @@ pub struct BackupRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RetentionPolicy {
-    /// The floor: at least this many verified backups stay, whatever the rest says.
+    /// At least this many verified backups are kept, whatever the other rules decide.
     pub min_keep: u32,
     /// The newest so many.
     pub keep_last: u32,
@@ -46,7 +46,7 @@ impl Default for RetentionPolicy {
 /// Why a backup is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum KeptBecause {
-    /// Someone pinned it.
+    /// `spec.pinned` is set.
     Pinned,
     /// It is among the newest.
     Last,
@@ -58,12 +58,12 @@ pub enum KeptBecause {
     Monthly,
     /// Without it there would be fewer than the floor.
     Minimum,
-    /// It is not verified, and newer than every verified one: what is being looked into is not taken away.
+    /// It is not verified, and newer than every verified one: it may still be needed to find the cause.
     NewestUnverified,
 }
 
 impl KeptBecause {
-    /// The word itself, as in a `DatabaseBackup`'s status.
+    /// The reason as it is written in a `DatabaseBackup`'s status.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pinned => "Pinned",
@@ -83,12 +83,12 @@ impl fmt::Display for KeptBecause {
     }
 }
 
-/// What becomes of one backup.
+/// The decision over one backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// The record's name.
     pub name: String,
-    /// Why it is kept; nothing means that it may go.
+    /// Why it is kept; empty means that it is removed.
     pub kept_because: Vec<KeptBecause>,
 }
 
@@ -101,7 +101,7 @@ impl Decision {
 
 /// Decides over all backups of one schedule, in the order they were given.
 ///
-/// Days, weeks and months are those of `timezone`. Backups of the same moment are told apart by name. Pinned backups
+/// Days, weeks and months are those of `timezone`. Backups of the same time are ordered by name. Pinned backups
 /// stay and serve the rules too when they are verified.
 pub fn decide(backups: &[BackupRecord], policy: &RetentionPolicy, timezone: &TimeZone) -> Vec<Decision> {
     let mut newest_first: Vec<usize> = (0..backups.len()).collect();

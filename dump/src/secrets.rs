@@ -1,8 +1,8 @@
-//! Taking secrets out of text that other programs wrote.
+//! Redaction of secrets in text of other programs.
 
 use std::fmt;
 
-/// What stands in a text where a secret was.
+/// Replaces a secret.
 const MASK: &str = "***";
 
 /// Secrets shorter than this are not looked for: masking every `a` would destroy the message and give the secret away.

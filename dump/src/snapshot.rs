@@ -1,4 +1,4 @@
-//! The transaction that a dump and its row counts share.
+//! The transaction that the dump and its row counts share.
 
 use jiff::Timestamp;
 use pgrail_postgres::{ConnectError, Connection, DetectPoolerError, Reached};
@@ -9,30 +9,30 @@ use crate::{Filter, Reason, Rows, TableRows, archive::TableName};
 /// pgrail's own schema: dumped like any other, but its counters move by themselves and are not compared.
 const OWN_SCHEMA: &str = "pgrail";
 
-/// Asking the server went wrong.
+/// A query under the snapshot failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// No session.
     #[error("no session on the database")]
     Connect(#[from] ConnectError),
-    /// Whether a pooler is in between could not be told.
-    #[error("the connection cannot be examined")]
+    /// It is unknown whether a pooler is in between.
+    #[error("cannot check for a pooler")]
     Pooler(#[from] DetectPoolerError),
     /// A statement failed.
     #[error("the server failed to {action}")]
     Query {
-        /// What was asked.
+        /// What the statement was for.
         action: &'static str,
-        /// What the server said.
+        /// With the SQLSTATE.
         source: tokio_postgres::Error,
     },
     /// The server's version cannot be read.
-    #[error("the server calls itself version {0}")]
+    #[error("the server reports version {0}, which is not a version")]
     Version(i32),
 }
 
 impl SnapshotError {
-    /// The reason as one word.
+    /// For conditions, Events and metrics.
     pub fn reason(&self) -> Reason {
         use tokio_postgres::error::SqlState;
         match self {
@@ -54,7 +54,7 @@ fn failed(action: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Snapsho
     move |source| SnapshotError::Query { action, source }
 }
 
-/// What the server says of itself under the snapshot.
+/// Server and database under the snapshot.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     pub(crate) version: String,
@@ -101,7 +101,7 @@ enum Membership {
 }
 
 impl Relation {
-    /// Whether pg_dump looks at it at all, and so must be able to read it.
+    /// Whether pg_dump reads its definition, for which it needs privileges.
     pub(crate) fn is_dumped(&self, filter: &Filter) -> bool {
         filter.has_table(&self.schema, &self.name) && self.membership != Membership::Member
     }
@@ -197,7 +197,7 @@ impl Snapshot {
         Ok(text)
     }
 
-    /// How the session got through: pg_dump goes to the same address.
+    /// The address and TLS mode that the session uses: pg_dump uses the same.
     pub(crate) fn reached(&self) -> Reached {
         self.client.reached()
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     archive::{ArchiveRows, TableName},
-    store::hex,
+    text::hex,
 };
 
 /// How many rows of a table the archive must hold, and where the number is from.
@@ -127,10 +127,10 @@ mod tests {
         compare(&mut tables, 0, &archive(&[("a", 3), ("b", 7), ("c", 1)])).unwrap();
         assert_eq!(tables[1].rows, Rows::Archived(7));
         let error = compare(&mut tables, 2, &archive(&[("a", 2), ("b", 8), ("d", 0)])).unwrap_err().to_string();
-        for says in
+        for expected in
             ["a has 2 rows instead of 3", "b has 8 rows", "c is missing", "d is not in", "0 large objects instead of 2"]
         {
-            assert!(error.contains(says), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
         let mut many: Vec<_> = (0..20).map(|number| table(&format!("t{number}"), Rows::Counted(1))).collect();
         assert!(compare(&mut many, 0, &archive(&[])).unwrap_err().to_string().ends_with("and 15 more"));

@@ -14,8 +14,8 @@ use crate::{
     Verification, VerificationLevel, VerifyResult,
     archive::{DecodeError, Decoder},
     clients::{ClientTools, ToolError},
-    store::hex,
     tables::{TablesDiffer, compare},
+    text::hex,
 };
 
 /// What is to be verified, and how.
@@ -25,8 +25,8 @@ pub struct VerifyRequest {
     pub dump: DumpResult,
     /// How it is verified.
     pub level: VerificationLevel,
-    /// The folder of `pg_restore`; none means `PATH`.
-    pub client_folder: Option<PathBuf>,
+    /// The directory of `pg_restore`; none means `PATH`.
+    pub client_directory: Option<PathBuf>,
     /// The clock.
     pub clock: fn() -> Timestamp,
 }
@@ -34,7 +34,7 @@ pub struct VerifyRequest {
 impl VerifyRequest {
     /// Every byte is read back.
     pub fn new(dump: DumpResult) -> Self {
-        Self { dump, level: VerificationLevel::ReadBack, client_folder: None, clock: Timestamp::now }
+        Self { dump, level: VerificationLevel::ReadBack, client_directory: None, clock: Timestamp::now }
     }
 }
 
@@ -44,7 +44,7 @@ pub enum VerifyError {
     /// The dump's details are missing: it was read from a container's message.
     #[error("the dump's details are missing: the result must be handed over whole")]
     NoDetails,
-    /// An object is gone.
+    /// An object was deleted.
     #[error("{0} is not in the store")]
     Missing(String),
     /// An object has another size.
@@ -93,13 +93,13 @@ pub enum VerifyError {
     /// The manifest could not be written.
     #[error("the manifest could not be published")]
     Publish(#[from] ManifestError),
-    /// The agent was told to stop.
-    #[error("the verification was told to stop")]
+    /// The agent was stopped before the step ended.
+    #[error("the verification was interrupted")]
     Interrupted,
 }
 
 impl VerifyError {
-    /// The reason as one word.
+    /// For conditions, Events and metrics.
     pub fn reason(&self) -> Reason {
         match self {
             Self::NoDetails => Reason::InvalidRequest,
@@ -133,7 +133,7 @@ pub async fn verify(
     verify_until(request, store, progress, pending()).await
 }
 
-/// The same, given up when `stop` is ready.
+/// The same, aborted when `stop` is ready.
 pub async fn verify_until(
     request: &VerifyRequest,
     store: &Store,
@@ -195,11 +195,11 @@ async fn read_back(
     let mut decoder = if backup.encrypted {
         None
     } else {
-        Some(Decoder::start(&ClientTools::find(request.client_folder.as_deref()).await?, true)?)
+        Some(Decoder::start(&ClientTools::find(request.client_directory.as_deref()).await?, true)?)
     };
     let mut whole = Sha256::new();
     let mut bytes = 0;
-    // Decoding breaks off at the first bad byte, but that a byte is bad is the better word: it is kept for later.
+    // Decoding stops at the first wrong byte. A wrong checksum is the more useful error, so this one is kept for later.
     let mut undecodable = None;
     for segment in &details.segments {
         let each = async |piece: &[u8]| {

@@ -48,7 +48,7 @@ async fn a_dump_is_verified_and_published() {
             assert_eq!(manifest.database_name, database.name);
             assert!(!manifest.is_partial());
 
-            // The file is what pg_dump made, and its digest is the one that anybody computes.
+            // The file is what pg_dump made, and its digest is the one that sha256sum computes.
             let output =
                 std::process::Command::new("sha256sum").arg(store.files.join(location).join("dump.pgc.000")).output();
             assert!(String::from_utf8(output.unwrap().stdout).unwrap().starts_with(&result.sha256));
@@ -143,7 +143,7 @@ async fn every_compression_that_the_client_has() {
 }
 
 #[tokio::test]
-async fn counts_are_those_of_the_snapshot_while_rows_come_and_go() {
+async fn counts_are_those_of_the_snapshot_under_concurrent_writes() {
     let server = pgrail_testing::server(18);
     let database = server.database("moving").await;
     let client = database.connect().await;
@@ -285,7 +285,7 @@ async fn globals_hold_roles_and_memberships_but_no_secret() {
 }
 
 #[tokio::test]
-async fn checksum_level_looks_without_reading() {
+async fn checksum_level_does_not_read() {
     let database = pgrail_testing::server(18).database("checksum").await;
     database.connect().await.batch_execute(SHOP).await.unwrap();
     for store in stores() {
@@ -312,10 +312,10 @@ async fn a_manifest_is_written_once() {
         verify(&request, &store.store, &quiet).await.unwrap();
         let file = store.files.join(&result.location).join("manifest.json");
         let first = std::fs::read(&file).unwrap();
-        // An agent that was restarted after publishing: well, and nothing is written.
+        // An agent that was restarted after publishing succeeds and writes nothing.
         verify(&request, &store.store, &quiet).await.unwrap();
         assert_eq!(std::fs::read(&file).unwrap(), first, "{}", store.kind);
-        // Somebody else's manifest in our place is not ours to replace.
+        // The manifest of another backup in the same place is never replaced.
         let mut other = request.clone();
         if let Some(details) = &mut other.dump.details {
             details.identity.database_uid = "uid-other".into();

@@ -1,4 +1,4 @@
-//! Listing and pruning: what is ours, what is someone else's, and what was left behind.
+//! Listing and pruning: this schedule's dumps, foreign ones, and leftovers.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
@@ -44,7 +44,7 @@ fn prune_request(delete: &[&String]) -> PruneRequest {
     )
 }
 
-/// Makes everything in a run's folder look old.
+/// Makes everything in a run's directory look old.
 fn age(store: &TestStore, location: &str, by: Duration) {
     for entry in std::fs::read_dir(store.files.join(location)).unwrap().flatten() {
         let file = std::fs::File::options().write(true).open(entry.path()).unwrap();
@@ -111,8 +111,8 @@ async fn pruning_removes_what_is_ours_and_refuses_the_rest() {
         let former = published(&database, &store, |identity| identity.schedule_uid = "uid-former".into()).await;
         let cluster = published(&database, &store, |identity| identity.cluster_id = "cluster-2".into()).await;
         let (running, _) = unpublished(&database, &store, |_| {}).await;
-        let outside = format!("{}/../nightly-2/x", identity().schedule_identity().folder().unwrap());
-        let whole = identity().schedule_identity().folder().unwrap();
+        let outside = format!("{}/../nightly-2/x", identity().schedule_identity().directory().unwrap());
+        let whole = identity().schedule_identity().directory().unwrap();
         let gone = format!("{whole}/20200101T000000Z-gone");
         let before = store.list_files();
 
@@ -187,16 +187,16 @@ async fn unfinished_uploads_are_ended() {
                     let _ = reached.send(());
                 }
             };
-            // Dropped without a word, as when a pod is killed: the upload stays begun.
+            // Dropped, as when a pod is killed: the upload stays unfinished.
             tokio::select! {
-                _ = dump(&request, &store.store, &progress) => panic!("the dump was to be cut off"),
+                _ = dump(&request, &store.store, &progress) => panic!("the dump was to be interrupted"),
                 _ = wait.recv() => {}
             }
             if store.kind == "file" {
                 // Within a process that lives on, the client library cleans up; a killed one leaves its staged file.
-                let folder = store.files.join(request.identity.location().unwrap());
-                std::fs::create_dir_all(&folder).unwrap();
-                std::fs::write(folder.join("dump.pgc.000#77"), "half").unwrap();
+                let directory = store.files.join(request.identity.location().unwrap());
+                std::fs::create_dir_all(&directory).unwrap();
+                std::fs::write(directory.join("dump.pgc.000#77"), "half").unwrap();
             }
         }
         let young = prune(&store.store, &prune_request(&[])).await.unwrap();

@@ -1,4 +1,4 @@
-//! What goes wrong, and must never look like a backup.
+//! Faults: none of them may leave anything that looks like a backup.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
@@ -56,13 +56,13 @@ async fn a_wrong_password_or_database() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_too_old_or_not_there() {
+async fn a_client_that_is_too_old_or_missing() {
     let store = file_store();
     let database = server(18).database("client").await;
     let failure = fails(&request_for(&database.uri, 15), &store, Reason::VersionMismatch).await;
     assert!(failure.message.contains("client 18 or later"), "{}", failure.message);
     let mut request = request(&database);
-    request.client_folder = Some("/does/not/exist".into());
+    request.client_directory = Some("/does/not/exist".into());
     fails(&request, &store, Reason::ClientMissing).await;
     database.finish().await;
 
@@ -71,7 +71,7 @@ async fn a_client_that_is_too_old_or_not_there() {
     request.compression.method = CompressionMethod::Zstd;
     let failure = fails(&request, &store, Reason::CompressionUnsupported).await;
     assert!(failure.message.contains("use gzip"), "{}", failure.message);
-    // A newer client is well.
+    // A newer client works.
     let request = request_for(&database.uri, 18);
     let result = dump(&request, &store.store, &quiet).await.unwrap();
     verify(&verify_request(&result, 18), &store.store, &quiet).await.unwrap();
@@ -163,7 +163,7 @@ async fn a_table_that_stays_locked() {
 }
 
 #[tokio::test]
-async fn stores_that_are_not_there_or_not_ours() {
+async fn stores_that_do_not_exist_or_deny_access() {
     let database = server(18).database("stores").await;
     let request = request(&database);
     let attempt = async |settings: &StoreSettings, reason| {
@@ -235,20 +235,20 @@ async fn a_full_object_store() {
     let failure = error.failure(&request, &store.store);
     assert!(matches!(failure.reason, Reason::StoreFull | Reason::StoreUnavailable), "{error:?}");
     assert_eq!(store.list_files(), [""; 0]);
-    // The parts were taken back too.
+    // The uploaded parts were deleted too.
     request.filter.exclude_table_data = vec!["blob".into()];
     let result = dump(&request, &store.store, &quiet).await.unwrap();
     verify(&verify_request(&result, 18), &store.store, &quiet).await.unwrap();
     database.finish().await;
 }
 
-/// A folder of client programs in which one is replaced by a script.
+/// A directory of client programs in which one is replaced by a script.
 fn clients_with(name: &str, script: &str) -> TempDir {
     use std::os::unix::fs::PermissionsExt;
-    let folder = TempDir::new().unwrap();
+    let directory = TempDir::new().unwrap();
     for program in ["pg_dump", "pg_restore"] {
         let real = programs(18).join(program);
-        let file = folder.path().join(program);
+        let file = directory.path().join(program);
         let real = real.display();
         let text = if program == name {
             format!(
@@ -261,17 +261,17 @@ fn clients_with(name: &str, script: &str) -> TempDir {
         std::fs::write(&file, text).unwrap();
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
     }
-    folder
+    directory
 }
 
 async fn with_clients(name: &str, script: &str, reason: Reason) -> Failure {
     let database = server(18).database("broken").await;
     database.connect().await.batch_execute(SHOP).await.unwrap();
-    let folder = clients_with(name, script);
+    let directory = clients_with(name, script);
     let mut failure = None;
     for store in stores() {
         let mut request = request(&database);
-        request.client_folder = Some(folder.path().to_owned());
+        request.client_directory = Some(directory.path().to_owned());
         failure = Some(fails(&request, &store, reason).await);
     }
     database.finish().await;
@@ -285,7 +285,7 @@ async fn pg_dump_killed_midway() {
 }
 
 #[tokio::test]
-async fn pg_dump_fails_with_words() {
+async fn pg_dump_fails_with_a_message() {
     let script =
         "REAL \"$@\" | head -c 3000; echo \"pg_dump: error: out of luck, password is $PGPASSWORD\" >&2; exit 1";
     let failure = with_clients("pg_dump", script, Reason::DumpFailed).await;
@@ -293,13 +293,13 @@ async fn pg_dump_fails_with_words() {
 }
 
 #[tokio::test]
-async fn a_truncated_archive_from_a_pg_dump_that_says_all_is_well() {
+async fn a_truncated_archive_from_a_pg_dump_that_reports_success() {
     with_clients("pg_dump", "REAL \"$@\" | head -c 20000; exit 0", Reason::ArchiveInvalid).await;
     with_clients("pg_dump", "exit 0", Reason::ArchiveInvalid).await;
 }
 
 #[tokio::test]
-async fn a_damaged_archive_from_a_pg_dump_that_says_all_is_well() {
+async fn a_damaged_archive_from_a_pg_dump_that_reports_success() {
     with_clients("pg_dump", "REAL \"$@\" | tr 'PGDMP' 'XXXXX'; exit 0", Reason::ArchiveInvalid).await;
 }
 
@@ -307,10 +307,10 @@ async fn a_damaged_archive_from_a_pg_dump_that_says_all_is_well() {
 async fn rows_that_are_missing_from_a_sound_archive() {
     let database = server(18).database("missing").await;
     database.connect().await.batch_execute(SHOP).await.unwrap();
-    let folder = clients_with("pg_dump", "exec REAL \"$@\" --exclude-table-data=orders");
+    let directory = clients_with("pg_dump", "exec REAL \"$@\" --exclude-table-data=orders");
     for store in stores() {
         let mut request = request(&database);
-        request.client_folder = Some(folder.path().to_owned());
+        request.client_directory = Some(directory.path().to_owned());
         let result = dump(&request, &store.store, &quiet).await.unwrap();
         let error = verify(&verify_request(&result, 18), &store.store, &quiet).await.unwrap_err();
         assert_eq!(error.reason(), Reason::RowCountMismatch);
@@ -330,10 +330,10 @@ async fn a_pg_dump_that_ignores_the_snapshot() {
     let script = format!(
         "{insert}; args=(); for a in \"$@\"; do [[ $a = --snapshot* ]] || args+=(\"$a\"); done; exec REAL \"${{args[@]}}\""
     );
-    let folder = clients_with("pg_dump", &script);
+    let directory = clients_with("pg_dump", &script);
     let store = file_store();
     let mut request = request(&database);
-    request.client_folder = Some(folder.path().to_owned());
+    request.client_directory = Some(directory.path().to_owned());
     let result = dump(&request, &store.store, &quiet).await.unwrap();
     let error = verify(&verify_request(&result, 18), &store.store, &quiet).await.unwrap_err();
     assert!(error.to_string().contains("public.t has 101 rows instead of 100"), "{error}");
@@ -342,21 +342,21 @@ async fn a_pg_dump_that_ignores_the_snapshot() {
 
 #[tokio::test]
 async fn no_program_is_given_a_password_as_an_argument() {
-    let folder = TempDir::new().unwrap();
-    let log = folder.path().join("log");
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("log");
     let script = format!("printf '%s\\n' \"$@\" >>{0}; env >>{0}.env; exec REAL \"$@\"", log.display());
     let clients = clients_with("pg_dump", &script);
     let database = server(18).database("arguments").await;
     let store = support::s3_store();
     let mut request = request(&database);
-    request.client_folder = Some(clients.path().to_owned());
+    request.client_directory = Some(clients.path().to_owned());
     dump(&request, &store.store, &quiet).await.unwrap();
     let password = request.connection.password.as_ref().unwrap().reveal();
     let arguments = std::fs::read_to_string(&log).unwrap();
     assert!(arguments.contains("--format=custom") && !arguments.contains(password), "{arguments}");
     let environment = std::fs::read_to_string(format!("{}.env", log.display())).unwrap();
-    assert!(environment.contains(password), "it is handed over in the environment");
-    assert!(!environment.contains(&support::s3("secret")), "the store's secrets are none of its business");
+    assert!(environment.contains(password), "it is passed in the environment");
+    assert!(!environment.contains(&support::s3("secret")), "the store's secrets are not passed to it");
     database.finish().await;
 }
 
@@ -374,7 +374,7 @@ async fn stopping_leaves_nothing() {
         let mut request = request(&database);
         request.compression.method = CompressionMethod::None;
         request.upload.part_bytes = 5 * 1024 * 1024;
-        // Told to stop when the second part is on its way.
+        // Stopped while the second part is being uploaded.
         let stop = tokio::sync::Notify::new();
         let progress = |progress| {
             if matches!(progress, Progress::Written { bytes } if bytes > 12_000_000) {
@@ -385,7 +385,7 @@ async fn stopping_leaves_nothing() {
         assert_eq!(error.reason(), Reason::Interrupted);
         assert_eq!(store.list_files(), [""; 0], "{}", store.kind);
     }
-    // The server's sessions end as well: nobody counts rows for a dump that was given up.
+    // The server's sessions end as well: no rows are counted for an aborted dump.
     loop {
         let sessions: i64 = client
             .query_one(
@@ -404,7 +404,7 @@ async fn stopping_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn the_server_goes_away_midway() {
+async fn the_server_closes_the_sessions_midway() {
     let database = server(18).database("gone").await;
     let client = database.connect().await;
     client
@@ -482,14 +482,14 @@ struct SmallDisk(TempDir);
 
 impl SmallDisk {
     fn new(size: &str) -> Self {
-        let folder = TempDir::new().unwrap();
+        let directory = TempDir::new().unwrap();
         let mounted = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={size}"), "pgrail-test"])
-            .arg(folder.path())
+            .arg(directory.path())
             .status()
             .unwrap();
         assert!(mounted.success(), "a small file system needs root: run this test as root");
-        Self(folder)
+        Self(directory)
     }
 
     fn path(&self) -> &Path {

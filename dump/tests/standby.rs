@@ -28,28 +28,28 @@ fn as_server_user(program: &Path) -> Command {
 }
 
 /// The server's programs where the other user can read them: root's cache is closed to it.
-fn reachable_programs(folder: &Path, major: u32) -> PathBuf {
+fn reachable_programs(directory: &Path, major: u32) -> PathBuf {
     let bin = programs(major);
     let below = format!("usr/lib/postgresql/{major}/bin");
     let Some(root) = bin.to_str().unwrap().strip_suffix(&below).filter(|root| *root != "/") else { return bin };
-    let copied = Command::new("cp").arg("-a").arg(root).arg(folder.join("software")).status().unwrap();
+    let copied = Command::new("cp").arg("-a").arg(root).arg(directory.join("software")).status().unwrap();
     assert!(copied.success());
-    folder.join("software").join(below)
+    directory.join("software").join(below)
 }
 
 /// A standby of the test server, stopped and removed at the end.
 struct Standby {
     server: Child,
     port: u16,
-    _folder: TempDir,
+    _directory: TempDir,
 }
 
 impl Standby {
     fn of(uri: &str, major: u32) -> Self {
-        let folder = tempfile::Builder::new().prefix("pgrail-standby-").tempdir_in("/tmp").unwrap();
-        let data = folder.path().join("data");
-        let bin = reachable_programs(folder.path(), major);
-        let owned = Command::new("chmod").arg("1777").arg(folder.path()).status().unwrap();
+        let directory = tempfile::Builder::new().prefix("pgrail-standby-").tempdir_in("/tmp").unwrap();
+        let data = directory.path().join("data");
+        let bin = reachable_programs(directory.path(), major);
+        let owned = Command::new("chmod").arg("1777").arg(directory.path()).status().unwrap();
         assert!(owned.success());
         let copied = as_server_user(&bin.join("pg_basebackup"))
             .args(["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync", "--pgdata"])
@@ -63,13 +63,13 @@ impl Standby {
             .arg("-D")
             .arg(&data)
             .arg(format!("--port={port}"))
-            .arg(format!("--unix_socket_directories={}", folder.path().display()))
+            .arg(format!("--unix_socket_directories={}", directory.path().display()))
             .args(["--listen_addresses=127.0.0.1", "--ssl=off", "--fsync=off"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self { server, port, _folder: folder }
+        Self { server, port, _directory: directory }
     }
 }
 

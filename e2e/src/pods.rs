@@ -158,9 +158,9 @@ impl Runner {
         let mut command = Command::new(binary());
         command.args(container.args.iter().flatten());
         for (option, name) in [
-            ("--connection-folder", "connection"),
-            ("--authority-folder", "authority"),
-            ("--store-folder", "store"),
+            ("--connection-directory", "connection"),
+            ("--ca-directory", "authority"),
+            ("--store-directory", "store"),
             ("--volume", "volume"),
             ("--work", "work"),
         ] {

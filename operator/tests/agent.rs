@@ -56,9 +56,9 @@ impl Pod {
             .env("PGRAIL_POD_UID", "0f3a1c2e-77aa-4b1c-8000-000000000000")
             .env("PGRAIL_PG_BIN", programs(18));
         for (option, name) in [
-            ("--connection-folder", "connection"),
-            ("--authority-folder", "authority"),
-            ("--store-folder", "store"),
+            ("--connection-directory", "connection"),
+            ("--ca-directory", "authority"),
+            ("--store-directory", "store"),
             ("--volume", "volume"),
             ("--work", "work"),
             ("--termination-log", "termination-log"),
@@ -170,7 +170,7 @@ async fn failures_say_whether_trying_again_can_help() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_told_to_stop_leaves_nothing() {
+async fn a_stopped_pod_leaves_nothing() {
     let database = server(18).database("agent").await;
     let client = database.connect().await;
     client.batch_execute("CREATE TABLE t (id int)").await.unwrap();

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::store::hex;
+use crate::text::hex;
 
 /// The table of contents of an archive in short.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

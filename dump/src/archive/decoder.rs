@@ -26,7 +26,7 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// The reason as one word.
+    /// For conditions, Events and metrics.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Tool(error) => error.reason(Reason::ArchiveInvalid),
@@ -96,7 +96,7 @@ impl Decoder {
             Some(rows) => Some(rows.await),
             None => None,
         };
-        // Exit statuses first: what a program that failed wrote says nothing.
+        // Exit statuses first: the output of a failed program means nothing.
         self.list.wait().await?;
         self.data.wait().await?;
         let contents = match contents {
@@ -136,7 +136,7 @@ async fn read_rows(output: Option<ChildStdout>) -> Result<ArchiveRows, String> {
         loop {
             match output.read(&mut piece).await.map_err(|error| error.to_string())? {
                 0 => break,
-                // Read on after a problem: pg_restore's own word for what is wrong is the better one.
+                // Read on after a problem: pg_restore's own error is the more useful one.
                 size if problem.is_none() => problem = reader.read(&piece[..size]).err(),
                 _ => {}
             }

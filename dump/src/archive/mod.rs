@@ -1,4 +1,4 @@
-//! What is inside an archive of pg_dump, told by pg_restore: it is known to decode before it is called a backup.
+//! The contents of an archive, as pg_restore reads them.
 
 mod contents;
 mod decoder;

@@ -1,7 +1,7 @@
 //! Counting the rows of an archive in the script that `pg_restore --data-only` makes of it.
 //!
 //! The script is SQL with the rows of each table behind its `COPY … FROM stdin;`. Names may hold anything, line ends and
-//! text that looks like a `COPY` included, so statements are told apart as the server would: by quotes, not by lines.
+//! text that looks like a `COPY` included, so statements are split as the server does: by quotes, not by lines.
 
 use std::collections::BTreeMap;
 
@@ -101,7 +101,7 @@ impl RowReader {
         match (self.state, &self.table) {
             (State::Statement, None) if self.blank => Ok(self.found),
             (State::Comment, None) => Ok(self.found),
-            (_, Some(table)) => Err(ScriptError::Unfinished(shown(table))),
+            (_, Some(table)) => Err(ScriptError::Unfinished(display(table))),
             _ => Err(ScriptError::Truncated),
         }
     }
@@ -265,7 +265,7 @@ fn identifier(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-fn shown(table: &TableName) -> String {
+fn display(table: &TableName) -> String {
     format!("{}.{}", String::from_utf8_lossy(&table.schema), String::from_utf8_lossy(&table.name))
 }
 

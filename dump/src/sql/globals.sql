@@ -1,5 +1,5 @@
--- Roles and their memberships as SQL, without passwords and without role settings, which hold secrets more often than
--- one would think. Only what is missing is created: running it never touches a role that is there.
+-- Roles and their memberships as SQL, without passwords and without role settings, which often hold secrets.
+-- Only missing roles are created: running it never changes an existing role.
 -- One statement per row, in the order to run. PostgreSQL 15 and later; grants of 16+ carry their options.
 WITH role AS (
     SELECT * FROM pg_catalog.pg_roles WHERE rolname !~ '^pg_'

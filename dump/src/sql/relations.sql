@@ -1,4 +1,4 @@
--- Every table, partitioned table and sequence that pg_dump may look at, and whether this role can read it whole.
+-- Every table, partitioned table and sequence that pg_dump may read, and whether this role can read it whole.
 -- Not: system schemas, temporary relations. Members of extensions are recreated by their extension; the rows of its
 -- configuration tables are dumped. Names are given twice: as text, and as the bytes that an archive holds.
 SELECT n.nspname::text AS schema,

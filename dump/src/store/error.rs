@@ -1,11 +1,11 @@
-//! What can go wrong with a store, told apart by what mends it.
+//! Errors of a store, by what resolves them.
 
 use std::{error::Error, io};
 
 use super::StoreUrlError;
-use crate::{Reason, secrets::Redactor};
+use crate::{Reason, secrets::Redactor, text::error_chain};
 
-/// What can go wrong with a store.
+/// Errors of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The URL cannot be understood.
@@ -20,20 +20,20 @@ pub enum StoreError {
         /// The object.
         path: String,
     },
-    /// The store, or a folder of it, refused an operation. The text holds no secret.
+    /// An operation failed. The text contains no secret.
     #[error("the store failed to {action}: {detail}")]
     Failed {
         /// What was being done.
         action: String,
         /// Why it failed.
         reason: Reason,
-        /// The store's own words.
+        /// The store's own message.
         detail: String,
     },
 }
 
 impl StoreError {
-    /// The reason as one word.
+    /// For conditions, Events and metrics.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Url(_) | Self::Settings(_) => Reason::StoreInvalid,
@@ -42,9 +42,9 @@ impl StoreError {
         }
     }
 
-    /// Sorts an error of the client library, which wraps the same causes in many ways.
-    pub(super) fn sort(action: impl Into<String>, error: &object_store::Error, secrets: &Redactor) -> Self {
-        let text = chain(error);
+    /// Classifies an error of the client library, which wraps the same causes in many ways.
+    pub(super) fn classify(action: impl Into<String>, error: &object_store::Error, secrets: &Redactor) -> Self {
+        let text = error_chain(error);
         if let object_store::Error::AlreadyExists { path, .. } | object_store::Error::Precondition { path, .. } = error
         {
             return Self::Exists { path: path.clone() };
@@ -54,8 +54,8 @@ impl StoreError {
 }
 
 fn reason(error: &object_store::Error, text: &str) -> Reason {
-    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if says(&["NoSuchBucket", "ContainerNotFound", "bucket does not exist"]) {
+    let contains = |codes: &[&str]| codes.iter().any(|code| text.contains(code));
+    if contains(&["NoSuchBucket", "ContainerNotFound", "bucket does not exist"]) {
         return Reason::BucketMissing;
     }
     match io_kind(error) {
@@ -64,11 +64,17 @@ fn reason(error: &object_store::Error, text: &str) -> Reason {
         Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => return Reason::AccessDenied,
         _ => {}
     }
-    if says(&["QuotaExceeded", "quota exceeded", "Quota exceeded", "BucketQuota", "disk quota"]) {
+    if contains(&["QuotaExceeded", "quota exceeded", "Quota exceeded", "BucketQuota", "disk quota"]) {
         return Reason::QuotaExceeded;
     }
-    if says(&["507 Insufficient", "StorageFull", "InsufficientCapacity", "no space left", "No space left", "DiskFull"])
-    {
+    if contains(&[
+        "507 Insufficient",
+        "StorageFull",
+        "InsufficientCapacity",
+        "no space left",
+        "No space left",
+        "DiskFull",
+    ]) {
         return Reason::StoreFull;
     }
     match error {
@@ -79,14 +85,14 @@ fn reason(error: &object_store::Error, text: &str) -> Reason {
         object_store::Error::InvalidPath { .. } | object_store::Error::UnknownConfigurationKey { .. } => {
             Reason::StoreInvalid
         }
-        _ if says(&["SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied", "ExpiredToken"]) => {
+        _ if contains(&["SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied", "ExpiredToken"]) => {
             Reason::AccessDenied
         }
         _ => Reason::StoreUnavailable,
     }
 }
 
-/// The kind of the innermost operating system error, for a folder.
+/// The kind of the innermost operating system error, for a directory.
 fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
     let mut next = Some(error);
     let mut found = None;
@@ -97,19 +103,4 @@ fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
         next = error.source();
     }
     found
-}
-
-/// The error and its causes as one line, without the repetitions that wrapping makes.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text.replace('\n', " ")
 }

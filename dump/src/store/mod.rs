@@ -1,4 +1,4 @@
-//! Object stores and folders, as far as dumps need them.
+//! Object stores and directories, as far as dumps need them.
 
 mod error;
 mod settings;
@@ -14,13 +14,12 @@ use jiff::Timestamp;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 
 pub use error::StoreError;
-pub(crate) use error::chain;
 pub use settings::{StoreCredentials, StoreSettings};
+pub(crate) use upload::Upload;
 pub use upload::{Segment, UploadLimits};
-pub(crate) use upload::{Upload, hex};
 pub use url::{Scheme, StoreUrl, StoreUrlError};
 
-use crate::{Reason, secrets::Redactor};
+use crate::{Reason, secrets::Redactor, text::error_chain};
 
 /// How much of an object is asked for at once when it is read back.
 const READ_BYTES: u64 = 4 * 1024 * 1024;
@@ -50,7 +49,7 @@ pub struct Listed {
 }
 
 impl Store {
-    /// Makes the client. Nothing is asked of the store yet, except that a folder must exist.
+    /// Makes the client. Nothing is asked of the store yet, except that a directory must exist.
     pub fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let settings::Client { objects, secrets } = settings::client(settings)?;
         Ok(Self { settings: settings.clone(), objects, secrets })
@@ -65,7 +64,7 @@ impl Store {
         &self.secrets
     }
 
-    /// The key in the bucket or folder of something below the prefix.
+    /// The key in the bucket or directory of something below the prefix.
     pub(crate) fn full_path(&self, key: &str) -> Result<Path, StoreError> {
         let prefix = self.settings.url.prefix();
         let full = match (prefix.is_empty(), key.is_empty()) {
@@ -86,14 +85,14 @@ impl Store {
         path.strip_prefix(prefix)?.strip_prefix('/').map(str::to_owned)
     }
 
-    fn sort(&self, action: String, error: &object_store::Error) -> StoreError {
-        StoreError::sort(action, error, &self.secrets)
+    fn classify(&self, action: String, error: &object_store::Error) -> StoreError {
+        StoreError::classify(action, error, &self.secrets)
     }
 
     /// Writes a small object that must not exist yet.
     ///
-    /// Stores that know no conditional writes are asked first whether it exists; two writers at the same moment are
-    /// then told apart only by the run id in their location.
+    /// Stores that know no conditional writes are asked first whether it exists; two writers at the same time are
+    /// then distinguished only by the run id in their location.
     pub(crate) async fn put_once(&self, key: &str, content: Bytes) -> Result<(), StoreError> {
         let path = self.full_path(key)?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
@@ -101,9 +100,9 @@ impl Store {
         let Err(error) = put else { return Ok(()) };
         let unconditional =
             matches!(error, object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })
-                || chain(&error).contains("501 Not Implemented");
+                || error_chain(&error).contains("501 Not Implemented");
         if !unconditional {
-            return Err(self.sort(format!("write {key}"), &error));
+            return Err(self.classify(format!("write {key}"), &error));
         }
         if self.size(key).await?.is_some() {
             return Err(StoreError::Exists { path: key.to_owned() });
@@ -111,7 +110,7 @@ impl Store {
         self.objects
             .put(&path, PutPayload::from(content))
             .await
-            .map_err(|error| self.sort(format!("write {key}"), &error))?;
+            .map_err(|error| self.classify(format!("write {key}"), &error))?;
         Ok(())
     }
 
@@ -119,7 +118,7 @@ impl Store {
     pub(crate) async fn head(&self, key: &str) -> Result<Option<Listed>, StoreError> {
         match self.objects.head(&self.full_path(key)?).await {
             Ok(meta) => Ok(Some(listed(key.to_owned(), &meta))),
-            Err(error) => match self.sort(format!("look at {key}"), &error) {
+            Err(error) => match self.classify(format!("read the size of {key}"), &error) {
                 StoreError::Failed { reason: Reason::ObjectMissing, .. } => Ok(None),
                 other => Err(other),
             },
@@ -133,7 +132,7 @@ impl Store {
     /// A small object as a whole; refused above `limit` bytes, since what lies in a store need not be ours.
     pub(crate) async fn get_small(&self, key: &str, limit: u64) -> Result<Bytes, StoreError> {
         let action = || format!("read {key}");
-        let found = self.objects.get(&self.full_path(key)?).await.map_err(|error| self.sort(action(), &error))?;
+        let found = self.objects.get(&self.full_path(key)?).await.map_err(|error| self.classify(action(), &error))?;
         if found.meta.size > limit {
             return Err(StoreError::Failed {
                 action: action(),
@@ -141,7 +140,7 @@ impl Store {
                 detail: format!("{} bytes are more than the {limit} that are read", found.meta.size),
             });
         }
-        found.bytes().await.map_err(|error| self.sort(action(), &error))
+        found.bytes().await.map_err(|error| self.classify(action(), &error))
     }
 
     /// The bytes of an object in order, by ranged requests, so that a broken connection costs one range only.
@@ -160,7 +159,7 @@ impl Store {
                         .objects
                         .get_range(&path, range)
                         .await
-                        .map_err(|error| store.sort(format!("read {key}"), &error))?;
+                        .map_err(|error| store.classify(format!("read {key}"), &error))?;
                     if bytes.len() as u64 == wanted {
                         return Ok(bytes);
                     }
@@ -174,26 +173,26 @@ impl Store {
             .buffered(READS_IN_FLIGHT)
     }
 
-    /// Everything below a folder: exactly that folder, never one whose name merely starts alike.
+    /// Everything below a directory: exactly that directory, never one whose name merely starts alike.
     pub(crate) fn list(
         &self,
-        folder: &str,
+        directory: &str,
     ) -> Result<impl Stream<Item = Result<Listed, StoreError>> + use<'_>, StoreError> {
-        let path = self.full_path(folder)?;
+        let path = self.full_path(directory)?;
         let prefix = (!path.as_ref().is_empty()).then_some(path);
-        let action = format!("list {}", if folder.is_empty() { "the store" } else { folder });
+        let action = format!("list {}", if directory.is_empty() { "the store" } else { directory });
         Ok(self
             .objects
             .list(prefix.as_ref())
-            .map_err(move |error| self.sort(action.clone(), &error))
+            .map_err(move |error| self.classify(action.clone(), &error))
             .try_filter_map(move |meta| async move { Ok(self.key_of(&meta.location).map(|key| listed(key, &meta))) }))
     }
 
-    /// Removes an object; one that is gone already is no error.
+    /// Removes an object; a missing object is no error.
     pub(crate) async fn delete(&self, key: &str) -> Result<(), StoreError> {
         match self.objects.delete(&self.full_path(key)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(self.sort(format!("delete {key}"), &error)),
+            Err(error) => Err(self.classify(format!("delete {key}"), &error)),
         }
     }
 
@@ -207,7 +206,7 @@ impl Store {
 
     /// Writing never misses an object, so "not found" can only mean the bucket.
     fn missing_is_bucket(&self, action: String, error: &object_store::Error) -> StoreError {
-        match self.sort(action, error) {
+        match self.classify(action, error) {
             StoreError::Failed { action, reason: Reason::ObjectMissing, detail } => {
                 StoreError::Failed { action, reason: Reason::BucketMissing, detail }
             }

@@ -10,8 +10,8 @@ use object_store::{
     local::LocalFileSystem,
 };
 
-use super::{Scheme, StoreError, StoreUrl, error::chain};
-use crate::secrets::Redactor;
+use super::{Scheme, StoreError, StoreUrl};
+use crate::{secrets::Redactor, text::error_chain};
 
 /// How long one request may take: a part of 16 MiB at 140 KB/s.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
@@ -23,13 +23,13 @@ pub struct StoreSettings {
     pub url: StoreUrl,
     /// Another server that speaks the S3 protocol, as `https://host:port`. Only with `s3://`.
     pub endpoint: Option<String>,
-    /// The region. Only with `s3://`; `us-east-1` where nothing else says.
+    /// The region. Only with `s3://`; `us-east-1` where it is not set.
     pub region: Option<String>,
     /// The credentials, or none for the machine's own identity.
     pub credentials: StoreCredentials,
     /// Whether `http://` endpoints are allowed: only inside a cluster, the dump passes in clear.
     pub allow_http: bool,
-    /// The folder that `file:///path` is relative to: where the volume is mounted. It must exist.
+    /// The directory that `file:///path` is relative to: where the volume is mounted. It must exist.
     pub root: Option<PathBuf>,
     /// How often a request that failed on the store's side is tried again (with growing pauses, for 3 minutes at most).
     pub retries: usize,
@@ -50,10 +50,10 @@ impl StoreSettings {
     }
 }
 
-/// Who the agent is for the store.
+/// How the agent authenticates to the store.
 #[derive(Clone, Default)]
 pub enum StoreCredentials {
-    /// Whatever the machine provides: workload identity, an instance's role, or the usual environment variables.
+    /// The machine's own: workload identity, an instance's role, or the usual environment variables.
     #[default]
     Ambient,
     /// The keys of a Secret, see [`StoreCredentials::from_keys`].
@@ -61,7 +61,7 @@ pub enum StoreCredentials {
 }
 
 impl StoreCredentials {
-    /// Takes a Secret's keys in the provider's usual spellings, and ignores what it does not know:
+    /// Reads a Secret's keys in the provider's usual spellings, and ignores unknown ones:
     ///
     /// - S3: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`; also `accessKeyId`,
     ///   `secretAccessKey`, `sessionToken`, `ACCESS_KEY_ID`, `ACCESS_SECRET_KEY`, `SECRET_ACCESS_KEY`, `accesskey`, `secretkey`;
@@ -86,7 +86,7 @@ impl StoreCredentials {
         })
     }
 
-    /// Everything in here that must never be shown.
+    /// The values that must never be shown.
     pub(crate) fn secrets(&self) -> Vec<&str> {
         match self {
             Self::Ambient => Vec::new(),
@@ -114,13 +114,12 @@ impl fmt::Debug for StoreCredentials {
     }
 }
 
-/// What the settings lead to.
 pub(super) struct Client {
     pub(super) objects: Arc<dyn ObjectStore>,
     pub(super) secrets: Redactor,
 }
 
-/// Makes the client. Nothing is asked of the store yet, except that a folder must exist.
+/// Makes the client. Nothing is asked of the store yet, except that a directory must exist.
 pub(super) fn client(settings: &StoreSettings) -> Result<Client, StoreError> {
     // TLS with the process's own provider; if there is one already, it stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -132,11 +131,11 @@ pub(super) fn client(settings: &StoreSettings) -> Result<Client, StoreError> {
         Scheme::S3 => s3(settings)?,
         Scheme::Gcs => gcs(settings),
         Scheme::Azure => azure(settings)?,
-        Scheme::File => return Ok(Client { objects: folder(settings)?, secrets }),
+        Scheme::File => return Ok(Client { objects: directory(settings)?, secrets }),
     };
     match built {
         Ok(objects) => Ok(Client { objects, secrets }),
-        Err(error) => Err(StoreError::Settings(secrets.clean(&chain(&error)))),
+        Err(error) => Err(StoreError::Settings(secrets.clean(&error_chain(&error)))),
     }
 }
 
@@ -154,7 +153,7 @@ fn retry(settings: &StoreSettings) -> RetryConfig {
     RetryConfig { max_retries: settings.retries, ..RetryConfig::default() }
 }
 
-/// The builder for S3: the machine's own environment only where the Secret does not say who we are.
+/// The builder for S3: the machine's own environment only where the Secret holds no credentials.
 pub(super) fn s3_builder(settings: &StoreSettings) -> Result<AmazonS3Builder, StoreError> {
     let credentials = &settings.credentials;
     let key = credentials.find(&["AWS_ACCESS_KEY_ID", "ACCESS_KEY_ID", "ACCESS_KEY"]);
@@ -199,7 +198,7 @@ fn check_endpoint(endpoint: &str, allow_http: bool) -> Result<(), StoreError> {
     let bad = |problem: &str| Err(StoreError::Settings(format!("the endpoint {problem}")));
     let Ok(url) = url::Url::parse(endpoint) else { return bad("is not a URL: write https://host:port") };
     if !url.username().is_empty() || url.password().is_some() {
-        return bad("holds credentials: they belong into the Secret");
+        return bad("contains credentials: put them into the Secret");
     }
     match url.scheme() {
         "https" => {}
@@ -271,13 +270,15 @@ fn azure(settings: &StoreSettings) -> Result<Built, StoreError> {
     Ok(builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
 }
 
-fn folder(settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, StoreError> {
+fn directory(settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let Some(root) = &settings.root else {
-        return Err(StoreError::Settings("file:// needs the folder where the volume is mounted".to_owned()));
+        return Err(StoreError::Settings("file:// needs the directory where the volume is mounted".to_owned()));
     };
-    // A folder that is not there means a volume that is not mounted: creating it would fill the wrong disk.
+    // A directory that is not there means a volume that is not mounted: creating it would fill the wrong disk.
     let store = LocalFileSystem::new_with_prefix(root)
-        .map_err(|error| StoreError::sort(format!("open the folder {}", root.display()), &error, &Redactor::default()))
+        .map_err(|error| {
+            StoreError::classify(format!("open the directory {}", root.display()), &error, &Redactor::default())
+        })
         .map_err(|error| match error {
             StoreError::Failed {
                 action,
@@ -318,27 +319,27 @@ mod tests {
     fn settings_that_cannot_work_are_refused_before_any_request() {
         let mut settings = StoreSettings::new(StoreUrl::parse("s3://backups/shop").unwrap());
         settings.credentials = keys(&[("AWS_ACCESS_KEY_ID", "id")]);
-        let says = |settings: &StoreSettings| client(settings).err().unwrap().to_string();
-        assert!(says(&settings).contains("no AWS_SECRET_ACCESS_KEY"));
+        let error_of = |settings: &StoreSettings| client(settings).err().unwrap().to_string();
+        assert!(error_of(&settings).contains("no AWS_SECRET_ACCESS_KEY"));
         settings.credentials = keys(&[("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")]);
         for (endpoint, text) in [
             ("http://s3.infra.svc:9000", "only allowed inside"),
             ("s3.infra.svc", "not a URL"),
-            ("https://me:hush@s3.infra.svc", "belong into the Secret"),
+            ("https://me:hush@s3.infra.svc", "put them into the Secret"),
             ("https://s3.infra.svc/bucket", "host and a port only"),
             ("ftp://s3.infra.svc", "neither"),
         ] {
             settings.endpoint = Some(endpoint.to_owned());
-            let error = says(&settings);
+            let error = error_of(&settings);
             assert!(error.contains(text) && !error.contains("hush"), "{endpoint}: {error}");
         }
         let mut settings = StoreSettings::new(StoreUrl::parse("file:///dumps").unwrap());
-        assert!(says(&settings).contains("mounted"));
+        assert!(error_of(&settings).contains("mounted"));
         settings.root = Some("/does/not/exist".into());
         assert_eq!(client(&settings).err().unwrap().reason(), crate::Reason::BucketMissing);
         let mut settings = StoreSettings::new(StoreUrl::parse("az://dumps/x").unwrap());
         settings.credentials = keys(&[("AZURE_STORAGE_ACCOUNT_KEY", "aGk=")]);
-        assert!(says(&settings).contains("AZURE_STORAGE_ACCOUNT_NAME"));
+        assert!(error_of(&settings).contains("AZURE_STORAGE_ACCOUNT_NAME"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use object_store::{
 use serde::Deserialize;
 
 use super::{Scheme, Store, StoreError, settings::s3_builder};
-use crate::Reason;
+use crate::{Reason, text::error_chain};
 
 /// The answer of S3's `ListMultipartUploads`.
 #[derive(Debug, Deserialize)]
@@ -37,24 +37,30 @@ struct Unfinished {
 }
 
 impl Store {
-    /// Ends the unfinished uploads below a folder that were begun before `before`, except those of `running` runs, and
-    /// says how many. Only S3 and folders: Google and Azure drop theirs by themselves or by a lifecycle rule.
+    /// Ends the unfinished uploads below a directory that were begun before `before`, except those of `running` runs, and
+    /// returns how many. Only S3 and directories: Google and Azure remove theirs themselves or by a lifecycle rule.
     pub(crate) async fn abort_uploads(
         &self,
-        folder: &str,
+        directory: &str,
         running: &[String],
         before: Timestamp,
     ) -> Result<u64, StoreError> {
         match self.settings.url.scheme() {
-            Scheme::S3 => self.abort_s3_uploads(folder, running, before).await,
-            Scheme::File => self.remove_staged_files(folder, running, before).await,
+            Scheme::S3 => self.abort_s3_uploads(directory, running, before).await,
+            Scheme::File => self.remove_staged_files(directory, running, before).await,
             Scheme::Gcs | Scheme::Azure => Ok(0),
         }
     }
 
-    async fn abort_s3_uploads(&self, folder: &str, running: &[String], before: Timestamp) -> Result<u64, StoreError> {
-        let client = s3_builder(&self.settings)?.build().map_err(|error| self.sort("open the store".into(), &error))?;
-        let prefix = format!("{}/", self.full_path(folder)?);
+    async fn abort_s3_uploads(
+        &self,
+        directory: &str,
+        running: &[String],
+        before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let client =
+            s3_builder(&self.settings)?.build().map_err(|error| self.classify("open the store".into(), &error))?;
+        let prefix = format!("{}/", self.full_path(directory)?);
         let (mut key_marker, mut id_marker, mut aborted) = (String::new(), String::new(), 0);
         loop {
             let page = self.s3_uploads(&client, &prefix, &key_marker, &id_marker).await?;
@@ -67,7 +73,7 @@ impl Store {
                     client
                         .abort_multipart(&path, &upload.upload_id)
                         .await
-                        .map_err(|error| self.sort("end an unfinished upload".into(), &error))?;
+                        .map_err(|error| self.classify("end an unfinished upload".into(), &error))?;
                     aborted += 1;
                 }
             }
@@ -97,24 +103,24 @@ impl Store {
             .credentials()
             .get_credential()
             .await
-            .map_err(|error| self.sort("find credentials".into(), &error))?;
+            .map_err(|error| self.classify("find credentials".into(), &error))?;
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         *request.uri_mut() =
             url.as_str().parse().map_err(|_| StoreError::Settings("the endpoint is not a URL".into()))?;
         AwsAuthorizer::new(&credential, "s3", &region)
             .try_authorize(&mut request, None)
-            .map_err(|error| self.sort("sign a request".into(), &error))?;
+            .map_err(|error| self.classify("sign a request".into(), &error))?;
         let answer = reqwest::Client::builder()
             .timeout(super::settings::REQUEST_TIMEOUT)
             .build()
-            .map_err(|error| self.failed(&super::chain(&error.without_url())))?
+            .map_err(|error| self.failed(&error_chain(&error.without_url())))?
             .get(url)
             .headers(request.headers().clone())
             .send()
             .await
-            .map_err(|error| self.failed(&super::chain(&error.without_url())))?;
+            .map_err(|error| self.failed(&error_chain(&error.without_url())))?;
         let status = answer.status();
-        let text = answer.text().await.map_err(|error| self.failed(&super::chain(&error.without_url())))?;
+        let text = answer.text().await.map_err(|error| self.failed(&error_chain(&error.without_url())))?;
         if !status.is_success() {
             let mut short: String = text.chars().take(300).collect();
             short.insert_str(0, &format!("{status}: "));
@@ -136,16 +142,16 @@ impl Store {
         }
     }
 
-    /// A folder's unfinished files are beside the finished ones, as `name#number`.
+    /// A directory's unfinished files are beside the finished ones, as `name#number`.
     async fn remove_staged_files(
         &self,
-        folder: &str,
+        directory: &str,
         running: &[String],
         before: Timestamp,
     ) -> Result<u64, StoreError> {
         let Some(root) = &self.settings.root else { return Ok(0) };
         let base = root.join(self.settings.url.prefix());
-        let (start, running) = (base.join(folder), running.to_vec());
+        let (start, running) = (base.join(directory), running.to_vec());
         let walk = tokio::task::spawn_blocking(move || {
             let mut removed = 0;
             for file in staged_files(&start) {
@@ -163,10 +169,10 @@ impl Store {
         walk.await.map_err(|error| self.failed(&error.to_string()))
     }
 
-    /// Removes a run's folder that a failed dump left empty. Object stores have no folders.
-    pub(super) fn remove_empty_folder(&self, folder: &str) {
+    /// Removes a run's directory that a failed dump left empty. Object stores have no directories.
+    pub(super) fn remove_empty_directory(&self, directory: &str) {
         if let (Scheme::File, Some(root)) = (self.settings.url.scheme(), &self.settings.root) {
-            let _ = std::fs::remove_dir(root.join(self.settings.url.prefix()).join(folder));
+            let _ = std::fs::remove_dir(root.join(self.settings.url.prefix()).join(directory));
         }
     }
 }
@@ -178,19 +184,19 @@ fn with_reason(error: StoreError, reason: Reason) -> StoreError {
     }
 }
 
-/// Whether an object lies in one of these runs' folders.
+/// Whether an object lies in one of these runs' directories.
 fn is_of(key: &str, runs: &[String]) -> bool {
     runs.iter().any(|run| key.strip_prefix(run.as_str()).is_some_and(|rest| rest.starts_with('/')))
 }
 
-fn staged_files(folder: &FilePath) -> Vec<PathBuf> {
+fn staged_files(directory: &FilePath) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             // Links are not followed: what they lead to is not in this store.
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                Ok(kind) if kind.is_dir() => directories.push(entry.path()),
                 Ok(kind) if kind.is_file() => {
                     let name = entry.file_name();
                     let staged = name.to_str().and_then(|name| name.rsplit_once('#')).is_some_and(|(_, number)| {

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{Store, StoreError};
+use crate::text::hex;
 
 /// How an upload is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl Default for UploadLimits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Segment {
-    /// Its name within the dump's folder: `dump.pgc.000`, …
+    /// Its name within the dump's directory: `dump.pgc.000`, …
     pub name: String,
     /// Its size in bytes.
     pub size_bytes: u64,
@@ -81,7 +82,7 @@ struct OpenSegment {
 /// A dump on its way into the store. Nothing is visible there before [`Upload::finish`].
 pub(crate) struct Upload {
     store: Store,
-    folder: String,
+    directory: String,
     limits: UploadLimits,
     segments: Vec<OpenSegment>,
     parts: JoinSet<Result<(), object_store::Error>>,
@@ -95,11 +96,11 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// Begins the first segment, so that wrong credentials or a missing bucket show before anything is dumped.
-    pub(crate) async fn begin(store: &Store, folder: &str, limits: UploadLimits) -> Result<Self, StoreError> {
+    pub(crate) async fn begin(store: &Store, directory: &str, limits: UploadLimits) -> Result<Self, StoreError> {
         let (home, idle) = mpsc::unbounded_channel();
         let mut upload = Self {
             store: store.clone(),
-            folder: folder.to_owned(),
+            directory: directory.to_owned(),
             limits,
             segments: Vec::new(),
             parts: JoinSet::new(),
@@ -116,7 +117,7 @@ impl Upload {
 
     async fn open_segment(&mut self) -> Result<(), StoreError> {
         let name = format!("dump.pgc.{:03}", self.segments.len());
-        let upload = self.store.begin(&format!("{}/{name}", self.folder)).await?;
+        let upload = self.store.begin(&format!("{}/{name}", self.directory)).await?;
         self.segments.push(OpenSegment { name, upload, size: 0, parts: 0, digest: Sha256::new() });
         Ok(())
     }
@@ -190,12 +191,12 @@ impl Upload {
             Ok(Err(error)) => error,
             Err(source) => object_store::Error::JoinError { source },
         };
-        Err(self.store.missing_is_bucket(format!("write a part of {}", self.folder), &error))
+        Err(self.store.missing_is_bucket(format!("write a part of {}", self.directory), &error))
     }
 
     /// Sends what is left and completes every segment: only now do the objects exist.
     ///
-    /// On an error everything that this upload made is taken back, as far as the store allows.
+    /// On an error everything that this upload wrote is deleted, as far as the store allows.
     pub(crate) async fn finish(mut self) -> Result<Uploaded, StoreError> {
         match self.complete().await {
             Ok(segments) => Ok(Uploaded { segments, size_bytes: self.size, sha256: hex(&self.digest.finalize()) }),
@@ -217,7 +218,7 @@ impl Upload {
         for segment in &mut self.segments {
             let done = segment.upload.complete().await;
             let done = done.map_err(|error| {
-                self.store.missing_is_bucket(format!("complete {}/{}", self.folder, segment.name), &error)
+                self.store.missing_is_bucket(format!("complete {}/{}", self.directory, segment.name), &error)
             })?;
             segments.push(Segment {
                 name: segment.name.clone(),
@@ -229,28 +230,19 @@ impl Upload {
         Ok(segments)
     }
 
-    /// Takes back everything: parts under way, parts that arrived, segments that were completed.
+    /// Deletes everything: parts in flight, uploaded parts, completed segments.
     pub(crate) async fn abort(mut self) {
         self.parts.shutdown().await;
         for segment in &mut self.segments {
-            let key = format!("{}/{}", self.folder, segment.name);
+            let key = format!("{}/{}", self.directory, segment.name);
             if let Err(error) = segment.upload.abort().await {
                 tracing::debug!(%key, error = %self.store.secrets().clean(&error.to_string()), "could not abort an upload");
             }
             // A segment may have been completed before a later one failed.
             if let Err(error) = self.store.delete(&key).await {
-                tracing::warn!(%key, %error, "could not remove what a failed dump left; it is swept later");
+                tracing::warn!(%key, %error, "could not remove an object of a failed dump; it is swept later");
             }
         }
-        self.store.remove_empty_folder(&self.folder);
+        self.store.remove_empty_directory(&self.directory);
     }
-}
-
-/// Bytes as lowercase hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -4,8 +4,13 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::truncated;
+
 /// Longest prefix of a store, in bytes. Keys hold 1,024; a dump's own part of the key needs the rest.
 const LONGEST_PREFIX: usize = 256;
+
+/// A value in the wrong field may be a secret: errors repeat at most this many of its characters.
+const SHOWN: usize = 24;
 
 /// What kind of store a URL names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,7 +21,7 @@ pub enum Scheme {
     Gcs,
     /// `az://container/prefix`: Azure Blob Storage; the account is part of the credentials.
     Azure,
-    /// `file:///path`: a folder, relative to the mounted volume.
+    /// `file:///path`: a directory, relative to the mounted volume.
     File,
 }
 
@@ -32,7 +37,7 @@ impl Scheme {
     }
 }
 
-/// Where dumps are kept: a scheme, a bucket and a prefix. Only made by [`StoreUrl::parse`], so always sound.
+/// Where dumps are kept: a scheme, a bucket and a prefix. Only made by [`StoreUrl::parse`], so always valid.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StoreUrl {
@@ -54,11 +59,11 @@ pub enum StoreUrlError {
     #[error("{0:?} is not a bucket's name: 3 to 222 lowercase letters, digits, `-`, `_` or `.`")]
     Bucket(String),
     /// `file://host/path` or `file:relative`.
-    #[error("a file URL has three slashes and a path: write file:///folder")]
+    #[error("a file URL has three slashes and a path: write file:///directory")]
     NoPath,
     /// A user name, password, port, query or fragment.
     #[error(
-        "the URL must hold nothing but a bucket and a prefix: {0} belongs into the Secret or the store's other fields"
+        "the URL must hold nothing but a bucket and a prefix: {0} does not belong here; set it in the Secret or in the other fields of the storage"
     )]
     Extra(&'static str),
     /// A `..`, `.` or empty segment, or a character that stores and file systems read in their own ways.
@@ -75,15 +80,15 @@ pub enum StoreUrlError {
 }
 
 impl StoreUrl {
-    /// Reads `s3://bucket/prefix`, `gs://…`, `az://…` or `file:///path`, and says what is wrong with anything else.
+    /// Reads `s3://bucket/prefix`, `gs://…`, `az://…` or `file:///path`, and returns what is wrong with anything else.
     pub fn parse(text: &str) -> Result<Self, StoreUrlError> {
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| StoreUrlError::Scheme(shortened(text)))?;
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| StoreUrlError::Scheme(truncated(text, SHOWN)))?;
         let scheme = match scheme {
             "s3" => Scheme::S3,
             "gs" => Scheme::Gcs,
             "az" => Scheme::Azure,
             "file" => Scheme::File,
-            other => return Err(StoreUrlError::Scheme(shortened(other))),
+            other => return Err(StoreUrlError::Scheme(truncated(other, SHOWN))),
         };
         for (sign, what) in [('@', "a user"), ('?', "a query"), ('#', "a fragment")] {
             if rest.contains(sign) {
@@ -100,7 +105,7 @@ impl StoreUrl {
         } else if bucket.contains(':') {
             return Err(StoreUrlError::Extra("a port"));
         } else if !is_bucket(bucket) {
-            return Err(StoreUrlError::Bucket(shortened(bucket)));
+            return Err(StoreUrlError::Bucket(truncated(bucket, SHOWN)));
         }
         let prefix = path.strip_suffix('/').unwrap_or(path);
         if !prefix.is_empty() {
@@ -119,12 +124,12 @@ impl StoreUrl {
         self.scheme
     }
 
-    /// The bucket or container; empty for a folder.
+    /// The bucket or container; empty for a directory.
     pub fn bucket(&self) -> &str {
         &self.bucket
     }
 
-    /// The prefix without a slash at its ends; may be empty, except for a folder.
+    /// The prefix without a slash at its ends; may be empty, except for a directory.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -145,22 +150,13 @@ fn check_segment(segment: &str) -> Result<(), StoreUrlError> {
     let problem = if segment.is_empty() {
         "it is empty (two slashes in a row)"
     } else if segment == ".." || segment == "." {
-        "it leads to another folder"
+        "it names another directory"
     } else if !segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.=+".contains(&byte)) {
         "only letters, digits, `-`, `_`, `.`, `=` and `+` are allowed"
     } else {
         return Ok(());
     };
-    Err(StoreUrlError::Segment { segment: shortened(segment), problem })
-}
-
-/// What people put into the wrong field may be a secret: never repeat more than its first few characters.
-fn shortened(text: &str) -> String {
-    let mut short: String = text.chars().take(24).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
+    Err(StoreUrlError::Segment { segment: truncated(segment, SHOWN), problem })
 }
 
 impl fmt::Display for StoreUrl {
@@ -217,7 +213,7 @@ mod tests {
 
     #[test]
     fn bad_urls_say_what_is_wrong() {
-        for (text, says) in [
+        for (text, expected) in [
             ("backups/shop", "does not start with"),
             ("https://s3.example.com/x", "does not start with"),
             ("s3:///shop", "names no bucket"),
@@ -226,15 +222,15 @@ mod tests {
             ("s3://backups:9000/shop", "a port"),
             ("s3://backups/shop?region=x", "a query"),
             ("s3://backups/a//b", "two slashes"),
-            ("s3://backups/../other", "another folder"),
+            ("s3://backups/../other", "another directory"),
             ("s3://backups/a b", "only letters"),
             ("file://host/path", "three slashes"),
             ("file:///", "three slashes"),
-            ("file:///../etc", "another folder"),
+            ("file:///../etc", "another directory"),
             ("file:////etc", "two slashes"),
         ] {
             let error = StoreUrl::parse(text).unwrap_err().to_string();
-            assert!(error.contains(says), "{text}: {error}");
+            assert!(error.contains(expected), "{text}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }
         let long = format!("s3://backups/{}", "x".repeat(300));

@@ -21,7 +21,7 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A store of a test's own, and the folder where its files lie.
+/// A store of a test's own, and the directory where its files lie.
 pub struct TestStore {
     pub kind: &'static str,
     pub store: Store,
@@ -31,7 +31,7 @@ pub struct TestStore {
     _root: Option<TempDir>,
 }
 
-/// What `e2e/s3/server.sh` says of its server.
+/// A value that `e2e/s3/server.sh` printed about its server.
 pub fn s3(part: &str) -> String {
     let all = std::env::var("PGRAIL_TEST_S3").unwrap_or_else(|_| {
         panic!("PGRAIL_TEST_S3 is not set: run the tests with `e2e/s3/server.sh run cargo test …`")
@@ -82,8 +82,8 @@ impl TestStore {
 
     /// Every file of the store, relative to its prefix; the S3 server's own bookkeeping left out.
     pub fn list_files(&self) -> Vec<String> {
-        fn walk(base: &Path, folder: &Path, found: &mut Vec<String>) {
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        fn walk(base: &Path, directory: &Path, found: &mut Vec<String>) {
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
                 let path = entry.path();
                 if path.is_dir() {
                     walk(base, &path, found);
@@ -124,7 +124,7 @@ pub fn request(database: &Database) -> DumpRequest {
 
 pub fn request_for(uri: &str, client: u32) -> DumpRequest {
     let mut request = DumpRequest::new(settings_of(uri), identity());
-    request.client_folder = Some(programs(client));
+    request.client_directory = Some(programs(client));
     if client < 16 {
         request.compression = Compression { method: CompressionMethod::Gzip, level: Some(1) };
     }
@@ -133,7 +133,7 @@ pub fn request_for(uri: &str, client: u32) -> DumpRequest {
 
 pub fn verify_request(dump: &DumpResult, client: u32) -> VerifyRequest {
     let mut request = VerifyRequest::new(dump.clone());
-    request.client_folder = Some(programs(client));
+    request.client_directory = Some(programs(client));
     request
 }
 

@@ -1,7 +1,7 @@
-//! What the operator tells an agent: the one interface between the controllers and the pods that they make.
+//! The configuration of an agent: the interface between the controllers and the pods of their Jobs.
 //!
 //! The configuration is JSON in the variable [`CONFIG_VARIABLE`] and holds no secret: those are mounted as files under
-//! [`CONNECTION_FOLDER`], [`AUTHORITY_FOLDER`] and [`STORE_FOLDER`], one file per key of the Secret.
+//! [`CONNECTION_DIRECTORY`], [`CA_DIRECTORY`] and [`STORE_DIRECTORY`], one file per key of the Secret.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -15,28 +15,27 @@ pub(crate) const JOB_VARIABLE: &str = "PGRAIL_JOB_NAME";
 /// Variable with the pod's UID (downward API): the run id in the dump's location is made from it.
 pub(crate) const POD_UID_VARIABLE: &str = "PGRAIL_POD_UID";
 /// Where the Secret with the login is mounted, one file per key. Only in the container `dump`.
-pub(crate) const CONNECTION_FOLDER: &str = "/etc/pgrail/connection";
-/// Where the certificate authority of the server is mounted, as the file [`AUTHORITY_FILE`]; absent without one.
-pub(crate) const AUTHORITY_FOLDER: &str = "/etc/pgrail/authority";
-/// The certificate authority's file.
-pub(crate) const AUTHORITY_FILE: &str = "ca.crt";
+pub(crate) const CONNECTION_DIRECTORY: &str = "/etc/pgrail/connection";
+/// Where the CA of the server is mounted, as the file [`CA_FILE`]; absent without one.
+pub(crate) const CA_DIRECTORY: &str = "/etc/pgrail/authority";
+pub(crate) const CA_FILE: &str = "ca.crt";
 /// Where the store's Secret is mounted, one file per key; absent with workload identity and `file://`.
-pub(crate) const STORE_FOLDER: &str = "/etc/pgrail/store";
+pub(crate) const STORE_DIRECTORY: &str = "/etc/pgrail/store";
 /// Where the volume of `file://` is mounted; absent for every other store.
-pub(crate) const VOLUME_FOLDER: &str = "/dumps";
-/// What the containers of one pod share: `dump` leaves its whole result here, `verify` reads it.
-pub(crate) const WORK_FOLDER: &str = "/work";
-/// The whole result (`pgrail_dump::DumpResult` with its details, as JSON) in [`WORK_FOLDER`].
+pub(crate) const VOLUME_DIRECTORY: &str = "/dumps";
+/// Shared by the containers of one pod: `dump` writes its whole result here, `verify` reads it.
+pub(crate) const WORK_DIRECTORY: &str = "/work";
+/// The whole result (`pgrail_dump::DumpResult` with its details, as JSON) in [`WORK_DIRECTORY`].
 pub(crate) const RESULT_FILE: &str = "dump.json";
-/// Exit status of a failure that trying again cannot mend: the Job is failed at once by its `podFailurePolicy`.
-/// Every other failure ends with 1 and is tried again.
+/// Exit status of a failure that a retry cannot fix: the Job's `podFailurePolicy` fails it at once.
+/// Every other failure ends with 1 and is retried.
 pub(crate) const EXIT_NOT_RETRYABLE: u8 = 78;
 
-/// What one pod is to do.
+/// The task of one pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AgentConfig {
-    /// Whose dumps: what may be written, listed or pruned.
+    /// Only dumps of this schedule are written, listed or pruned.
     pub(crate) identity: ScheduleIdentity,
     /// Where they are kept.
     pub(crate) store: StoreConfig,
@@ -52,7 +51,7 @@ pub(crate) struct AgentConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StoreConfig {
-    /// Where dumps are kept; `file://` paths lie below [`VOLUME_FOLDER`].
+    /// Where dumps are kept; `file://` paths lie below [`VOLUME_DIRECTORY`].
     pub(crate) url: StoreUrl,
     /// Another server that speaks the S3 protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,12 +75,12 @@ pub(crate) struct DumpConfig {
     /// The `DatabaseBackup` that the dump is for; absent for the runs of a CronJob: see [`backup_name`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) backup_name: Option<String>,
-    /// What beats the Secret's keys.
+    /// Overrides the Secret's keys.
     #[serde(default)]
     pub(crate) connection: ConnectionConfig,
     /// How the archive is compressed.
     pub(crate) compression: Compression,
-    /// What is left out.
+    /// Tables and schemas that are left out.
     #[serde(default)]
     pub(crate) filter: Filter,
     /// Roles and memberships beside the dump.
@@ -92,7 +91,7 @@ pub(crate) struct DumpConfig {
     pub(crate) verification: VerificationLevel,
 }
 
-/// What beats the keys of the connection's Secret: `crate::secret::Overrides`.
+/// Overrides the keys of the connection's Secret: `crate::secret::Overrides`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ConnectionConfig {
@@ -113,12 +112,12 @@ pub(crate) struct ConnectionConfig {
     pub(crate) tls: Option<String>,
 }
 
-/// What is to be removed from the store.
+/// What to remove from the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PruneConfig {
-    /// Folders below the store's prefix, as in `DumpResult::location`; each is refused unless its manifest carries the
-    /// identity. One that is gone already is no error. Success means that all of them are gone.
+    /// Directories below the store's prefix, as in `DumpResult::location`; each is refused unless its manifest carries the
+    /// identity. A missing one is no error. Success means that none of them is left.
     pub(crate) locations: Vec<String>,
 }
 
@@ -141,7 +140,7 @@ pub(crate) fn cron_job_name(schedule: &str) -> String {
 /// The time that a Job of the CronJob controller was scheduled for, from its name.
 pub(crate) fn scheduled_time(schedule: &str, job: &str) -> Option<Timestamp> {
     let minutes: i64 = job.strip_prefix(&cron_job_name(schedule))?.strip_prefix('-')?.parse().ok()?;
-    // Anything below is a number that somebody chose, not minutes since 1970.
+    // Anything below is a number in a name, not minutes since 1970.
     (minutes > 10_000_000).then(|| Timestamp::from_second(minutes.checked_mul(60)?).ok()).flatten()
 }
 

@@ -1,4 +1,4 @@
-//! `pgrail agent dump`: takes the dump and hands it over to `verify`.
+//! `pgrail agent dump`: takes the dump and writes its result for `verify`.
 
 use jiff::Timestamp;
 use pgrail_dump::{BackupIdentity, DumpRequest, DumpResult, Message, Phase, dump_until};
@@ -6,28 +6,28 @@ use pgrail_postgres::AddressPolicy;
 
 use super::Places;
 use super::config::{AgentConfig, DumpConfig, RESULT_FILE, backup_name, scheduled_time};
-use super::outcome::{told_to_stop, unfit};
+use super::outcome::{failed, stop_signal};
 use super::progress::ProgressLog;
 use super::settings::{SettingsError, config, connection, store};
 
 pub(super) async fn run(places: &Places) -> Message {
     match attempt(places).await {
         Ok(message) => message,
-        Err(error) => unfit(Phase::Dump, error.reason(), &error),
+        Err(error) => failed(Phase::Dump, error.reason(), &error),
     }
 }
 
 async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     let config = config(places)?;
-    let dump = config.dump.as_ref().ok_or(SettingsError::NoPart("dump"))?;
+    let dump = config.dump.as_ref().ok_or(SettingsError::MissingSection("dump"))?;
     let store = store(&config.store, places)?;
     let request = request(&config, dump, places, Timestamp::now())?;
     let log = ProgressLog::new();
-    let result = match dump_until(&request, &store, &|progress| log.note(progress), told_to_stop()).await {
+    let result = match dump_until(&request, &store, &|progress| log.record(progress), stop_signal()).await {
         Ok(result) => result,
         Err(error) => return Ok(Message::Failed(error.failure(&request, &store))),
     };
-    hand_over(&result, places)?;
+    write_result(&result, places)?;
     Ok(Message::Dump(result))
 }
 
@@ -51,17 +51,17 @@ fn request(
         run_id: run_id(&places.pod_uid, now),
     };
     let mut request = DumpRequest::new(connection(&dump.connection, places)?, identity);
-    // The pod reaches no more than any other pod of its namespace does, so there is nothing to shield from it.
+    // The pod reaches the same hosts as any other pod of its namespace, so no address is refused.
     request.addresses = AddressPolicy::any();
     request.compression = dump.compression;
     request.filter = dump.filter.clone();
     request.globals = dump.globals;
     request.row_counts = dump.row_counts;
-    request.client_folder.clone_from(&places.client_folder);
+    request.client_directory.clone_from(&places.client_directory);
     Ok(request)
 }
 
-/// Tells runs apart: the beginning of the pod's UID, which is random, and the second, since a container may be started
+/// Distinguishes runs: the beginning of the pod's UID, which is random, and the second, since a container may be started
 /// again in the same pod.
 fn run_id(pod_uid: &str, now: Timestamp) -> String {
     let pod: String = pod_uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
@@ -69,7 +69,7 @@ fn run_id(pod_uid: &str, now: Timestamp) -> String {
 }
 
 /// `verify` needs all of it; the termination message has no room.
-fn hand_over(result: &DumpResult, places: &Places) -> Result<(), SettingsError> {
+fn write_result(result: &DumpResult, places: &Places) -> Result<(), SettingsError> {
     let file = places.work.join(RESULT_FILE);
     let text = serde_json::to_vec(result).map_err(SettingsError::Result)?;
     std::fs::write(&file, text).map_err(|source| SettingsError::File { file, source })
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_attempts_of_one_run_have_two_places() {
+    fn two_attempts_of_one_run_have_two_locations() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let first = run_id("0f3a1c2e-77aa-4b1c-8000-000000000000", at("2026-11-23T02:15:00Z"));
         assert!(first.starts_with("0f3a1c2e"));

@@ -1,7 +1,7 @@
-//! `pgrail agent`: what the pods run that the operator makes. It knows the database, the store and its configuration, and
+//! `pgrail agent`: what the pods of backups run. It knows the database, the store and its configuration, and
 //! nothing of Kubernetes: it has no token.
 //!
-//! Each step leaves its outcome as the container's termination message (`pgrail_dump::Message`), says how it goes on
+//! Each step writes its outcome as the container's termination message (`pgrail_dump::Message`), logs its progress to
 //! standard error, and ends with 0, with 1 (trying again can help) or with [`config::EXIT_NOT_RETRYABLE`].
 
 pub(crate) mod config;
@@ -21,7 +21,7 @@ use outcome::finish;
 
 /// Runs one step of a backup in a pod
 ///
-/// Configured by the operator through PGRAIL_AGENT_CONFIG and mounted Secrets; `pgrail dump` does the same by hand.
+/// Configured by the operator through PGRAIL_AGENT_CONFIG and mounted Secrets.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example, as the operator sets it up:\n  PGRAIL_AGENT_CONFIG='{\"identity\":…}' pgrail agent dump"
@@ -39,11 +39,11 @@ enum Step {
     Dump,
     /// Reads the dump back and publishes it
     Verify,
-    /// Removes dumps that retention let go, and what failed runs left
+    /// Removes dumps that retention does not keep, and leftovers of failed runs
     Prune,
 }
 
-/// Where everything is; the defaults are what the operator mounts.
+/// Paths and identity of the pod; the defaults are what the operator mounts.
 #[derive(Args, Debug)]
 struct Places {
     /// The configuration as JSON
@@ -53,26 +53,26 @@ struct Places {
     #[arg(long, global = true, conflicts_with = "config")]
     config_file: Option<PathBuf>,
     /// The Secret with the login, one file per key
-    #[arg(long, global = true, default_value = config::CONNECTION_FOLDER)]
-    connection_folder: PathBuf,
-    /// The folder with the server's certificate authority as ca.crt
-    #[arg(long, global = true, default_value = config::AUTHORITY_FOLDER)]
-    authority_folder: PathBuf,
+    #[arg(long, global = true, default_value = config::CONNECTION_DIRECTORY)]
+    connection_directory: PathBuf,
+    /// The directory with the server's CA as ca.crt
+    #[arg(long, global = true, default_value = config::CA_DIRECTORY)]
+    ca_directory: PathBuf,
     /// The store's Secret, one file per key
-    #[arg(long, global = true, default_value = config::STORE_FOLDER)]
-    store_folder: PathBuf,
+    #[arg(long, global = true, default_value = config::STORE_DIRECTORY)]
+    store_directory: PathBuf,
     /// Where the volume of file:// stores is mounted
-    #[arg(long, global = true, default_value = config::VOLUME_FOLDER)]
+    #[arg(long, global = true, default_value = config::VOLUME_DIRECTORY)]
     volume: PathBuf,
-    /// The folder that `dump` and `verify` share
-    #[arg(long, global = true, default_value = config::WORK_FOLDER)]
+    /// The directory that `dump` and `verify` share
+    #[arg(long, global = true, default_value = config::WORK_DIRECTORY)]
     work: PathBuf,
     /// Where the outcome is written
     #[arg(long, env = "PGRAIL_TERMINATION_LOG", global = true, default_value = "/dev/termination-log")]
     termination_log: PathBuf,
-    /// The folder of pg_dump and pg_restore, if they are not in PATH
+    /// The directory of pg_dump and pg_restore, if they are not in PATH
     #[arg(long, env = "PGRAIL_PG_BIN", global = true)]
-    client_folder: Option<PathBuf>,
+    client_directory: Option<PathBuf>,
     /// The Job that the pod belongs to
     #[arg(long, env = config::JOB_VARIABLE, global = true, default_value = "")]
     job: String,
@@ -81,7 +81,6 @@ struct Places {
     pod_uid: String,
 }
 
-/// Runs the step and leaves its outcome.
 pub(crate) async fn run(args: AgentArgs) -> ExitCode {
     let places = &args.places;
     let outcome = match args.step {

@@ -7,31 +7,17 @@ use pgrail_dump::{Failure, Message, Phase, Reason};
 
 use super::config::EXIT_NOT_RETRYABLE;
 
-/// A step that could not even begin.
-pub(super) fn unfit(phase: Phase, reason: Reason, error: &(dyn std::error::Error + 'static)) -> Message {
-    let mut message = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        next = cause.source();
-        let cause = cause.to_string();
-        if !message.contains(&cause) {
-            message = format!("{message}: {cause}");
-        }
-    }
-    Message::Failed(Failure {
-        phase,
-        reason,
-        message: message.chars().take(1500).collect(),
-        retryable: reason.retryable(),
-    })
+/// A step that failed before the engine was called.
+pub(super) fn failed(phase: Phase, reason: Reason, error: &(dyn std::error::Error + 'static)) -> Message {
+    Message::Failed(Failure::new(phase, reason, error, &[]))
 }
 
-/// Ready when the pod is told to stop: what was begun is taken back within the grace period.
-pub(super) async fn told_to_stop() {
+/// Ready when the pod is stopped. The step then aborts and cleans up within the pod's grace period.
+pub(super) async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        tracing::warn!("signals cannot be received: the step ends only by itself");
+        tracing::warn!("cannot receive signals: the step cannot be interrupted");
         return std::future::pending().await;
     };
     tokio::select! {
@@ -40,11 +26,11 @@ pub(super) async fn told_to_stop() {
     }
 }
 
-/// Leaves the outcome where the operator looks for it, and says it in the log as well.
+/// Writes the outcome as the termination message, which the operator reads, and to the log.
 pub(super) async fn finish(message: Message, termination_log: &Path) -> ExitCode {
     let text = message.to_json();
     if let Err(error) = tokio::fs::write(termination_log, &text).await {
-        tracing::warn!(file = %termination_log.display(), %error, "the outcome cannot be left as termination message");
+        tracing::warn!(file = %termination_log.display(), %error, "cannot write the termination message");
     }
     match message {
         Message::Failed(failure) => {
@@ -55,7 +41,7 @@ pub(super) async fn finish(message: Message, termination_log: &Path) -> ExitCode
             for refused in &report.refused {
                 tracing::error!(location = %refused.location, reason = %refused.reason, "not removed: {}", refused.message);
             }
-            // Trying again can help only against a store that failed.
+            // A retry helps only if the store failed.
             let retryable = report.refused.iter().any(|refused| refused.reason.retryable());
             ExitCode::from(if retryable { 1 } else { EXIT_NOT_RETRYABLE })
         }

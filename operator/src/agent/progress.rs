@@ -1,14 +1,12 @@
-//! Progress of a long step as log lines, not too many.
+//! Progress of a long step as log lines, at most one every ten seconds.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use pgrail_dump::Progress;
 
-/// How long between two lines.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Writes a line at the beginning and then at most every few seconds.
 pub(super) struct ProgressLog {
     last: Mutex<Instant>,
 }
@@ -18,12 +16,12 @@ impl ProgressLog {
         Self { last: Mutex::new(Instant::now()) }
     }
 
-    pub(super) fn note(&self, progress: Progress) {
+    pub(super) fn record(&self, progress: Progress) {
         if let Progress::Started { tables, database_bytes } = progress {
-            tracing::info!(tables, database = %size(database_bytes), "the database and the store are fit, dumping");
+            tracing::info!(tables, database = %size(database_bytes), "checked database and store, dumping");
             return;
         }
-        // A poisoned lock means that a line was lost, nothing more.
+        // With a poisoned lock only a line is lost.
         let Ok(mut last) = self.last.lock() else { return };
         if last.elapsed() < PAUSE {
             return;
@@ -38,7 +36,6 @@ impl ProgressLog {
     }
 }
 
-/// A size for people.
 fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut tenths = u128::from(bytes) * 10 / 1024;

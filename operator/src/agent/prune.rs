@@ -1,29 +1,29 @@
-//! `pgrail agent prune`: removes what retention let go, and what failed runs left.
+//! `pgrail agent prune`: removes dumps that retention does not keep, and leftovers of failed runs.
 
 use jiff::Timestamp;
 use pgrail_dump::{Failure, Message, Phase, PruneRequest, Reason, prune};
 
 use super::Places;
-use super::outcome::{told_to_stop, unfit};
+use super::outcome::{failed, stop_signal};
 use super::settings::{SettingsError, config, store};
 
 pub(super) async fn run(places: &Places) -> Message {
     match attempt(places).await {
         Ok(message) => message,
-        Err(error) => unfit(Phase::Prune, error.reason(), &error),
+        Err(error) => failed(Phase::Prune, error.reason(), &error),
     }
 }
 
 async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     let config = config(places)?;
-    let wanted = config.prune.as_ref().ok_or(SettingsError::NoPart("prune"))?;
+    let wanted = config.prune.as_ref().ok_or(SettingsError::MissingSection("prune"))?;
     let store = store(&config.store, places)?;
     let request = PruneRequest::new(config.identity.clone(), wanted.locations.clone(), Timestamp::now());
-    // Every removal is whole or swept later: nothing has to be taken back.
+    // An interrupted removal is completed by the next sweep: nothing has to be cleaned up here.
     let pruned = tokio::select! {
         pruned = prune(&store, &request) => pruned,
-        () = told_to_stop() => {
-            let (reason, message) = (Reason::Interrupted, "the removal was told to stop".to_owned());
+        () = stop_signal() => {
+            let (reason, message) = (Reason::Interrupted, "the removal was interrupted".to_owned());
             return Ok(Message::Failed(Failure { phase: Phase::Prune, reason, message, retryable: true }));
         }
     };

@@ -1,4 +1,4 @@
-//! The agent's configuration and what is mounted, put together for the backup engine.
+//! The backup engine's settings, from the agent's configuration and the mounted files.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,17 +9,17 @@ use pgrail_dump::{Reason, Scheme, Store, StoreCredentials, StoreError, StoreSett
 use pgrail_postgres::{ConnectionSettings, TlsMode, UnknownTlsMode};
 
 use super::Places;
-use super::config::{AUTHORITY_FILE, AgentConfig, ConnectionConfig, StoreConfig};
+use super::config::{AgentConfig, CA_FILE, ConnectionConfig, StoreConfig};
 
-/// A configuration that cannot be worked with.
+/// An invalid configuration.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SettingsError {
     #[error("no configuration: neither --config nor --config-file is given")]
     NoConfig,
     #[error("the configuration cannot be read")]
     Config(#[source] serde_json::Error),
-    #[error("the configuration has no part `{0}`")]
-    NoPart(&'static str),
+    #[error("the configuration has no section `{0}`")]
+    MissingSection(&'static str),
     #[error("{} cannot be read", .file.display())]
     File { file: PathBuf, source: io::Error },
     #[error("the result of the dump cannot be read")]
@@ -39,7 +39,7 @@ impl SettingsError {
             Self::File { .. } => Reason::Internal,
             Self::NoConfig
             | Self::Config(_)
-            | Self::NoPart(_)
+            | Self::MissingSection(_)
             | Self::Result(_)
             | Self::Secret(_)
             | Self::TlsMode(_) => Reason::InvalidRequest,
@@ -63,7 +63,7 @@ pub(super) fn store(config: &StoreConfig, places: &Places) -> Result<Store, Sett
     settings.allow_http = config.allow_http;
     settings.root = (config.url.scheme() == Scheme::File).then(|| places.volume.clone());
     let mut keys = Vec::new();
-    for (key, value) in secret(&places.store_folder)? {
+    for (key, value) in secret(&places.store_directory)? {
         // A store's Secret may hold more than what is read from it, which then need not be text.
         if let Ok(value) = String::from_utf8(value) {
             keys.push((key, value));
@@ -82,21 +82,21 @@ pub(super) fn connection(config: &ConnectionConfig, places: &Places) -> Result<C
         user: config.user.clone(),
         tls,
     };
-    let mut settings = from_secret(&secret(&places.connection_folder)?, &overrides)?.settings;
+    let mut settings = from_secret(&secret(&places.connection_directory)?, &overrides)?.settings;
     "pgrail-dump".clone_into(&mut settings.application_name);
-    let authority = places.authority_folder.join(AUTHORITY_FILE);
-    settings.ca_pem = match std::fs::read(&authority) {
+    let file = places.ca_directory.join(CA_FILE);
+    settings.ca_pem = match std::fs::read(&file) {
         Ok(pem) => Some(pem),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(SettingsError::File { file: authority, source }),
+        Err(source) => return Err(SettingsError::File { file, source }),
     };
     Ok(settings)
 }
 
 /// A mounted Secret, one file per key; none where nothing is mounted.
-fn secret(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, SettingsError> {
-    let failed = |source| SettingsError::File { file: folder.to_owned(), source };
-    let entries = match std::fs::read_dir(folder) {
+fn secret(directory: &Path) -> Result<BTreeMap<String, Vec<u8>>, SettingsError> {
+    let failed = |source| SettingsError::File { file: directory.to_owned(), source };
+    let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(error) => return Err(failed(error)),
@@ -105,7 +105,7 @@ fn secret(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, SettingsError> {
     for entry in entries {
         let entry = entry.map_err(failed)?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        // The kubelet swaps versions of a Secret by links and folders that start with two dots.
+        // The kubelet swaps versions of a Secret by links and directories that start with two dots.
         if name.starts_with("..") || !entry.path().is_file() {
             continue;
         }

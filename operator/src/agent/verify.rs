@@ -4,28 +4,28 @@ use pgrail_dump::{DumpResult, Message, Phase, VerifyRequest, verify_until};
 
 use super::Places;
 use super::config::RESULT_FILE;
-use super::outcome::{told_to_stop, unfit};
+use super::outcome::{failed, stop_signal};
 use super::progress::ProgressLog;
 use super::settings::{SettingsError, config, read_to_string, store};
 
 pub(super) async fn run(places: &Places) -> Message {
     match attempt(places).await {
         Ok(message) => message,
-        Err(error) => unfit(Phase::Verify, error.reason(), &error),
+        Err(error) => failed(Phase::Verify, error.reason(), &error),
     }
 }
 
 async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     let config = config(places)?;
-    let dump = config.dump.as_ref().ok_or(SettingsError::NoPart("dump"))?;
+    let dump = config.dump.as_ref().ok_or(SettingsError::MissingSection("dump"))?;
     let store = store(&config.store, places)?;
     let text = read_to_string(&places.work.join(RESULT_FILE))?;
     let result: DumpResult = serde_json::from_str(&text).map_err(SettingsError::Result)?;
     let mut request = VerifyRequest::new(result);
     request.level = dump.verification;
-    request.client_folder.clone_from(&places.client_folder);
+    request.client_directory.clone_from(&places.client_directory);
     let log = ProgressLog::new();
-    Ok(match verify_until(&request, &store, &|progress| log.note(progress), told_to_stop()).await {
+    Ok(match verify_until(&request, &store, &|progress| log.record(progress), stop_signal()).await {
         Ok(result) => Message::Verify(result),
         Err(error) => Message::Failed(error.failure(&store)),
     })

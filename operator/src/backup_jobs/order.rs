@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn a_schedule_becomes_an_order() {
         let order = of_schedule(&schedule(json!({})), &database(), "cluster").unwrap();
-        assert_eq!(order.site.identity.folder().unwrap(), "cluster/shop/nightly");
+        assert_eq!(order.site.identity.directory().unwrap(), "cluster/shop/nightly");
         assert_eq!(
             (order.connection.secret.as_str(), order.site.store.secret.as_deref()),
             ("shop-pgrail", Some("backup-store"))

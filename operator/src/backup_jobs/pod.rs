@@ -6,8 +6,8 @@
 use super::names::{self, Task};
 use super::order::{Order, Site};
 use crate::agent::config::{
-    AUTHORITY_FILE, AUTHORITY_FOLDER, AgentConfig, CONFIG_VARIABLE, CONNECTION_FOLDER, EXIT_NOT_RETRYABLE,
-    JOB_VARIABLE, POD_UID_VARIABLE, PruneConfig, STORE_FOLDER, VOLUME_FOLDER, WORK_FOLDER,
+    AgentConfig, CA_DIRECTORY, CA_FILE, CONFIG_VARIABLE, CONNECTION_DIRECTORY, EXIT_NOT_RETRYABLE, JOB_VARIABLE,
+    POD_UID_VARIABLE, PruneConfig, STORE_DIRECTORY, VOLUME_DIRECTORY, WORK_DIRECTORY,
 };
 use crate::settings::Settings;
 use k8s_openapi::api::batch::v1::{
@@ -79,9 +79,9 @@ pub(crate) fn dump_job(
     let labels = names::labels(Task::Dump, site.schedule.as_deref(), &site.database);
     let env = environment(&config)?;
     let store = store_mounts(site);
-    let mut secret_mounts = vec![mount("connection", CONNECTION_FOLDER, true)];
+    let mut secret_mounts = vec![mount("connection", CONNECTION_DIRECTORY, true)];
     if order.connection.authority.is_some() {
-        secret_mounts.push(mount("authority", AUTHORITY_FOLDER, true));
+        secret_mounts.push(mount("authority", CA_DIRECTORY, true));
     }
     let dump = container(DUMP_CONTAINER, site, image, env.clone(), [secret_mounts, store.clone()].concat());
     let verify = container(VERIFY_CONTAINER, site, image, env, store);
@@ -177,7 +177,7 @@ fn environment(config: &AgentConfig) -> Result<Vec<EnvVar>, serde_json::Error> {
 }
 
 fn container(name: &str, site: &Site, image: &Image, env: Vec<EnvVar>, mounts: Vec<VolumeMount>) -> Container {
-    let scratch = [mount("work", WORK_FOLDER, false), mount("tmp", "/tmp", false)];
+    let scratch = [mount("work", WORK_DIRECTORY, false), mount("tmp", "/tmp", false)];
     Container {
         name: name.to_owned(),
         image: Some(image.name.clone()),
@@ -281,7 +281,7 @@ fn pod_security(ids: PodIdentity, writes_to_volume: bool) -> PodSecurityContext 
 fn connection_volumes(order: &Order) -> Vec<Volume> {
     let mut volumes = vec![secret("connection", &order.connection.secret, None)];
     if let Some(authority) = &order.connection.authority {
-        let items = vec![KeyToPath { key: authority.key.clone(), path: AUTHORITY_FILE.to_owned(), mode: None }];
+        let items = vec![KeyToPath { key: authority.key.clone(), path: CA_FILE.to_owned(), mode: None }];
         volumes.push(secret("authority", &authority.name, Some(items)));
     }
     volumes
@@ -298,8 +298,8 @@ fn store_volumes(site: &Site) -> Vec<Volume> {
 }
 
 fn store_mounts(site: &Site) -> Vec<VolumeMount> {
-    let keys = site.store.secret.iter().map(|_| mount("store", STORE_FOLDER, true));
-    let claim = site.store.claim.iter().map(|_| mount("dumps", VOLUME_FOLDER, false));
+    let keys = site.store.secret.iter().map(|_| mount("store", STORE_DIRECTORY, true));
+    let claim = site.store.claim.iter().map(|_| mount("dumps", VOLUME_DIRECTORY, false));
     keys.chain(claim).collect()
 }
 
