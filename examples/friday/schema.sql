@@ -1,20 +1,20 @@
--- The Friday schema: a small CRM whose every foreign key says ON DELETE CASCADE, as many real ones do.
+-- The schema of the demo: a small CRM in which every foreign key has ON DELETE CASCADE.
 --
 --   users -> leads -> conversations -> messages
 --   users -> analytics
 --
--- 1.3 million rows hang on one user, number 42: deleting that one row would take them all. User 7 has a handful.
--- Row level security is on, and lets every user delete his own row: it has nothing to say about what a cascade takes.
--- Run by an administrator in an empty database; about 15 seconds.
+-- 1.3 million rows depend on user 42. Deleting this one row deletes all of them. User 7 has only a few.
+-- Row-level security is enabled, and allows every user to delete their own row. It does not apply to cascades.
+-- Run this script as an administrator in an empty database. It takes about 15 seconds.
 \set ON_ERROR_STOP on
 
 BEGIN;
 
--- Owns the tables; nobody logs in as it.
+-- The owner of the tables, without LOGIN.
 SELECT 'CREATE ROLE friday_owner NOLOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'friday_owner') \gexec
--- What the application logs in as. Its password is set by whoever makes its Secret.
+-- The login role of the application. Its password is set when its Secret is created.
 SELECT 'CREATE ROLE friday_app LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'friday_app') \gexec
--- Up to 14 everybody could create in public; a guard would rightly call that a way around it.
+-- Databases that were created with PostgreSQL 14 or older grant CREATE on public to all roles, which allows a bypass of the guard.
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
 CREATE TABLE public.users (
@@ -45,11 +45,11 @@ CREATE TABLE public.analytics (
     at timestamptz NOT NULL DEFAULT now()
 );
 
--- 100 users. 42 is the agency that everything was imported under.
+-- 100 users. All imported rows belong to user 42.
 INSERT INTO public.users (id, email)
 SELECT n, format('user-%s@example.com', n) FROM generate_series(1, 100) AS n;
 
--- 10,000 leads, 90,000 conversations, 900,000 messages, 300,000 events: 1,300,000 rows below user 42.
+-- 10,000 leads, 90,000 conversations, 900,000 messages, 300,000 events: 1,300,000 rows that depend on user 42.
 INSERT INTO public.leads (id, user_id, company)
 SELECT n, 42, format('Company %s', n) FROM generate_series(1, 10000) AS n;
 INSERT INTO public.conversations (id, lead_id, subject)
@@ -59,7 +59,7 @@ SELECT n, (n - 1) / 10 + 1, format('Dear customer, this is message %s.', n) FROM
 INSERT INTO public.analytics (id, user_id, event)
 SELECT n, 42, 'page_view' FROM generate_series(1, 300000) AS n;
 
--- Everybody else has 2 leads with a conversation of 3 messages each, and 2 events.
+-- Every other user has 2 leads with a conversation of 3 messages each, and 2 events.
 INSERT INTO public.leads (id, user_id, company)
 SELECT 1000000 + u * 2 + k, u, format('Customer of %s', u) FROM generate_series(1, 100) AS u, generate_series(0, 1) AS k WHERE u <> 42;
 INSERT INTO public.conversations (id, lead_id, subject)
@@ -78,7 +78,7 @@ CREATE INDEX conversations_lead_id ON public.conversations (lead_id);
 CREATE INDEX messages_conversation_id ON public.messages (conversation_id);
 CREATE INDEX analytics_user_id ON public.analytics (user_id);
 
--- Who is asking, as an application behind PostgREST or Supabase says it: a setting of the transaction.
+-- The current user of the application, in a setting of the transaction, as with PostgREST or Supabase.
 CREATE FUNCTION public.current_user_id() RETURNS bigint
 LANGUAGE sql STABLE
 RETURN nullif(current_setting('app.user_id', true), '')::bigint;
@@ -107,5 +107,5 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.users, public.leads, public.conve
 
 COMMIT;
 
--- Estimates of the blast radius come from these statistics.
+-- The blast radius is estimated from these statistics.
 VACUUM (ANALYZE) public.users, public.leads, public.conversations, public.messages, public.analytics;
