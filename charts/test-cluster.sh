@@ -47,7 +47,11 @@ check "cluster: view changes nothing" not may viewer shop update tableguards
 check "cluster: break-glass breaks glass" may breaker shop create guardexemptions
 check "cluster: and nothing else" not may breaker shop update tableguards
 
-check "cluster: upgrade" install --set replicas=2
+check "cluster: scale" k scale deployment pgrail --namespace pgrail-system --replicas=3
+check "cluster: upgrade after kubectl scale" install --set logLevel=debug
+scaled() { [[ $(k get deployment pgrail --namespace pgrail-system --output jsonpath='{.spec.replicas}') == 3 ]]; }
+check "cluster: the number of replicas remains" scaled
+check "cluster: upgrade" install --set podLabels.upgraded=yes
 # Who breaks glass is recorded, where that is asked for.
 check "cluster: the requester of an exemption is recorded, on request" install --set exemptionRequester.enabled=true
 exemption() { # NAME REQUESTER

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{- /* A release called pgrail gives objects called pgrail, not pgrail-pgrail. Short enough for every suffix below. */ -}}
+{{- /* The objects of a release named pgrail are named pgrail, and not pgrail-pgrail. The length leaves room for every suffix below. */ -}}
 {{- define "pgrail.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
@@ -47,29 +47,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{- /* What the operator does in the namespaces that it looks after. Every rule says why; there is no wildcard. */ -}}
+{{- /* The permissions of the operator in the namespaces that it watches, each with its reason. There are no wildcards. */ -}}
 {{- define "pgrail.rules" -}}
-# Every kind is watched; `get` also reads one again that could not be parsed.
+# The operator watches every kind. `get` reads an object again that could not be parsed.
 - apiGroups: [pgrail.dev]
   resources: [protecteddatabases, tableguards, guardexemptions, backupschedules, databasebackups, databaserestores]
   verbs: [get, list, watch]
-# The finalizer: set before anything is installed in a database or a store, taken off once it is gone.
+# Sets the finalizer before anything is created in a database or a store, and removes it after the cleanup.
 - apiGroups: [pgrail.dev]
   resources: [tableguards, guardexemptions, backupschedules, databasebackups]
   verbs: [patch]
-# An exemption that is over goes after its ttlSecondsAfterFinished.
+# Deletes finished exemptions after ttlSecondsAfterFinished.
 - apiGroups: [pgrail.dev]
   resources: [guardexemptions]
   verbs: [delete]
-# A run of a schedule becomes a DatabaseBackup; retention removes those whose dump was pruned.
+# Creates a DatabaseBackup for each run of a schedule, and deletes it after its dump was pruned.
 - apiGroups: [pgrail.dev]
   resources: [databasebackups]
   verbs: [create, delete]
-# Where the API server enforces owner references, this is the right to be the owner of CronJobs and Jobs.
+# Required to set owner references on CronJobs and Jobs if the API server enforces OwnerReferencesPermissionEnforcement.
 - apiGroups: [pgrail.dev]
   resources: [backupschedules/finalizers, databasebackups/finalizers]
   verbs: [update]
-# The truth is reported by server-side apply of the status.
+# Reports the status, by server-side apply.
 - apiGroups: [pgrail.dev]
   resources:
     - protecteddatabases/status
@@ -79,19 +79,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
     - databasebackups/status
     - databaserestores/status
   verbs: [patch]
-# Logins of databases and keys of stores, one by one and by the names that a spec gives. Never list, never watch.
+# Reads the logins of databases and the credentials of stores that a spec names. Never list or watch.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
-# How far a dump got, and the words it ended with, stand in the container states of its pod.
+# Reads the progress and the result of a dump from the container states of its pod.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
-# A BackupSchedule is a CronJob; a backup by hand and pruning are Jobs. Finished ones beyond the history are deleted.
+# Creates a CronJob for each BackupSchedule, and Jobs for single backups and for pruning. Deletes finished Jobs beyond the history limits.
 - apiGroups: [batch]
   resources: [cronjobs, jobs]
   verbs: [get, list, watch, create, patch, delete]
-# What happened is said as Events; the same thing again is counted up.
+# Creates Events, and increments the count of repeated ones.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
