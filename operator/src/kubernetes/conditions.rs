@@ -51,7 +51,13 @@ impl Conditions {
     }
 
     /// Sets a condition. Its transition time moves only when its status does.
-    pub(crate) fn set(&mut self, kind: &str, status: Status, reason: &str, message: impl Into<String>) -> &mut Self {
+    pub(crate) fn set(
+        &mut self,
+        kind: &str,
+        status: Status,
+        reason: impl AsRef<str>,
+        message: impl Into<String>,
+    ) -> &mut Self {
         let status = status.as_str().to_owned();
         let since = self
             .previous
@@ -62,7 +68,7 @@ impl Conditions {
         self.next.push(Condition {
             type_: kind.to_owned(),
             status,
-            reason: reason.to_owned(),
+            reason: reason.as_ref().to_owned(),
             message: truncated(&message.into(), LONGEST_MESSAGE),
             observed_generation: self.generation,
             last_transition_time: since,
@@ -71,9 +77,9 @@ impl Conditions {
     }
 
     /// The object waits for its user: `Ready=False` and `Stalled=True` with the same words.
-    pub(crate) fn stalled(&mut self, reason: &str, message: impl Into<String>) -> &mut Self {
+    pub(crate) fn stalled(&mut self, reason: impl AsRef<str>, message: impl Into<String>) -> &mut Self {
         let message = message.into();
-        self.set(READY, Status::False, reason, message.clone());
+        self.set(READY, Status::False, &reason, message.clone());
         self.set(STALLED, Status::True, reason, message)
     }
 

@@ -6,5 +6,6 @@ pub(crate) mod conditions;
 pub(crate) mod controller;
 pub(crate) mod events;
 pub(crate) mod finalizer;
+pub(crate) mod rejection;
 pub(crate) mod status;
 pub(crate) mod text;
