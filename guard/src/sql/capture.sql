@@ -2,6 +2,10 @@ CREATE OR REPLACE FUNCTION pgrail.{function}() RETURNS pg_catalog.trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET intervalstyle = postgres SET extra_float_digits = 3 SET bytea_output = hex AS $capture$
 #variable_conflict use_variable
+-- This runs as the function's owner, on rows of types that other roles define. Those can define casts: `OLD::text` and
+-- `to_json(OLD)` would call their functions. record_out and record_image_ne look up no cast and no operator: they call
+-- the output functions of the types, and compare bytes. Output functions are C, and only a superuser can define them; for
+-- domains, enums, arrays, ranges and composite types they are the server's own.
 DECLARE
   most CONSTANT bigint := {max_rows};
   me CONSTANT xid8 := pg_current_xact_id();
@@ -9,8 +13,7 @@ DECLARE
   many bool;
   why text;
   taken bigint;
-  old_row json;
-  new_row json;
+  changes text;
   changed smallint[];
 BEGIN
   IF current_setting('session_replication_role') = 'replica' THEN
@@ -26,7 +29,7 @@ BEGIN
   IF TG_LEVEL = 'STATEMENT' THEN
     INSERT INTO pgrail.captured (xid, began, guard, rel, label, effect, attributes, fields, before)
     SELECT me, since, {guard}, TG_RELID, format('%s.%s', TG_TABLE_SCHEMA, TG_TABLE_NAME), 'd', (SELECT c.relnatts FROM pg_class c WHERE c.oid = TG_RELID),
-           (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped), ROW(gone.*)::text
+           (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped), textin(record_out(ROW(gone.*)))
     FROM gone LIMIT most + 1;
     GET DIAGNOSTICS taken = ROW_COUNT;
     IF taken = 0 THEN RETURN NULL; END IF;
@@ -38,20 +41,20 @@ BEGIN
   ELSIF TG_OP = 'DELETE' THEN
     INSERT INTO pgrail.captured (xid, began, guard, rel, label, effect, attributes, fields, before)
     SELECT me, since, {guard}, TG_RELID, format('%s.%s', TG_TABLE_SCHEMA, TG_TABLE_NAME), 'd', (SELECT c.relnatts FROM pg_class c WHERE c.oid = TG_RELID),
-           (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped), OLD::text;
+           (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped), textin(record_out(OLD));
     taken := 1;
   ELSE
-    -- Any nested update comes here; only a foreign key that was let go of is kept.
-    old_row := to_json(OLD);
-    new_row := to_json(NEW);
-    SELECT array_agg(DISTINCT a.attnum ORDER BY a.attnum) INTO changed
-    FROM pg_constraint f, unnest(coalesce(f.confdelsetcols, f.conkey)) k(attnum) JOIN pg_attribute a ON a.attrelid = TG_RELID AND a.attnum = k.attnum
-    WHERE f.conrelid = TG_RELID AND f.contype = 'f' AND f.confdeltype IN ('n', 'd')
-      AND (old_row ->> a.attname) IS DISTINCT FROM (new_row ->> a.attname) AND (f.confdeltype = 'd' OR (new_row ->> a.attname) IS NULL);
+    -- Any nested update comes here; only a foreign key that was set to NULL or its default is captured.
+    SELECT string_agg(format('CASE WHEN record_image_ne(ROW(($1).%1$I), ROW(($2).%1$I))%2$s THEN %3$s END', a.attname,
+                             CASE WHEN NOT k.to_default THEN format(' AND num_nulls(($2).%I) = 1', a.attname) END, a.attnum), ', ' ORDER BY a.attnum) INTO changes
+    FROM (SELECT k.attnum, bool_or(f.confdeltype = 'd') AS to_default FROM pg_constraint f, unnest(coalesce(f.confdelsetcols, f.conkey)) k(attnum)
+          WHERE f.conrelid = TG_RELID AND f.contype = 'f' AND f.confdeltype IN ('n', 'd') GROUP BY k.attnum) k
+    JOIN pg_attribute a ON a.attrelid = TG_RELID AND a.attnum = k.attnum;
+    EXECUTE format('SELECT nullif(array_remove(ARRAY[%s]::int2[], NULL), ''{}'')', changes) INTO changed USING OLD, NEW;
     IF changed IS NULL THEN RETURN NULL; END IF;
     INSERT INTO pgrail.captured (xid, began, guard, rel, label, effect, attributes, fields, keys, before, after)
     SELECT me, since, {guard}, TG_RELID, format('%s.%s', TG_TABLE_SCHEMA, TG_TABLE_NAME), 'u', (SELECT c.relnatts FROM pg_class c WHERE c.oid = TG_RELID),
-           (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped), changed, OLD::text, NEW::text;
+           (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped), changed, textin(record_out(OLD)), textin(record_out(NEW));
     taken := 1;
   END IF;
 

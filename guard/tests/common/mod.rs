@@ -1,6 +1,8 @@
 //! What the tests of the engine share.
 #![allow(dead_code, clippy::missing_panics_doc, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod capture;
+
 use std::time::{Duration, Instant};
 
 use pgrail_guard::{
