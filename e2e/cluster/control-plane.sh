@@ -2,8 +2,6 @@
 # controller manager. Expects run, address, port, service_cidr, kube.
 # shellcheck shell=bash disable=SC2154
 
-keep() { setpriv --pdeathsig KILL "$cluster_dir/keep.sh" "$run" "$@" & }
-
 # kubeconfig FILE USER TOKEN
 write_kubeconfig() {
   (umask 077; cat >"$1.new" <<K

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# down.sh [--name NAME | --all]: ends a run of up.sh with everything it made, and clears away what killed runs left.
+# down.sh [--name NAME | --all]: ends a cluster with everything it made, and removes what killed runs left.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 name=default all=
@@ -12,7 +12,7 @@ while (( $# )); do
   shift
 done
 if [[ -n ${PGRAIL_KUBECONFIG:-} ]]; then
-  say "PGRAIL_KUBECONFIG is set: that cluster is left alone"
+  say "PGRAIL_KUBECONFIG is set: that cluster is not ended"
   exit 0
 fi
 valid_name "$name"
@@ -22,5 +22,5 @@ for dir in "$registry"/*/; do
   dir=${dir%/}
   [[ -d $dir && ( -n $all || ${dir##*/} == "$name" ) ]] || continue
   end_run "$dir"
-  say "${dir##*/} is gone"
+  say "${dir##*/} has ended"
 done

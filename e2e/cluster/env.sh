@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # env.sh [--name NAME]: prints, for a shell's eval or for a file of NAME='value' lines, how to use a running cluster:
 #   KUBECONFIG KUBECACHEDIR PATH HELM PGRAIL_CLUSTER PGRAIL_CLUSTER_MODE PGRAIL_CLUSTER_STATE, and of a full node
-#   PGRAIL_CLUSTER_ADDRESS (its own address) PGRAIL_CLUSTER_HOST (this machine, as pods see it)
+#   PGRAIL_CLUSTER_ADDRESS (its own address) PGRAIL_CLUSTER_HOST (this machine, as pods reach it)
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 name=default
@@ -16,17 +16,17 @@ if [[ -n ${PGRAIL_KUBECONFIG:-} ]]; then
   exit 0
 fi
 run=$(run_dir "$name")
-alive "$run/supervisor.pid" || die "no cluster named $name runs; start it with up.sh"
+lives "$run" || die "no cluster named $name runs; start it with up.sh"
 # shellcheck source=/dev/null
 source "$run/settings"
 print KUBECONFIG "$run/kubeconfig.d/admin"
 printf "export PATH='%s':\"\$PATH\"\n" "$(dirname "$kube")${helm:+:$(dirname "$helm")}"
 [[ -z $helm ]] || print HELM "$helm"
-# Another cluster had this address before, or will; what kubectl remembers of it must not count here.
+# Other clusters use the same address at other times: kubectl's cache of theirs must not be used here.
 print KUBECACHEDIR "$run/kubectl-cache"
 print PGRAIL_CLUSTER "$name"
 print PGRAIL_CLUSTER_MODE "$mode"
-# Not PGRAIL_CLUSTER_RUN: whatever carries that name belongs to the run and ends with it.
+# Not PGRAIL_PART_OF: what carries that name is part of the run and ends with it.
 print PGRAIL_CLUSTER_STATE "$run"
 if [[ $mode == node ]]; then
   print PGRAIL_CLUSTER_ADDRESS "$address"

@@ -10,7 +10,7 @@ if [[ -n ${PGRAIL_KUBECONFIG:-} ]]; then
   exit 0
 fi
 run=$(run_dir "$name")
-{ alive "$run/supervisor.pid" && grep -qx mode=node "$run/settings"; } ||
+{ lives "$run" && grep -qx mode=node "$run/settings"; } ||
   die "no node named $name runs; start it with up.sh --node --name $name"
 for archive in "$@"; do
   ctr --address "$run/containerd.sock" --namespace k8s.io images import "$archive" >/dev/null

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # node.sh RUN: process 1 of the node's own pid, mount and network namespaces: its end ends every process, mount and
-# pod of the node. Starts the control plane and the node's parts, each kept by keep.sh.
+# pod of the node. Starts the control plane and the node's parts, each kept running (keep.sh of e2e/process).
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 run=$1

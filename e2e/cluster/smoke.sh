@@ -3,22 +3,13 @@
 # a SIGKILL of everything. Needs root. Its last line counts.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
+# shellcheck source=../check.sh
+source "$cluster_dir/../check.sh"
 unset PGRAIL_KUBECONFIG
 name=smoke-$$
 other=smoke-b-$$
-passed=0 failed=0
 work=$(mktemp -d)
 trap '"$cluster_dir/down.sh" --name "$name"; "$cluster_dir/down.sh" --name "$other"; rm -rf "$work"' EXIT
-
-# check WHAT COMMAND...: passes when the command succeeds; otherwise shows its output.
-check() {
-  local what=$1 began=$SECONDS; shift
-  if "$@" >"$work/output" 2>&1; then
-    passed=$((passed + 1)); printf 'ok      %s (%s s)\n' "$what" "$((SECONDS - began))"
-  else
-    failed=$((failed + 1)); printf 'FAILED  %s\n' "$what"; tail -n 40 "$work/output" | sed 's/^/        /'
-  fi
-}
 
 up() { "$cluster_dir/up.sh" --node --owner $$ --name "$1" >"$work/$1.env"; }
 
@@ -161,5 +152,4 @@ link=$(link_of "$name")
 check "it is a fresh one" bash -c "source '$work/$name.env'; ! kubectl get namespace smoke"
 check "it goes" "$cluster_dir/down.sh" --name "$name"
 check "nothing is left" nothing_left_of "$name" "$link"
-printf '%s passed, %s failed\n' "$passed" "$failed"
-(( failed == 0 ))
+count_line

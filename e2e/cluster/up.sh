@@ -39,7 +39,7 @@ if [[ $mode == node ]]; then
   [[ $(realpath -m "$run") != @(/run|/var)/* ]] || die "the state of a node cannot be under /run or /var: set PGRAIL_STATE"
   (( ${#run} < 90 )) || die "$run is too long a path for a node's sockets: set PGRAIL_STATE"
 fi
-slot_taken() { # by a run of ours, or by anything else that has the ports or addresses
+slot_taken() { # by another cluster, or by any process that has the ports or addresses
   grep -qsx "slot=$1" "$registry"/*/settings && return 0
   if [[ $mode == node ]]; then
     ip -o addr show | grep -q "inet 10\.$((200 + $1))\." || ip route show | grep -q "^10\.$((200 + $1))\."
@@ -53,11 +53,9 @@ slot_taken() { # by a run of ours, or by anything else that has the ports or add
 }
 
 start() { # from slot $1 on; leaves the slot used in $slot
-  lock_registry
-  sweep
-  if [[ -d $run ]]; then
-    unlock_registry
-    grep -qx "mode=$mode" "$run/settings" || die "$name runs already, but not as $mode; end it first, or give another --name"
+  local settings
+  if ! claim "$run"; then
+    grep -qx "mode=$mode" "$run/settings" || die "$name runs already, but not as $mode; end it first, or set another --name"
     return 0
   fi
   slot=$1
@@ -65,21 +63,19 @@ start() { # from slot $1 on; leaves the slot used in $slot
     slot=$((slot + 1))
     (( slot <= last_slot )) || die "no free slot: $last_slot clusters run, or their ports and addresses are taken"
   done
-  mkdir -p "$run/log"
-  printf '%s\n' "mode=$mode" "slot=$slot" "owner=$owner" "kube=${kube@Q}" "helm=${helm@Q}" "coredns=${coredns@Q}" >"$run/settings"
+  settings=("mode=$mode" "slot=$slot" "kube=${kube@Q}" "helm=${helm@Q}" "coredns=${coredns@Q}" "service_cidr=10.$((200 + slot)).64.0/18")
   if [[ $mode == node ]]; then
-    # One /16 per node: pods, Services, and the link to the host.
-    printf '%s\n' "subnet=10.$((200 + slot))" "address=10.$((200 + slot)).255.2" "host_address=10.$((200 + slot)).255.1" \
-      "service_cidr=10.$((200 + slot)).64.0/18" "pod_cidr=10.$((200 + slot)).0.0/18" "port=6443 bind_address=0.0.0.0" \
-      "etcd_address=127.0.0.1 etcd_port=2379 controller_manager_port=10257" "apiserver_flags=()" >>"$run/settings"
+    # One /16 per node: pods, Services, and the link to this machine.
+    settings+=("subnet=10.$((200 + slot))" "address=10.$((200 + slot)).255.2" "host_address=10.$((200 + slot)).255.1"
+      "pod_cidr=10.$((200 + slot)).0.0/18" "port=6443" "bind_address=0.0.0.0"
+      "etcd_address=127.0.0.1" "etcd_port=2379" "controller_manager_port=10257" "apiserver_flags=()")
   else
     # A loopback address cannot be advertised, hence no endpoints for the kubernetes Service.
-    printf '%s\n' "address=127.0.0.1 bind_address=127.0.0.1 port=$((21000 + 10 * slot))" \
-      "etcd_address=127.0.0.1 etcd_port=$((21001 + 10 * slot)) controller_manager_port=0" \
-      "service_cidr=10.$((200 + slot)).64.0/18" "apiserver_flags=(--endpoint-reconciler-type none)" >>"$run/settings"
+    settings+=("address=127.0.0.1" "bind_address=127.0.0.1" "port=$((21000 + 10 * slot))"
+      "etcd_address=127.0.0.1" "etcd_port=$((21001 + 10 * slot))" "controller_manager_port=0"
+      "apiserver_flags=(--endpoint-reconciler-type none)")
   fi
-  setsid "$cluster_dir/supervise.sh" "$run" >>"$run/log/supervisor.log" 2>&1 </dev/null 9>&- &
-  until_ok 5 test -s "$run/supervisor.pid" || die "the supervisor does not start: $(cat "$run/log/supervisor.log")"
+  launch "$run" "$cluster_dir/parts.sh" "$owner" "${settings[@]}"
   unlock_registry
 }
 
@@ -88,27 +84,18 @@ ready() {
   [[ -s $run/kubeconfig.d/admin ]] && kubectl get --raw /readyz && kubectl -n default get serviceaccount default &&
     { [[ $mode != node ]] || [[ -e $run/node-ready ]]; }
 }
-came_up() { # 0 ready, 1 failed, 2 timed out
-  local end=$((SECONDS + ${PGRAIL_CLUSTER_TIMEOUT:-120}))
-  until ready >/dev/null 2>&1; do
-    compgen -G "$run/failed-*" >/dev/null && return 1
-    alive "$run/supervisor.pid" || return 1
-    (( SECONDS < end )) || return 2
-    sleep 0.2
-  done
-}
 
 began=$SECONDS
 slot=$first_slot
 for try in 1 2 3; do
   start "$slot"
-  if came_up; then
+  if came_up "$run" "${PGRAIL_CLUSTER_TIMEOUT:-120}" ready; then
     say "$name is ready after $((SECONDS - began)) s: Kubernetes $kubernetes_version, ${mode/node/full node}, state in $run"
     exec "$cluster_dir/env.sh" --name "$name"
   fi
-  # Somebody may have taken a port between our look and our use of it.
+  # Another process can have taken a port between the check and its use.
   if (( try < 3 )) && { [[ -e $run/failed-link ]] || grep -qs 'address already in use' "$run"/log/*.log; }; then
-    say "the ports or addresses of slot $slot were taken meanwhile: trying the next"
+    say "the ports or addresses of slot $slot were taken meanwhile: using the next"
     end_run "$run"
     slot=$((slot + 1))
     continue
