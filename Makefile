@@ -20,11 +20,11 @@ image: ## build the container image, and load it into the node if one runs (Dock
 demo: ## the main job on real input: 1.3 million rows, the Friday delete, the guard, the backup; cleans up after itself
 	@demo/demo.sh
 
-.PHONY: test check test-lint test-engines test-controllers test-node test-chart test-book generate
-test: ## every test, rung by rung; installs what it needs and says so (half an hour the first time)
+.PHONY: test check test-lint test-process test-engines test-controllers test-node test-chart test-book generate
+test: ## every test, stage by stage; installs what it needs and reports it (half an hour the first time)
 	@e2e/test.sh
 
-test-lint test-engines test-controllers test-node test-chart test-book: test-%: ## one rung of `make test`
+test-lint test-process test-engines test-controllers test-node test-chart test-book: test-%: ## one stage of `make test`
 	@e2e/test.sh $*
 
 .PHONY: bench

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Every test of pgrail, rung by rung. The last line is `N passed, N failed` (and `, N skipped`, where a part of the
+# Every test of pgrail, stage by stage. The last line is `N passed, N failed` (and `, N skipped`, where a part of the
 # machine is missing: said loudly, never counted as passed, and a failure where CI=true).
 #
-#   e2e/test.sh            all rungs
-#   e2e/test.sh RUNG...    some of: lint engines controllers node chart book
+#   e2e/test.sh            all stages
+#   e2e/test.sh STAGE...    some of: lint process engines controllers node chart book
 #
-# Logs are kept in target/test-logs. A rung that fails does not keep the next from running.
+# Logs are kept in target/test-logs. A stage that fails does not keep the next from running.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
@@ -18,8 +18,8 @@ cluster=test-$$
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
 # Counts what a log says of its tests: cargo's summaries, or a script's own last line.
-count() { # LOG STATUS RUNG
-  local log=$1 status=$2 rung=$3 ok=0 bad=0 left=0 line
+count() { # LOG STATUS STAGE
+  local log=$1 status=$2 stage=$3 ok=0 bad=0 left=0 line
   while read -r line; do
     [[ $line =~ ([0-9]+)\ passed\;\ ([0-9]+)\ failed\;\ ([0-9]+)\ ignored ]] || continue
     ok=$((ok + BASH_REMATCH[1])) bad=$((bad + BASH_REMATCH[2])) left=$((left + BASH_REMATCH[3]))
@@ -30,11 +30,11 @@ count() { # LOG STATUS RUNG
   # Something failed that is no test: a build, a server that did not start.
   if (( status != 0 && bad == 0 )); then bad=1; fi
   if (( status == 0 && ok == 0 )); then
-    echo "$rung: no test ran"
+    echo "$stage: no test ran"
     bad=1
   fi
   passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + left))
-  printf '%s: %d passed, %d failed%s\n' "$rung" "$ok" "$bad" "$( ((left)) && printf ', %d skipped' "$left")"
+  printf '%s: %d passed, %d failed%s\n' "$stage" "$ok" "$bad" "$( ((left)) && printf ', %d skipped' "$left")"
   if (( bad )); then
     echo "--- the end of $log"
     grep -E '^(test .*FAILED|FAIL |error|---- .* stdout|thread .* panicked)' "$log" | tail -n 40
@@ -42,7 +42,7 @@ count() { # LOG STATUS RUNG
   fi
 }
 
-rung() { # NAME COMMAND...
+stage() { # NAME COMMAND...
   local name=$1 log=$logs/$1.log status started=$SECONDS
   shift
   say "$name: $*"
@@ -77,7 +77,7 @@ machine_is_not_named() {
   ! git grep -nIF -e "$(dirname "$root")/" -- . ':!.ci'
 }
 
-# Everything that the rungs run, compiled once: a part of the workspace by itself would have other features, and be
+# Everything that the stages run, compiled once: a part of the workspace by itself would have other features, and be
 # compiled anew with everything below it.
 build() { cargo test --locked --workspace --no-run; }
 
@@ -116,17 +116,18 @@ trap 'e2e/cluster/down.sh --name "$cluster" >/dev/null 2>&1' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-rungs=("$@")
-(( ${#rungs[@]} )) || rungs=(lint engines controllers node chart book)
-for name in "${rungs[@]}"; do
+stages=("$@")
+(( ${#stages[@]} )) || stages=(lint process engines controllers node chart book)
+for name in "${stages[@]}"; do
   case $name in
-    lint) rung lint lint ;;
-    engines) rung engines engines ;;
-    controllers) rung controllers controllers ;;
-    node) rung node node ;;
-    chart) rung chart charts/test.sh ;;
-    book) rung book docs/test.sh ;;
-    *) echo "no such rung: $name" >&2; exit 2 ;;
+    lint) stage lint lint ;;
+    process) stage process e2e/process/smoke.sh ;;
+    engines) stage engines engines ;;
+    controllers) stage controllers controllers ;;
+    node) stage node node ;;
+    chart) stage chart charts/test.sh ;;
+    book) stage book docs/test.sh ;;
+    *) echo "no such stage: $name" >&2; exit 2 ;;
   esac
 done
 
