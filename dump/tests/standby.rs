@@ -3,39 +3,12 @@
 
 mod support;
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-};
+use std::process::{Child, Command, Stdio};
 
 use pgrail_dump::{dump, verify};
-use pgrail_testing::{programs, server};
+use pgrail_testing::{as_server_user, reachable_programs, server};
 use support::{SHOP, SHOP_ROWS, SHOP_TABLES, file_store, quiet, request_for, settings_of, verify_request};
 use tempfile::TempDir;
-
-/// PostgreSQL refuses to run as root.
-fn as_server_user(program: &Path) -> Command {
-    let id = |arguments: &[&str]| {
-        String::from_utf8(Command::new("id").args(arguments).output().unwrap().stdout).unwrap().trim().to_owned()
-    };
-    if id(&["-u"]) != "0" {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.arg(format!("--reuid={}", id(&["-u", "nobody"]))).arg(format!("--regid={}", id(&["-g", "nobody"])));
-    command.arg("--clear-groups").arg("--").arg(program);
-    command
-}
-
-/// The server's programs where the other user can read them: root's cache is closed to it.
-fn reachable_programs(directory: &Path, major: u32) -> PathBuf {
-    let bin = programs(major);
-    let below = format!("usr/lib/postgresql/{major}/bin");
-    let Some(root) = bin.to_str().unwrap().strip_suffix(&below).filter(|root| *root != "/") else { return bin };
-    let copied = Command::new("cp").arg("-a").arg(root).arg(directory.join("software")).status().unwrap();
-    assert!(copied.success());
-    directory.join("software").join(below)
-}
 
 /// A standby of the test server, stopped and removed at the end.
 struct Standby {

@@ -15,4 +15,4 @@ pub use cluster::{Cluster, TestNamespace};
 pub use manifests::{backup_schedule, connection_secret, protected_database, table_guard};
 pub use operator::{Operator, binary};
 pub use pods::{Node, ObjectStore, STORE_ENDPOINT};
-pub use wait::{condition, eventually, field, holds, wait_for};
+pub use wait::{condition, eventually, eventually_within, field, holds, wait_for};

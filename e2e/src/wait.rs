@@ -13,14 +13,19 @@ use std::time::{Duration, Instant};
 const BOUND: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Looks until there is an answer.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+/// Checks until there is an answer.
+pub async fn eventually<T>(what: &str, check: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(BOUND, what, check).await
+}
+
+/// As [`eventually`], for what takes long on a busy machine.
+pub async fn eventually_within<T>(bound: Duration, what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
-        if let Some(answer) = look().await {
+        if let Some(answer) = check().await {
             return answer;
         }
-        assert!(started.elapsed() < BOUND, "gave up after {} s: {what}", BOUND.as_secs());
+        assert!(started.elapsed() < bound, "gave up after {} s: {what}", bound.as_secs());
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

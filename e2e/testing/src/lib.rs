@@ -20,11 +20,13 @@
 
 mod database;
 mod environment;
+mod own_server;
 
 pub use database::{Client, Database, connect};
 pub use environment::{
     Pooler, Server, authority_file, other_authority_file, plain_server, pooler, programs, server, servers,
 };
+pub use own_server::{OwnServer, as_server_user, reachable_programs};
 
 /// Runs a test against every test server, one after the other, and says which one it failed on.
 pub async fn for_each_server(test: impl AsyncFn(Server)) {

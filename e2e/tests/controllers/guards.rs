@@ -142,8 +142,11 @@ async fn deleting_a_guard_takes_its_triggers_and_retain_leaves_them() {
             shop.status.as_ref().is_some_and(|status| status.orphaned_guards == [orphan.clone()])
         })
         .await;
-        let events = fixture.namespace.events("shop").await;
-        assert!(events.iter().any(|(reason, note)| reason == "OrphanedGuards" && note.contains(&orphan)), "{events:?}");
+        eventually("an Event names the orphan", async || {
+            let events = fixture.namespace.events("shop").await;
+            events.iter().any(|(reason, note)| reason == "OrphanedGuards" && note.contains(&orphan)).then_some(())
+        })
+        .await;
         assert_eq!(refused(&fixture.app, "DELETE FROM leads").await, "PGR01");
         // Reached by cascade from a table that is no longer guarded, a guarded table is a root itself.
         assert_eq!(refused(&fixture.app, "DELETE FROM users WHERE id <= 200").await, "PGR01");

@@ -3,6 +3,7 @@
 
 mod backups;
 mod bad_input;
+mod connections;
 mod crds;
 mod databases;
 mod exemptions;

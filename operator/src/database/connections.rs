@@ -274,3 +274,6 @@ impl DerefMut for Session {
         &mut self.connection
     }
 }
+
+#[cfg(test)]
+mod tests;

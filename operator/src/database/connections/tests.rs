@@ -1,0 +1,101 @@
+//! On a real server, since what counts is what the server keeps.
+
+use super::*;
+use pgrail_testing::Database;
+use serde_json::json;
+use std::future::pending;
+
+fn databases() -> Databases {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // Never asked: the settings are cached already.
+    let apiserver = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+    let limits = Limits { allowed_hosts: AllowedHosts::default(), addresses: AddressPolicy::any(), per_server: 5 };
+    Databases::new(Client::try_from(apiserver).unwrap(), limits, Timestamp::now)
+}
+
+fn declared() -> ProtectedDatabase {
+    serde_json::from_value(json!({"apiVersion": "pgrail.dev/v1alpha1", "kind": "ProtectedDatabase",
+        "metadata": {"name": "shop", "namespace": "shop"}, "spec": {"connection": {"secretRef": {"name": "login"}}}}))
+    .unwrap()
+}
+
+/// As if the Secret had just been read.
+async fn cache(databases: &Databases, database: &Database) {
+    let settings = pgrail_postgres::parse_uri(&database.uri).unwrap().into_settings(None).unwrap();
+    let source = ConnectionSource { settings, ignored_keys: Vec::new() };
+    let entry = databases.entry(&("shop".to_owned(), "shop".to_owned()));
+    entry.lock().await.source = Some(Resolved { declared: declared().spec.connection, source, at: Timestamp::now() });
+}
+
+async fn pid(session: &Session) -> Result<i32, DatabaseError> {
+    let row = session.query_one("SELECT pg_backend_pid()", &[]).await.map_err(|error| DatabaseError::lost(&error))?;
+    Ok(row.get(0))
+}
+
+async fn lock(session: &Session) -> Result<bool, DatabaseError> {
+    let row = session.query_one("SELECT pg_try_advisory_lock(42)", &[]).await;
+    Ok(row.map_err(|error| DatabaseError::lost(&error))?.get(0))
+}
+
+#[tokio::test]
+async fn on_real_servers_a_connection_is_used_again_after_work_that_ended_well() {
+    pgrail_testing::for_each_server(async |server| {
+        let (databases, database) = (databases(), server.database("kept").await);
+        cache(&databases, &database).await;
+        let first = databases.with(&declared(), async |session| pid(session).await).await.unwrap();
+        let second = databases.with(&declared(), async |session| pid(session).await).await.unwrap();
+        assert_eq!(first, second);
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn on_real_servers_a_cancelled_reconcile_leaves_no_lock_behind() {
+    pgrail_testing::for_each_server(async |server| {
+        let (databases, database) = (databases(), server.database("cancelled").await);
+        cache(&databases, &database).await;
+        let (locked, is_locked) = tokio::sync::oneshot::channel();
+        let object = declared();
+        let reconcile = databases.with(&object, async |session| {
+            assert!(lock(session).await?);
+            locked.send(()).unwrap();
+            pending::<()>().await;
+            Ok::<_, DatabaseError>(())
+        });
+        tokio::select! {
+            _ = reconcile => panic!("it waits for ever"),
+            sent = is_locked => sent.unwrap(),
+        }
+        // Dropped in the middle, as by a timeout. The next one must get the lock, on a connection of its own.
+        let other = database.connect().await;
+        let free = "SELECT pg_try_advisory_lock(42) AND pg_advisory_unlock(42)";
+        while !other.query_one(free, &[]).await.unwrap().get::<_, bool>(0) {
+            tokio::task::yield_now().await;
+        }
+        assert!(databases.with(&declared(), async |session| lock(session).await).await.unwrap());
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn on_real_servers_work_that_fails_leaves_no_setting_behind() {
+    pgrail_testing::for_each_server(async |server| {
+        let (databases, database) = (databases(), server.database("failed").await);
+        cache(&databases, &database).await;
+        let object = declared();
+        let failed = databases.with(&object, async |session| {
+            session.batch_execute("SET statement_timeout = 77").await.map_err(|error| DatabaseError::lost(&error))?;
+            Err::<(), _>(ended())
+        });
+        failed.await.unwrap_err();
+        let setting = databases.with(&object, async |session| {
+            let row = session.query_one("SHOW statement_timeout", &[]).await;
+            Ok::<String, DatabaseError>(row.map_err(|error| DatabaseError::lost(&error))?.get(0))
+        });
+        assert_eq!(setting.await.unwrap(), "0");
+        database.finish().await;
+    })
+    .await;
+}
