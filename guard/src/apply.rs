@@ -7,11 +7,15 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Json;
 use tokio_postgres::{Client, Transaction};
 
-use crate::catalog::Oid;
-use crate::plan::{Plan, Statement, Step};
+use crate::deferred::Deferred;
+use crate::outcome::{Applied, LockHolder, Outcome, Wait};
+use crate::plan::{Plan, Statement, Step, StepKind};
 
-/// The advisory lock that fences every change of ours in a database: `pgrail` in ASCII. `fence_holder.sql` has its halves.
+/// The advisory lock that fences every change of guards in a database: `pgrail` in ASCII. `fence_holder.sql` has its halves.
 const FENCE: i64 = 0x7067_7261_696c;
+/// Warns where the lock is not held.
+const RELEASE: &str =
+    "SET client_min_messages = error; SELECT pg_catalog.pg_advisory_unlock(123589602929004); RESET client_min_messages";
 
 /// Why a plan could not be run at all.
 #[derive(Debug, Error)]
@@ -24,47 +28,6 @@ pub enum ApplyError {
     Query(#[from] tokio_postgres::Error),
 }
 
-/// How one step ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// Committed.
-    Done,
-    /// Somebody holds a lock that it needs; nothing was changed by it, try again.
-    Pending {
-        /// What was waited for.
-        message: String,
-    },
-    /// It failed and nothing was changed by it.
-    Failed {
-        /// The server's message.
-        message: String,
-        /// What mends it; empty where that is not known.
-        remedy: String,
-    },
-    /// Not tried, since a step that it needs did not succeed.
-    Skipped,
-}
-
-/// What became of a plan's steps, in their order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// Each step's table, if it is about one, and how it ended.
-    pub steps: Vec<(Option<(Oid, String)>, Outcome)>,
-}
-
-impl Applied {
-    /// Whether every step was committed.
-    pub fn is_complete(&self) -> bool {
-        self.steps.iter().all(|(_, outcome)| *outcome == Outcome::Done)
-    }
-
-    /// What did not succeed, with its table; `None` for what is not about one.
-    pub fn unfinished(&self) -> Vec<(Option<&str>, &Outcome)> {
-        let unfinished = self.steps.iter().filter(|(_, outcome)| *outcome != Outcome::Done);
-        unfinished.map(|(table, outcome)| (table.as_ref().map(|(_, label)| label.as_str()), outcome)).collect()
-    }
-}
-
 /// Runs a plan: each step in a transaction of its own that waits at most 500 ms for a lock, so that writers are not held
 /// up longer. An empty plan runs nothing at all. A step that fails does not stop those of other tables; a general step
 /// that fails does. To know what is enforced afterwards, observe and plan again.
@@ -73,35 +36,37 @@ pub async fn apply(client: &mut Client, plan: &Plan) -> Result<Applied, ApplyErr
     if plan.is_empty() {
         return Ok(applied);
     }
-    let row = client.query_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[&FENCE]).await?;
-    let fenced: bool = row.try_get(0)?;
-    if !fenced {
-        // Any role may take an advisory lock. One that could not change guards anyway must not keep us from it.
-        let holder = client.query_opt(include_str!("sql/fence_holder.sql"), &[]).await?;
-        let Some(row) = holder else { return Err(ApplyError::Busy) };
-        if row.try_get("manages")? {
+    // Dropped in the middle, the lock is released behind whatever still runs: another session cannot begin before that.
+    let mut fence = Deferred::new(client, RELEASE);
+    let row = fence.client().query_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[&FENCE]).await?;
+    if !row.try_get::<_, bool>(0)? {
+        // Any role can take an advisory lock. One that could not change guards must not keep pgrail from it.
+        let holder = fence.client().query_opt(include_str!("sql/fence_holder.sql"), &[]).await?;
+        let managed_by = holder.map(|row| Ok((row.try_get("manages")?, row.try_get("role")?)));
+        let Some((false, role)): Option<(bool, String)> = managed_by.transpose().map_err(ApplyError::Query)? else {
+            fence.disarm();
             return Err(ApplyError::Busy);
-        }
-        let role: String = row.try_get("role")?;
+        };
         tracing::warn!(
             role,
             "a role that manages no guards holds pgrail's advisory lock: the guards are changed without it"
         );
+        run_all(fence.client(), plan, &mut applied).await?;
+        fence.disarm();
+        return Ok(applied);
     }
-    let result = run_all(client, plan, &mut applied).await;
-    if fenced && !client.is_closed() {
-        client.query_one("SELECT pg_catalog.pg_advisory_unlock($1)", &[&FENCE]).await?;
-    }
-    result.map(|()| applied)
+    run_all(fence.client(), plan, &mut applied).await?;
+    fence.finish().await?;
+    Ok(applied)
 }
 
 async fn run_all(client: &mut Client, plan: &Plan, applied: &mut Applied) -> Result<(), ApplyError> {
     let mut halted = false;
     let mut prepared = Prepared::new();
     for (at, step) in plan.steps.iter().enumerate() {
-        // What is dropped for good must not go while a trigger that still calls it is there.
+        // A function must not be dropped while a trigger that calls it is there.
         let incomplete = applied.steps.iter().any(|(_, outcome)| *outcome != Outcome::Done);
-        let outcome = if halted || (step.kind == crate::plan::StepKind::Cleanup && incomplete) {
+        let outcome = if halted || (step.kind == StepKind::Cleanup && incomplete) {
             Outcome::Skipped
         } else {
             run(client, step, &mut prepared, at + 1 == plan.steps.len()).await?
@@ -120,17 +85,17 @@ type Prepared = HashMap<String, tokio_postgres::Statement>;
 
 async fn run(client: &mut Client, step: &Step, prepared: &mut Prepared, last: bool) -> Result<Outcome, ApplyError> {
     let transaction = client.transaction().await?;
-    match run_in(&transaction, step, prepared, last).await {
+    let failed = match run_in(&transaction, step, prepared, last).await {
         Ok(()) => match transaction.commit().await {
-            Ok(()) => Ok(Outcome::Done),
-            Err(error) => judged(StepError::Query(error)),
+            Ok(()) => return Ok(Outcome::Done),
+            Err(error) => StepError::Query(error),
         },
         Err(error) => {
-            let outcome = judged(error)?;
             transaction.rollback().await?;
-            Ok(outcome)
+            error
         }
-    }
+    };
+    explained(client, step, failed).await
 }
 
 #[derive(Debug, Error)]
@@ -185,28 +150,53 @@ async fn run_in(
     Ok(())
 }
 
-fn judged(error: StepError) -> Result<Outcome, ApplyError> {
-    let error = match error {
-        StepError::Changed => return Ok(Outcome::Pending { message: error.to_string() }),
+/// What the failure of a step means. Anything but an error of the server ends the whole plan.
+async fn explained(client: &Client, step: &Step, failed: StepError) -> Result<Outcome, ApplyError> {
+    let error = match failed {
+        StepError::Changed => return Ok(Outcome::Pending(Wait::Changed)),
         StepError::Query(error) => error,
     };
     let Some(server) = error.as_db_error() else { return Err(error.into()) };
     let code = server.code();
-    let message = server.message().to_owned();
-    if [
-        &SqlState::LOCK_NOT_AVAILABLE,
-        &SqlState::T_R_DEADLOCK_DETECTED,
-        &SqlState::UNDEFINED_TABLE,
-        &SqlState::QUERY_CANCELED,
-    ]
-    .contains(&code)
-    {
-        return Ok(Outcome::Pending { message });
+    if [&SqlState::LOCK_NOT_AVAILABLE, &SqlState::T_R_DEADLOCK_DETECTED].contains(&code) {
+        return Ok(Outcome::Pending(Wait::Lock { holders: holders(client, step).await? }));
+    }
+    if *code == SqlState::UNDEFINED_TABLE && step.table.is_some() {
+        return Ok(Outcome::Pending(Wait::Changed));
+    }
+    if *code == SqlState::QUERY_CANCELED {
+        return Ok(Outcome::Pending(Wait::Cancelled));
     }
     let remedy = if *code == SqlState::INSUFFICIENT_PRIVILEGE {
-        "run the SQL of `pgrail grants` for pgrail's role".to_owned()
+        missing_grant(client, step).await?
+    } else if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
+        "set default_transaction_read_only to off for pgrail's role and this database".to_owned()
     } else {
         server.hint().unwrap_or_default().to_owned()
     };
-    Ok(Outcome::Failed { message, remedy })
+    Ok(Outcome::Failed { code: code.clone(), message: server.message().to_owned(), remedy })
+}
+
+async fn holders(client: &Client, step: &Step) -> Result<Vec<LockHolder>, ApplyError> {
+    let table = step.table.as_ref().map(|(oid, _)| *oid);
+    let rows = client.query(include_str!("sql/lock_holders.sql"), &[&table]).await?;
+    let holders = rows.iter().map(|row| {
+        Ok(LockHolder {
+            table: row.try_get("table")?,
+            pid: row.try_get("pid")?,
+            login: row.try_get("login")?,
+            application: row.try_get("application")?,
+            since: row.try_get("since")?,
+        })
+    });
+    holders.collect()
+}
+
+/// The GRANT that the role lacks for this step.
+async fn missing_grant(client: &Client, step: &Step) -> Result<String, ApplyError> {
+    let table = step.table.as_ref().map(|(oid, _)| *oid);
+    let row = client.query_one(include_str!("sql/missing_grant.sql"), &[&table]).await?;
+    let grant: Option<String> = row.try_get(0)?;
+    Ok(grant
+        .map_or_else(|| "run the SQL of `pgrail grants` for pgrail's role".to_owned(), |grant| format!("run {grant}")))
 }

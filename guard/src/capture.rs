@@ -13,9 +13,10 @@ use tokio_postgres::Client;
 use crate::catalog::{Catalog, Oid, TableKind};
 use crate::closure::Effect;
 use crate::configuration::GuardRow;
-use crate::desired::{Desired, Root, literal};
+use crate::desired::{Desired, Root};
 use crate::observe::ObserveError;
 use crate::spec::Capture;
+use crate::sql::literal;
 
 const FUNCTION: &str = "capture_";
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::catalog::Oid;
 use crate::desired::{Desired, Root};
 use crate::observe::Observed;
-use crate::plan::{Drift, Statement, Step, StepKind};
-use crate::steps::privileges;
+use crate::plan::{Drift, DropProtection, Statement, Step, StepKind};
+use crate::routines::privileges;
 
 const EVENT_TRIGGER: &str = "pgrail_drop";
 
@@ -22,19 +22,6 @@ const EVENT_TRIGGERS: [(&str, &str, &str); 2] = [
          'ALTER SCHEMA', 'CREATE VIEW', 'GRANT', 'REVOKE')",
     ),
 ];
-
-/// What stands between a guarded table and DROP TABLE.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum DropProtection {
-    /// Nothing.
-    None,
-    /// A view of ours on the table: a plain DROP TABLE fails, one with CASCADE passes.
-    Pinned,
-    /// An event trigger.
-    EventTrigger,
-    /// The guard does not ask for it.
-    NotAsked,
-}
 
 fn enforces(root: &Root, desired: &Desired, partitions: bool) -> bool {
     root.assignments.iter().any(|held| {

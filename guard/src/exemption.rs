@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 use tokio_postgres::Client;
 
+use crate::complete;
 use crate::configuration::{AllowanceRow, Configuration};
-use crate::desired::{self, Numbers};
+use crate::desired::Numbers;
 use crate::observe::{ObserveError, Observed};
-use crate::plan::{self, Plan, PlanError};
+use crate::plan::Plan;
+use crate::planner::{self, PlanError};
 use crate::spec::{ClusterId, GuardName, Operation, PartialLimits};
 use crate::steps::difference;
 
@@ -63,7 +65,7 @@ pub enum ExemptionError {
 
 /// What has to be done so that the exemption is in the database.
 pub fn plan_exemption(spec: &ExemptionSpec, observed: &Observed) -> Result<Plan, ExemptionError> {
-    plan::changeable(&spec.owner, false, observed)?;
+    planner::changeable(&spec.owner, false, observed)?;
     let empty = Configuration::default();
     let known = observed.recorded.as_ref().map_or(&empty, |recorded| &recorded.configuration);
     let mut guards = BTreeSet::new();
@@ -78,7 +80,7 @@ pub fn plan_exemption(spec: &ExemptionSpec, observed: &Observed) -> Result<Plan,
         let root = table.map(|relation| relation.id).filter(|root| held(*root));
         roots.insert(root.ok_or_else(|| ExemptionError::TableNotGuarded { table: format!("{schema}.{name}") })?);
     }
-    let mut numbers = plan::numbers(observed);
+    let mut numbers = planner::numbers(observed);
     let mut configuration = known.clone();
     let name = Some(spec.name.as_str().to_owned());
     let object = Some(spec.object.clone());
@@ -99,7 +101,7 @@ pub fn plan_exemption(spec: &ExemptionSpec, observed: &Observed) -> Result<Plan,
         not_after: Some(spec.not_after),
         total_rows: spec.total_rows,
     });
-    Ok(difference(&desired::complete(&observed.catalog, configuration, &mut numbers), observed))
+    Ok(difference(&complete::complete(&observed.catalog, configuration, &mut numbers), observed))
 }
 
 /// What has to be done so that nothing of the exemption is left.
@@ -111,8 +113,8 @@ pub fn plan_revocation(name: &GuardName, observed: &Observed) -> Plan {
     if configuration.allowances.len() == before {
         return Plan::nothing();
     }
-    let mut numbers = plan::numbers(observed);
-    difference(&desired::complete(&observed.catalog, configuration, &mut numbers), observed)
+    let mut numbers = planner::numbers(observed);
+    difference(&complete::complete(&observed.catalog, configuration, &mut numbers), observed)
 }
 
 /// How an exemption stands, by the database's clock, and what it was used for.

@@ -1,11 +1,12 @@
 //! The guardrail engine: catalog, closure, plan, SQL, verification. PostgreSQL only; knows nothing of Kubernetes.
 //!
 //! ```text
+//! let ensured = ensure(&mut client, &spec).await?;     // all of the following
 //! let observed = observe(&client).await?;             // three queries in one snapshot
 //! let plan = plan(&spec, &observed)?;                  // pure
 //! if !plan.is_empty() {
 //!     let applied = apply(&mut client, &plan).await?;  // one transaction per step
-//!     // what is enforced now is told by observing and planning again: plan.tables()
+//!     // observe and plan again: plan.tables() is what is enforced
 //! }
 //! ```
 pub mod apply;
@@ -14,35 +15,44 @@ pub mod capabilities;
 pub mod capture;
 pub mod catalog;
 pub mod closure;
+mod complete;
 pub mod configuration;
 pub mod counters;
+mod deferred;
 mod desired;
 mod drop_protection;
+mod ensure;
 pub mod exemption;
 pub mod gate;
 pub mod grants;
 pub mod light_check;
 mod matching;
 pub mod observe;
-pub mod plan;
+mod outcome;
+mod plan;
+mod planner;
 pub mod rehearse;
+mod routines;
 pub mod spec;
+mod sql;
 mod status;
 mod steps;
 pub mod tamper;
 pub mod undo;
 
-pub use apply::{Applied, ApplyError, Outcome, apply};
+pub use apply::{ApplyError, apply};
 pub use blast_radius::BlastRadius;
 pub use capabilities::Capabilities;
 pub use capture::{CapturedTable, CapturedTransaction, captured, captured_rows, prune};
 pub use catalog::{Catalog, CatalogError, Oid};
 pub use counters::{Counter, counters};
-pub use drop_protection::DropProtection;
+pub use ensure::{EnsureError, Ensured, Progress, ensure};
 pub use exemption::{ExemptionError, ExemptionSpec, ExemptionUse, exemption_uses, plan_exemption, plan_revocation};
 pub use light_check::{Fingerprint, light_check};
 pub use observe::{ObserveError, Observed, observe};
-pub use plan::{Drift, Plan, PlanError, Refused, Step, StepKind, TableState, TableStatus, plan, plan_removal};
+pub use outcome::{Applied, LockHolder, Outcome, Wait};
+pub use plan::{Drift, DropProtection, Plan, Refused, Step, StepKind, TableState, TableStatus};
+pub use planner::{PlanError, plan, plan_removal};
 pub use rehearse::{Rehearsal, RehearseError, Request, rehearse};
 pub use spec::*;
 pub use tamper::{TableTamper, TamperFacts};

@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 use crate::capabilities;
 use crate::catalog::{self, Catalog, CatalogError, Oid};
 use crate::configuration::Configuration;
+use crate::deferred::Rollback;
 use crate::spec::GuardName;
 
 /// Why a database could not be observed.
@@ -237,11 +238,10 @@ impl Observed {
 /// All of it is of one moment. Locks nothing that a writer could wait for.
 pub async fn observe(client: &Client) -> Result<Observed, ObserveError> {
     // One snapshot for all three, so that a concurrent change is seen by all or by none.
-    client
-        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp")
-        .await?;
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp";
+    let transaction = Rollback::begin(client, begin).await?;
     let observed = read(client).await;
-    client.batch_execute("ROLLBACK").await?;
+    transaction.end().await?;
     let mut observed = observed?;
     let live = &mut observed.live;
     live.may_create_event_triggers = live.superuser

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use crate::blast_radius;
 use crate::catalog::{Oid, Table, TableKind};
 use crate::desired::Desired;
-use crate::drop_protection::{self, DropProtection};
+use crate::drop_protection;
 use crate::matching::Matched;
 use crate::observe::Observed;
-use crate::plan::{Plan, StepKind, TableState, TableStatus};
+use crate::plan::{DropProtection, Plan, StepKind, TableState, TableStatus};
 use crate::spec::GuardSpec;
 
 /// How every table of the guard stands now: what a step is still to be done for is not enforced.

@@ -2,39 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::capture;
 use crate::catalog::{Oid, Table};
-use crate::desired::{self, Desired, literal};
+use crate::desired::Desired;
 use crate::drop_protection;
 use crate::observe::{Live, LiveTrigger, Observed};
 use crate::plan::{Drift, Plan, SCHEMA_VERSION, Statement, Step, StepKind};
-
-pub(crate) const SCHEMA_SQL: &str = include_str!("sql/schema.sql");
-pub(crate) const FUNCTIONS_SQL: &str =
-    concat!(include_str!("sql/functions.sql"), include_str!("sql/capture_functions.sql"));
-pub(crate) const CONFIGURE_SQL: &str = include_str!("sql/configure.sql");
-
-/// The functions of `functions.sql`, and whether every role may call them.
-pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
-    ("counts", false),
-    ("is_apply_worker", false),
-    ("judge_detach", false),
-    ("judge_drop", false),
-    ("measure", false),
-    ("nothing", false),
-    ("on_ddl", false),
-    ("on_drop", false),
-    ("passed", false),
-    ("prune_captured", false),
-    ("rights", false),
-    ("room", false),
-    ("settle", false),
-    ("spend", false),
-    ("spend_more", false),
-    ("trip", true),
-    ("truncating", true),
-    ("verdict", false),
-];
+use crate::routines::{
+    CONFIGURE_SQL, FUNCTIONS, FUNCTIONS_SQL, SCHEMA_SQL, create_trigger_function, privileges, trigger_function,
+};
 
 /// The steps from what is to what shall be, and what somebody else changed meanwhile.
 pub(crate) fn difference(desired: &Desired, observed: &Observed) -> Plan {
@@ -150,18 +125,6 @@ fn bootstrap(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> 
             record_routines(&names, |_| FUNCTIONS_SQL.to_owned()),
         ],
     ))
-}
-
-/// Grants exactly what roles of the application need: default privileges may have given more, or less. What captures rows
-/// is called by triggers of ours alone: nobody else may put it on a table.
-pub(crate) fn privileges(made: &[&str]) -> String {
-    // An empty list is no SQL; no function has an empty name.
-    let called = |name: &&str| !capture::is_function(name);
-    let public = made.iter().copied().filter(called).chain([""]).map(literal).collect::<Vec<_>>().join(", ");
-    let fixed = FUNCTIONS.iter().filter(|(_, public)| !public).map(|(name, _)| *name);
-    let private = fixed.chain(made.iter().copied().filter(|name| !called(name))).map(literal);
-    let private = private.collect::<Vec<_>>().join(", ");
-    include_str!("sql/privileges.sql").replace("'{public}'", &public).replace("'{private}'", &private)
 }
 
 fn record_routines(names: &[&str], source: impl Fn(&str) -> String) -> Statement {
@@ -331,8 +294,8 @@ fn table_step(oid: Oid, change: &TableChange, desired: &Desired, observed: &Obse
         } else if !change.drop.is_empty() {
             // Only with their function; then those that shall stay are made again, in the same transaction. What was made
             // when the table was still ours has another function.
-            let name = desired::trigger_function(oid);
-            ddl.push(desired::create_trigger_function(&name));
+            let name = trigger_function(oid);
+            ddl.push(create_trigger_function(&name));
             ddl.extend(change.drop.iter().map(|trigger| {
                 format!("CREATE OR REPLACE TRIGGER {trigger} AFTER DELETE ON {ident} FOR EACH STATEMENT EXECUTE FUNCTION pgrail.{name}()")
             }));
@@ -414,7 +377,7 @@ fn everything_off(observed: &Observed) -> Vec<Step> {
         let drops: Vec<String> = if table.owned {
             names.iter().map(|name| format!("DROP TRIGGER {name} ON {}", table.ident)).collect()
         } else {
-            vec![format!("DROP FUNCTION IF EXISTS pgrail.{}() CASCADE", desired::trigger_function(oid))]
+            vec![format!("DROP FUNCTION IF EXISTS pgrail.{}() CASCADE", trigger_function(oid))]
         };
         steps.push(Step {
             kind: StepKind::Triggers,

@@ -102,6 +102,52 @@ async fn a_second_operator_is_kept_out() {
 }
 
 #[tokio::test]
+async fn a_cancelled_apply_leaves_no_lock_no_transaction_and_no_setting() {
+    for_each_server(async |server| {
+        let database = server.database("cancelled").await;
+        let mut client = friday(&database, 20).await;
+        let holder = database.connect().await;
+        let watcher = database.connect().await;
+        run(&holder, "BEGIN; INSERT INTO leads VALUES (100000, 1)").await;
+        let plan = verify(&client, &guard("a/b", USERS)).await;
+        // Dropped while it waits for a lock in the middle of a step.
+        let waits = async {
+            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'leads'::regclass";
+            while watcher.query_one(waiting, &[]).await.expect("locks").get::<_, i64>(0) == 0 {}
+        };
+        tokio::select! {
+            biased;
+            () = waits => {}
+            applied = apply(client.as_mut(), &plan) => panic!("ended: {applied:?}"),
+        }
+        let left = "SELECT (SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'), current_setting('lock_timeout'), now() = statement_timestamp()";
+        let row = client.query_one(left, &[]).await.expect("the session is usable");
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, String>(1)), (0, "0".to_owned()));
+        // The same in the middle of reading, and between any two messages to the server.
+        for polls in 0..60 {
+            {
+                let mut observing = std::pin::pin!(observe(&client));
+                for _ in 0..polls {
+                    if futures::poll!(observing.as_mut()).is_ready() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            run(&client, "BEGIN; CREATE TABLE in_a_transaction_that_writes (); ROLLBACK").await;
+        }
+        run(&holder, "ROLLBACK").await;
+        let other = database.connect().await;
+        let free: bool = other.query_one("SELECT pg_try_advisory_lock(123589602929004)", &[]).await.expect("lock").get(0);
+        assert!(free);
+        drop(other);
+        install(&mut client, &guard("a/b", USERS)).await;
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_kill_between_any_two_steps_leaves_nothing_called_enforced_and_the_application_working() {
     for_each_server(async |server| {
         let database = server.database("kill").await;

@@ -20,6 +20,7 @@
 
 mod database;
 mod environment;
+pub mod floors;
 mod own_server;
 
 pub use database::{Client, Database, connect};

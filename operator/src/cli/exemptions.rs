@@ -117,7 +117,8 @@ pub(super) async fn remove(client: &mut Client, exemption: &GuardExemption) -> R
         table.is_none() && !matches!(outcome, pgrail_guard::Outcome::Done | pgrail_guard::Outcome::Skipped)
     });
     if let Some((_, outcome)) = problem {
-        eprintln!("pgrail: {name}: not taken back: {outcome:?}");
+        let problem = outcome.problem().unwrap_or_default();
+        eprintln!("pgrail: {name}: not revoked: {problem}");
         return Ok(NOT_AS_DECLARED.into());
     }
     println!("{name}: gone");

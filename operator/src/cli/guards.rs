@@ -4,13 +4,12 @@ use super::connect::DatabaseArgs;
 use super::manifests::{self, ManifestArgs};
 use super::output::{self, Format};
 use super::{CommandError, NOT_AS_DECLARED, OWNER, exemptions};
-use crate::controllers::table_guard::apply::{Brought, bring};
-use crate::controllers::table_guard::report::{self, Outcome};
+use crate::controllers::table_guard::report::{self, Judgement, Outcome};
 use crate::controllers::table_guard::validate::validate;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use pgrail_crds::{GuardExemption, TableGuard, TableState};
-use pgrail_guard::{GuardName, Plan};
+use pgrail_guard::{Applied, GuardName, Plan, Progress};
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -112,20 +111,19 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<ExitCode, CommandError> {
     let mut declared = true;
     for guard in &mut guards {
         let spec = validate(guard, OWNER)?;
-        let mut brought = bring(&mut client, &spec).await?;
+        let mut ensured = pgrail_guard::ensure(&mut client, &spec).await?;
         for _ in 1..TRIES {
-            if !is_pending(&brought) {
+            if !ensured.waits() {
                 break;
             }
-            eprintln!("pgrail: {}: waits for a lock", spec.name);
+            print_problems(&spec.name, &ensured.progress);
             tokio::time::sleep(PAUSE).await;
-            brought = bring(&mut client, &spec).await?;
+            ensured = pgrail_guard::ensure(&mut client, &spec).await?;
         }
-        if let Outcome::Unplannable(error) = brought.outcome {
-            return Err(error.into());
-        }
-        declared &= matches!(&brought.outcome, Outcome::Judged(judgement) if judgement.all_enforced());
-        guard.status = Some(report::status(guard, &brought.outcome, Timestamp::now()));
+        print_problems(&spec.name, &ensured.progress);
+        let judgement = Judgement::of(ensured);
+        declared &= judgement.all_enforced();
+        guard.status = Some(report::status(guard, &Outcome::Judged(Box::new(judgement)), Timestamp::now()));
     }
     // Without a cluster nobody else does it.
     pgrail_guard::prune(&client, OWNER).await?;
@@ -136,8 +134,21 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<ExitCode, CommandError> {
     Ok(if declared { ExitCode::SUCCESS } else { NOT_AS_DECLARED.into() })
 }
 
-fn is_pending(brought: &Brought) -> bool {
-    matches!(&brought.outcome, Outcome::Judged(judgement) if judgement.pending())
+/// What could not be done, and why, on stderr.
+fn print_problems(name: &GuardName, progress: &Progress) {
+    match progress {
+        Progress::UpToDate => {}
+        Progress::Busy => eprintln!("pgrail: {name}: another session is changing the guards of this database"),
+        Progress::Applied { applied, .. } => print_unfinished(name, applied),
+    }
+}
+
+fn print_unfinished(name: &GuardName, applied: &Applied) {
+    for (table, outcome) in applied.unfinished() {
+        if let Some(problem) = outcome.problem() {
+            eprintln!("pgrail: {name}: {}: {problem}", table.unwrap_or("schema pgrail"));
+        }
+    }
 }
 
 fn print_objects(guards: &[TableGuard], exemptions: &[GuardExemption], format: Format) -> Result<(), CommandError> {
@@ -228,9 +239,7 @@ async fn remove_one(client: &mut Client, name: &GuardName) -> Result<bool, Comma
         }
         let applied = pgrail_guard::apply(client, &plan).await?;
         if !applied.is_complete() {
-            for (table, outcome) in applied.unfinished() {
-                eprintln!("pgrail: {name}: {}: {outcome:?}", table.unwrap_or("pgrail's schema"));
-            }
+            print_unfinished(name, &applied);
             tokio::time::sleep(PAUSE).await;
         }
     }

@@ -69,6 +69,8 @@ enum CommandError {
     #[error(transparent)]
     Plan(#[from] pgrail_guard::PlanError),
     #[error(transparent)]
+    Ensure(#[from] pgrail_guard::EnsureError),
+    #[error(transparent)]
     Apply(#[from] pgrail_guard::ApplyError),
     #[error(transparent)]
     Rehearse(#[from] pgrail_guard::RehearseError),

@@ -50,10 +50,9 @@ async fn give(client: &mut Client, spec: &ExemptionSpec) -> Result<Option<Said>,
         Err(error @ ApplyError::Query(_)) => Err(DatabaseError::lost(&error)),
         // A trigger that waits for its lock comes with the guard: until then the exemption is stricter, not looser.
         Ok(applied) => Ok(applied.steps.iter().find_map(|(table, outcome)| match outcome {
-            Outcome::Failed { message, remedy } if table.is_none() => Some(Said {
-                reason: guard_reasons::INSTALL_FAILED,
-                message: if remedy.is_empty() { message.clone() } else { format!("{message}: {remedy}") },
-            }),
+            Outcome::Failed { .. } if table.is_none() => {
+                outcome.problem().map(|message| Said { reason: guard_reasons::INSTALL_FAILED, message })
+            }
             _ => None,
         })),
     }
@@ -104,9 +103,6 @@ pub(super) async fn revoke(
         Err(error @ ApplyError::Query(_)) => return Err(DatabaseError::lost(&error)),
     };
     // The right is gone with the configuration; what is left of it (functions, triggers) goes with the guard's next look.
-    let problem = applied.steps.iter().find_map(|(table, outcome)| match outcome {
-        Outcome::Pending { message } | Outcome::Failed { message, .. } if table.is_none() => Some(message.clone()),
-        _ => None,
-    });
+    let problem = applied.steps.iter().find_map(|(table, outcome)| table.is_none().then(|| outcome.problem())?);
     Ok(problem)
 }

@@ -177,11 +177,8 @@ async fn remove_with(guard: &TableGuard, session: &mut Session, context: &Contex
         Err(error @ pgrail_guard::ApplyError::Query(_)) => return Err(failed(chain(&error))),
     };
     let unfinished = applied.unfinished();
-    let problem = unfinished.iter().find_map(|(table, outcome)| match outcome {
-        pgrail_guard::Outcome::Pending { message } | pgrail_guard::Outcome::Failed { message, .. } => {
-            Some(format!("{}: {message}", table.unwrap_or("pgrail's schema")))
-        }
-        pgrail_guard::Outcome::Done | pgrail_guard::Outcome::Skipped => None,
+    let problem = unfinished.iter().find_map(|(table, outcome)| {
+        outcome.problem().map(|problem| format!("{}: {problem}", table.unwrap_or("pgrail's schema")))
     });
     if kept > 0 && problem.is_none() {
         let note =

@@ -5,12 +5,13 @@ use super::validate::ValidateError;
 use crate::controllers::protected_database::two_digits;
 use crate::database::DatabaseError;
 use crate::kubernetes::conditions::{Conditions, Status, whole_seconds};
+use crate::kubernetes::controller::chain;
 use crate::kubernetes::text::truncated;
 use jiff::Timestamp;
 use pgrail_crds::conditions::reasons::{self, guard as guard_reasons};
 use pgrail_crds::conditions::{DROP_PROTECTED, ENFORCED, READY, TAMPER_RESISTANT};
 use pgrail_crds::{GuardMode, GuardedTable, TableGuard, TableGuardStatus, TableState, Time};
-use pgrail_guard::{Applied, Counter, Drift, Observed, Plan, PlanError, Refused, TableStatus, TamperFacts};
+use pgrail_guard::{Applied, Counter, Drift, Ensured, PlanError, Progress, Refused, TableStatus, TamperFacts};
 use std::collections::HashMap;
 
 /// Tables that the status lists; the rest is summed in one row.
@@ -19,13 +20,6 @@ const LISTED: usize = 200;
 const LONGEST_TABLE_MESSAGE: usize = 1000;
 /// Tables that a message names.
 const NAMED: usize = 5;
-
-/// A database at one moment, and what is left to do there.
-pub(super) struct Looked {
-    pub(super) observed: Observed,
-    pub(super) plan: Plan,
-    pub(super) tamper: Result<TamperFacts, String>,
-}
 
 /// What came of one reconcile.
 pub(crate) enum Outcome {
@@ -67,10 +61,10 @@ pub(crate) struct Judgement {
 }
 
 impl Judgement {
-    /// Nothing had to be done.
-    pub(super) fn of(looked: Looked) -> Self {
-        let Looked { observed, plan, tamper } = looked;
-        Self {
+    /// From what was found, and what was done before.
+    pub(crate) fn of(ensured: Ensured) -> Self {
+        let Ensured { observed, plan, tamper, progress, fingerprint: _ } = ensured;
+        let mut judgement = Self {
             tables: plan.tables().to_vec(),
             missing: plan.missing().to_vec(),
             refused: plan.refused().to_vec(),
@@ -80,42 +74,38 @@ impl Judgement {
             incomplete: !plan.is_empty(),
             lacks_privilege: false,
             track_counts: observed.live.track_counts,
-            tamper,
+            tamper: tamper.map_err(|error| chain(&error)),
+        };
+        match progress {
+            Progress::UpToDate => {}
+            Progress::Busy => {
+                judgement.failure =
+                    Some("another session is changing the guards of this database; retried soon".to_owned());
+            }
+            Progress::Applied { applied, drift, first } => {
+                judgement.drift = drift;
+                judgement.installed_first = first;
+                judgement.add(&applied);
+            }
         }
+        judgement
     }
 
-    /// Another session is at work in the database.
-    pub(super) fn busy(looked: Looked) -> Self {
-        let failure = Some("another session is changing the guards of this database; tried again soon".to_owned());
-        Self { failure, ..Self::of(looked) }
-    }
-
-    /// Something was done, and looked at again.
-    pub(super) fn after(looked: Looked, applied: &Applied, drift: Vec<Drift>, installed_first: bool) -> Self {
-        let mut judgement = Self { drift, installed_first, ..Self::of(looked) };
+    fn add(&mut self, applied: &Applied) {
         for (table, outcome) in applied.unfinished() {
-            let (message, failed) = match outcome {
-                pgrail_guard::Outcome::Pending { message } => (message.clone(), false),
-                pgrail_guard::Outcome::Failed { message, remedy } if remedy.is_empty() => (message.clone(), true),
-                pgrail_guard::Outcome::Failed { message, remedy } => {
-                    judgement.lacks_privilege |=
-                        message.contains("permission denied") || message.contains("must be owner");
-                    (format!("{message}: {remedy}"), true)
-                }
-                pgrail_guard::Outcome::Skipped | pgrail_guard::Outcome::Done => continue,
-            };
+            let Some(message) = outcome.problem() else { continue };
+            self.lacks_privilege |= outcome.lacks_privilege();
             let Some(table) = table else {
-                judgement.failure = Some(message);
+                self.failure = Some(message);
                 continue;
             };
-            for status in judgement.tables.iter_mut().filter(|status| status.table == table) {
+            for status in self.tables.iter_mut().filter(|status| status.table == table) {
                 status.message.clone_from(&message);
-                if failed {
+                if matches!(outcome, pgrail_guard::Outcome::Failed { .. }) {
                     status.state = pgrail_guard::TableState::Failed;
                 }
             }
         }
-        judgement
     }
 
     /// Whether every matched table was verified.

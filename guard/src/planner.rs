@@ -1,0 +1,197 @@
+//! From the declared and the observed state to an ordered list of steps. Pure.
+
+use std::collections::BTreeSet;
+
+use thiserror::Error;
+
+use crate::complete;
+use crate::configuration::{AllowanceRow, Assignment, Configuration, GuardRow, RelationRow};
+use crate::desired::{Desired, Numbers};
+use crate::matching::Matched;
+use crate::observe::Observed;
+use crate::plan::{Plan, SCHEMA_VERSION};
+use crate::spec::{ClusterId, GuardName, GuardSpec, Mode, SpecError};
+use crate::status::statuses;
+use crate::steps::difference;
+
+/// Why no plan can be made.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// Another cluster manages this database.
+    #[error("the guards in this database are managed by {owner}")]
+    OwnedByOther {
+        /// Its id.
+        owner: String,
+    },
+    /// A newer pgrail installed our schema.
+    #[error("the guards in this database have schema version {found}, this pgrail knows {known}")]
+    NewerSchema {
+        /// What is installed.
+        found: i32,
+        /// What this pgrail installs.
+        known: i32,
+    },
+    /// The server is a standby.
+    #[error("the server is a standby and cannot be written to")]
+    ReadOnlyServer,
+    /// The server is too old.
+    #[error("PostgreSQL {found} is not supported, 15 or later is needed")]
+    UnsupportedVersion {
+        /// `server_version_num`
+        found: i32,
+    },
+    /// A schema named `pgrail` exists and belongs to a role that the current one cannot act as.
+    #[error("the schema pgrail belongs to {owner}, which {role} is not a member of")]
+    SchemaOfOther {
+        /// Its owner.
+        owner: String,
+        /// The current role.
+        role: String,
+    },
+    /// The declaration makes no sense.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+}
+
+/// Whether anything can be changed in this database on behalf of this owner.
+pub(crate) fn changeable(owner: &ClusterId, take_over: bool, observed: &Observed) -> Result<(), PlanError> {
+    let live = &observed.live;
+    if live.server_version_num < 150_000 {
+        return Err(PlanError::UnsupportedVersion { found: live.server_version_num });
+    }
+    if live.in_recovery {
+        return Err(PlanError::ReadOnlyServer);
+    }
+    if let (Some(owner), false) = (&live.schema_owner, live.schema_owned) {
+        return Err(PlanError::SchemaOfOther { owner: owner.clone(), role: live.role.clone() });
+    }
+    if let Some(recorded) = &observed.recorded
+        && recorded.schema_version > SCHEMA_VERSION
+    {
+        return Err(PlanError::NewerSchema { found: recorded.schema_version, known: SCHEMA_VERSION });
+    }
+    if let Some(found) = observed.owner().filter(|found| *found != owner.as_str() && !take_over) {
+        return Err(PlanError::OwnedByOther { owner: found.to_owned() });
+    }
+    Ok(())
+}
+
+/// What has to be done so that the guard holds.
+pub fn plan(spec: &GuardSpec, observed: &Observed) -> Result<Plan, PlanError> {
+    changeable(&spec.owner, spec.take_over, observed)?;
+    spec.limits.validate()?;
+    for selector in &spec.selectors {
+        spec.limits.overridden(&selector.limits).validate()?;
+    }
+    spec.capture.map_or(Ok(()), |capture| capture.validate())?;
+    let matched = Matched::of(spec, observed);
+    let mut numbers = numbers(observed);
+    let configuration = assign(spec, &matched, observed, &mut numbers);
+    let desired = complete::complete(&observed.catalog, configuration, &mut numbers);
+    let mut plan = difference(&desired, observed);
+    plan.tables = statuses(spec, &matched, &desired, &plan, observed);
+    plan.missing = matched.missing;
+    plan.refused = matched.refused;
+    Ok(plan)
+}
+
+/// What has to be done so that nothing of the guard is left; of the last guard, nothing of pgrail.
+pub fn plan_removal(name: &GuardName, observed: &Observed) -> Plan {
+    let Some(recorded) = &observed.recorded else {
+        return difference(&Desired::default(), observed);
+    };
+    let mut configuration = recorded.configuration.clone();
+    let gone = configuration.guard_id(name);
+    configuration.guards.retain(|guard| Some(guard.id) != gone);
+    configuration.assignments.retain(|held| Some(held.guard) != gone);
+    let mut numbers = numbers(observed);
+    let desired = complete::complete(&observed.catalog, configuration, &mut numbers);
+    difference(&desired, observed)
+}
+
+pub(crate) fn numbers(observed: &Observed) -> Numbers {
+    let suffix = |name: &str| name.rsplit_once('_').and_then(|(_, number)| number.parse::<i32>().ok());
+    let live = &observed.live;
+    let routines = live.routines.iter().filter_map(|routine| suffix(&routine.name));
+    let triggers = live.triggers.iter().filter_map(|trigger| suffix(&trigger.name));
+    let pins =
+        live.relations.iter().filter(|relation| relation.kind == "v").filter_map(|relation| suffix(&relation.name));
+    let sequences =
+        live.relations.iter().filter(|relation| relation.kind == "S").filter_map(|relation| suffix(&relation.name));
+    let empty = Configuration::default();
+    let known = observed.recorded.as_ref().map_or(&empty, |recorded| &recorded.configuration);
+    let relations = known.relations.iter().map(|row| row.id);
+    Numbers {
+        guard: known.guards.iter().map(|row| row.id).max().unwrap_or(0),
+        relation: relations.chain(routines).chain(triggers).chain(pins).max().unwrap_or(0),
+        allowance: known.allowances.iter().map(|row| row.id).max().unwrap_or(0),
+        assignment: known.assignments.iter().map(|row| row.id).chain(sequences).max().unwrap_or(0),
+    }
+}
+
+/// The configuration with this guard's part replaced. What stays keeps its number, and with it its counter.
+fn assign(spec: &GuardSpec, matched: &Matched, observed: &Observed, numbers: &mut Numbers) -> Configuration {
+    let mut configuration =
+        observed.recorded.as_ref().map(|recorded| recorded.configuration.clone()).unwrap_or_default();
+    spec.owner.as_str().clone_into(&mut configuration.owner);
+    let enforce = spec.mode == Mode::Enforce;
+    let guard = configuration.guard_id(&spec.name).unwrap_or_else(|| Numbers::next(&mut numbers.guard));
+    configuration.guards.retain(|row| row.id != guard);
+    configuration.guards.push(GuardRow { id: guard, name: spec.name.clone(), enforce, capture: spec.capture });
+    assign_allowances(spec, guard, &mut configuration, numbers);
+    let (mine, others): (Vec<Assignment>, Vec<Assignment>) =
+        std::mem::take(&mut configuration.assignments).into_iter().partition(|held| held.guard == guard);
+    configuration.assignments = others;
+    for oid in &matched.tables {
+        let Some(table) = observed.catalog.table(*oid) else { continue };
+        let Some(selector) = spec.selector_for(&table.schema, &table.name) else { continue };
+        let root = configuration.relation_of(*oid).map_or_else(|| Numbers::next(&mut numbers.relation), |row| row.id);
+        if configuration.relation(root).is_none() {
+            configuration.relations.push(RelationRow {
+                id: root,
+                rel: *oid,
+                label: table.label(),
+                above: BTreeSet::new(),
+            });
+        }
+        let id = mine
+            .iter()
+            .find(|held| held.root == root)
+            .map_or_else(|| Numbers::next(&mut numbers.assignment), |held| held.id);
+        configuration.assignments.push(Assignment::new(
+            id,
+            root,
+            guard,
+            spec.limits.overridden(&selector.limits),
+            spec.protect,
+        ));
+    }
+    configuration
+}
+
+/// The rights that the guard itself declares. What stays keeps its number, and with it what it was used for; what belongs
+/// to an exemption is not touched.
+fn assign_allowances(spec: &GuardSpec, guard: i32, configuration: &mut Configuration, numbers: &mut Numbers) {
+    let declared = |row: &AllowanceRow| row.exemption.is_none() && row.guards.contains(&guard);
+    let (mut mine, others): (Vec<AllowanceRow>, Vec<AllowanceRow>) =
+        std::mem::take(&mut configuration.allowances).into_iter().partition(declared);
+    configuration.allowances = others;
+    for allowance in &spec.allowances {
+        let known = mine.iter().position(|row| row.role == allowance.role && row.operations == allowance.operations);
+        let id = known.map_or_else(|| Numbers::next(&mut numbers.allowance), |at| mine.remove(at).id);
+        configuration.allowances.push(AllowanceRow {
+            id,
+            guards: BTreeSet::from([guard]),
+            exemption: None,
+            object: None,
+            role: allowance.role.clone(),
+            operations: allowance.operations.clone(),
+            roots: None,
+            unlimited: false,
+            limits: allowance.limits,
+            not_before: None,
+            not_after: None,
+            total_rows: None,
+        });
+    }
+}
