@@ -11,6 +11,7 @@ mod metrics;
 mod operator;
 mod secret;
 mod settings;
+mod signals;
 
 use std::process::ExitCode;
 

@@ -6,9 +6,10 @@ use pgrail_postgres::AddressPolicy;
 
 use super::Places;
 use super::config::{AgentConfig, DumpConfig, RESULT_FILE, backup_name, scheduled_time};
-use super::outcome::{failed, stop_signal};
+use super::outcome::failed;
 use super::progress::ProgressLog;
 use super::settings::{SettingsError, config, connection, store};
+use crate::signals::stop_requested;
 
 pub(super) async fn run(places: &Places) -> Message {
     match attempt(places).await {
@@ -23,7 +24,7 @@ async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     let store = store(&config.store, places)?;
     let request = request(&config, dump, places, Timestamp::now())?;
     let log = ProgressLog::new();
-    let result = match dump_until(&request, &store, &|progress| log.record(progress), stop_signal()).await {
+    let result = match dump_until(&request, &store, &|progress| log.record(progress), stop_requested()).await {
         Ok(result) => result,
         Err(error) => return Ok(Message::Failed(error.failure(&request, &store))),
     };

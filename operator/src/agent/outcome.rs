@@ -12,20 +12,6 @@ pub(super) fn failed(phase: Phase, reason: Reason, error: &(dyn std::error::Erro
     Message::Failed(Failure::new(phase, reason, error, &[]))
 }
 
-/// Ready when the pod is stopped. The step then aborts and cleans up within the pod's grace period.
-pub(super) async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::warn!("cannot receive signals: the step cannot be interrupted");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-}
-
 /// Writes the outcome as the termination message, which the operator reads, and to the log.
 pub(super) async fn finish(message: Message, termination_log: &Path) -> ExitCode {
     let text = message.to_json();

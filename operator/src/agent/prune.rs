@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use pgrail_dump::{Failure, Message, Phase, PruneRequest, Reason, prune};
 
 use super::Places;
-use super::outcome::{failed, stop_signal};
+use super::outcome::failed;
 use super::settings::{SettingsError, config, store};
+use crate::signals::stop_requested;
 
 pub(super) async fn run(places: &Places) -> Message {
     match attempt(places).await {
@@ -22,7 +23,7 @@ async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     // An interrupted removal is completed by the next sweep: nothing has to be cleaned up here.
     let pruned = tokio::select! {
         pruned = prune(&store, &request) => pruned,
-        () = stop_signal() => {
+        () = stop_requested() => {
             let (reason, message) = (Reason::Interrupted, "the removal was interrupted".to_owned());
             return Ok(Message::Failed(Failure { phase: Phase::Prune, reason, message, retryable: true }));
         }

@@ -4,9 +4,10 @@ use pgrail_dump::{DumpResult, Message, Phase, VerifyRequest, verify_until};
 
 use super::Places;
 use super::config::RESULT_FILE;
-use super::outcome::{failed, stop_signal};
+use super::outcome::failed;
 use super::progress::ProgressLog;
 use super::settings::{SettingsError, config, read_to_string, store};
+use crate::signals::stop_requested;
 
 pub(super) async fn run(places: &Places) -> Message {
     match attempt(places).await {
@@ -25,7 +26,7 @@ async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     request.level = dump.verification;
     request.client_directory.clone_from(&places.client_directory);
     let log = ProgressLog::new();
-    Ok(match verify_until(&request, &store, &|progress| log.record(progress), stop_signal()).await {
+    Ok(match verify_until(&request, &store, &|progress| log.record(progress), stop_requested()).await {
         Ok(result) => Message::Verify(result),
         Err(error) => Message::Failed(error.failure(&store)),
     })

@@ -3,7 +3,7 @@
 use super::order::{self, Order, OrderError, OrderedStore, Site};
 use crate::context::Context;
 use crate::database::{ResolveError, resolve};
-use crate::kubernetes::controller::chain;
+use crate::kubernetes::text::chain;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
 use pgrail_crds::conditions::reasons::{backup, guard};

@@ -1,6 +1,6 @@
 //! `--database-url`, and the connection that it leads to.
 
-use crate::kubernetes::controller::chain;
+use crate::kubernetes::text::chain;
 use pgrail_postgres::{ConnectError, Connection, MissingPart, UriError};
 use std::path::PathBuf;
 

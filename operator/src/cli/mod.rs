@@ -11,7 +11,7 @@ mod output;
 mod rehearse;
 mod undo;
 
-use crate::kubernetes::controller::chain;
+use crate::kubernetes::text::chain;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;

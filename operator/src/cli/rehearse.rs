@@ -3,6 +3,7 @@
 use super::connect::DatabaseArgs;
 use super::output::thousands;
 use super::{CommandError, NOT_AS_DECLARED};
+use crate::signals::stop_requested;
 use pgrail_guard::rehearse::{Rows, Stop, TableRows, Verdict};
 use pgrail_guard::{Rehearsal, Request};
 use std::io::Write;
@@ -79,7 +80,7 @@ pub(super) async fn run(args: RehearseArgs) -> Result<ExitCode, CommandError> {
     };
     let rehearsal = tokio::select! {
         rehearsal = pgrail_guard::rehearse(&connection, &request, cancel) => rehearsal?,
-        () = interrupted() => {
+        () = stop_requested() => {
             cancel().await;
             // Told only when it is so. The end of the session does the same, as soon as the server notices.
             let rolled_back = tokio::time::timeout(FAREWELL, connection.batch_execute("ROLLBACK")).await;
@@ -98,19 +99,6 @@ pub(super) async fn run(args: RehearseArgs) -> Result<ExitCode, CommandError> {
         Verdict::Passes => ExitCode::SUCCESS,
         Verdict::Stopped(_) => NOT_AS_DECLARED.into(),
     })
-}
-
-/// Ends at Ctrl-C, and when the process is asked to end.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }
 
 fn print(out: &mut impl Write, rehearsal: &Rehearsal, request: &Request) -> std::io::Result<()> {

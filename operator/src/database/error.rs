@@ -1,7 +1,7 @@
 //! Why a database cannot be used.
 
 use super::resolve::ResolveError;
-use crate::kubernetes::controller::chain;
+use crate::kubernetes::text::chain;
 use pgrail_crds::conditions::reasons::reachable;
 use pgrail_postgres::{ConnectError, ConnectionSettings, TlsProblem};
 
@@ -26,7 +26,7 @@ impl From<ResolveError> for DatabaseError {
 
 impl DatabaseError {
     /// A query that got no answer: the connection or the server is gone.
-    pub(crate) fn lost(error: &dyn std::error::Error) -> Self {
+    pub(crate) fn lost(error: &(dyn std::error::Error + 'static)) -> Self {
         Self { reason: reachable::TIMEOUT, message: chain(error), stalled: false }
     }
 

@@ -3,6 +3,7 @@
 use super::api::untyped;
 use super::backoff::Backoff;
 use super::conditions::whole_seconds;
+use super::text::chain;
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
@@ -170,21 +171,6 @@ fn error_policy<R: Reconciler, E: Environment>(
         "reconcile failed"
     );
     Action::requeue(wait)
-}
-
-/// An error with its sources, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
 }
 
 fn key<R: Reconciler>(object: &impl ResourceExt) -> String {

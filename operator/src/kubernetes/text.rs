@@ -1,4 +1,7 @@
-//! Text within the bounds that the apiserver sets.
+//! Errors as text, and text within the bounds that the apiserver sets.
+
+/// An error and its causes in one line.
+pub(crate) use pgrail_dump::error_chain as chain;
 
 /// The text, or as much of it as fits into `longest` bytes with an ellipsis at the end.
 pub(crate) fn truncated(text: &str, longest: usize) -> String {
@@ -8,6 +11,15 @@ pub(crate) fn truncated(text: &str, longest: usize) -> String {
     }
     let end = text.floor_char_boundary(longest.saturating_sub(ELLIPSIS.len()));
     format!("{}{ELLIPSIS}", text.get(..end).unwrap_or_default())
+}
+
+/// Names that a message lists.
+const LISTED: usize = 5;
+
+/// The first names, and how many more there are.
+pub(crate) fn listed(names: &[String]) -> String {
+    let text = names.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > LISTED { format!("{text} and {} more", names.len() - LISTED) } else { text }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Leader election by Lease: one operator works, the others wait. Losing the Lease ends the process, which is the only
-//! way to be sure that nothing of it goes on; databases are fenced by advisory locks besides.
+//! Leader election by Lease: one operator works, the others wait. A process that loses the Lease exits, so that none of its
+//! reconciles continues; changes of a database are fenced by an advisory lock besides.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -9,10 +9,10 @@ use kube::{Client, Resource};
 use std::time::Duration;
 
 const LEASE: &str = "pgrail-operator";
-/// A Lease that was not renewed for so many seconds is free.
+/// A Lease that was not renewed for so many seconds has expired.
 const LEASE_SECONDS: i32 = 15;
 const RENEW_EVERY: Duration = Duration::from_secs(5);
-/// A leader that could not renew for so long gives up before another may begin.
+/// A leader that could not renew for so long exits, before another process can acquire the Lease.
 const GIVE_UP_AFTER: SignedDuration = SignedDuration::from_secs(10);
 const TRY_EVERY: Duration = Duration::from_secs(2);
 /// The longest that one request may take.
@@ -23,11 +23,19 @@ pub(super) struct Election {
     api: Api<Lease>,
     identity: String,
     clock: fn() -> Timestamp,
-    /// The last holder's renewal as it was seen, and when: the holder's clock is not trusted.
-    observed: Option<(Option<MicroTime>, Timestamp)>,
+    /// The last renewal by another process.
+    observed: Option<Renewal>,
 }
 
-/// Why this process is the leader no longer.
+/// A renewal of the Lease by another process.
+struct Renewal {
+    /// By the clock of that process.
+    time: Option<MicroTime>,
+    /// When this process first read it.
+    observed: Timestamp,
+}
+
+/// Why this process is no longer the leader.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Lost {
     #[error("another operator holds the Lease {LEASE}")]
@@ -43,13 +51,13 @@ impl Election {
 
     /// Waits until this process is the leader.
     pub(super) async fn acquire(&mut self) {
-        let mut told = false;
+        let mut logged = false;
         loop {
             match self.try_take().await {
                 Ok(true) => return,
-                Ok(false) if !told => {
+                Ok(false) if !logged => {
                     tracing::info!("another operator is the leader; waiting");
-                    told = true;
+                    logged = true;
                 }
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "could not take the Lease"),
@@ -58,7 +66,7 @@ impl Election {
         }
     }
 
-    /// Renews for as long as that works.
+    /// Renews the Lease until that fails.
     pub(super) async fn hold(&mut self) -> Lost {
         let mut renewed = (self.clock)();
         loop {
@@ -74,7 +82,7 @@ impl Election {
         }
     }
 
-    /// Gives the Lease back, so that the next operator need not wait for it to run out.
+    /// Releases the Lease, so that the next operator need not wait for it to expire.
     pub(super) async fn release(&self) {
         let released = async {
             let mut lease = self.api.get(LEASE).await?;
@@ -87,8 +95,8 @@ impl Election {
         };
         match tokio::time::timeout(REQUEST_TIMEOUT, released).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "could not give the Lease back"),
-            Err(_) => tracing::warn!("could not give the Lease back in time"),
+            Ok(Err(error)) => tracing::warn!(%error, "could not release the Lease"),
+            Err(_) => tracing::warn!("could not release the Lease in time"),
         }
     }
 
@@ -104,44 +112,63 @@ impl Election {
         let Some(mut lease) = self.api.get_opt(LEASE).await? else {
             let lease = Lease {
                 metadata: ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() },
-                spec: Some(self.claim(now, 0)),
+                spec: Some(claim(&self.identity, &LeaseSpec::default(), now)),
             };
             return taken(self.api.create(&PostParams::default(), &lease).await);
         };
         let spec = lease.spec.clone().unwrap_or_default();
-        let holder = spec.holder_identity.clone().unwrap_or_default();
-        if holder != self.identity && !holder.is_empty() {
-            if self.observed.as_ref().is_none_or(|(renewal, _)| *renewal != spec.renew_time) {
-                self.observed = Some((spec.renew_time.clone(), now));
+        match decide(&spec, &self.identity, self.observed.as_ref(), now) {
+            Decision::Wait => return Ok(false),
+            Decision::Observe => {
+                self.observed = Some(Renewal { time: spec.renew_time, observed: now });
                 return Ok(false);
             }
-            let seconds = i64::from(spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS));
-            let since = self.observed.as_ref().map_or(now, |(_, seen)| *seen);
-            if now.duration_since(since) < SignedDuration::from_secs(seconds) {
-                return Ok(false);
-            }
+            Decision::Claim => {}
         }
-        let transitions = spec.lease_transitions.unwrap_or_default() + i32::from(holder != self.identity);
-        let acquired = if holder == self.identity { spec.acquire_time.clone() } else { None };
-        let mut claim = self.claim(now, transitions);
-        if acquired.is_some() {
-            claim.acquire_time = acquired;
-        }
-        lease.spec = Some(claim);
+        lease.spec = Some(claim(&self.identity, &spec, now));
         lease.meta_mut().managed_fields = None;
         // `replace` carries the resourceVersion: of two who try, one gets a conflict.
         taken(self.api.replace(LEASE, &PostParams::default(), &lease).await)
     }
+}
 
-    fn claim(&self, now: Timestamp, transitions: i32) -> LeaseSpec {
-        LeaseSpec {
-            holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: Some(LEASE_SECONDS),
-            acquire_time: Some(MicroTime(now)),
-            renew_time: Some(MicroTime(now)),
-            lease_transitions: Some(transitions),
-            ..LeaseSpec::default()
-        }
+/// What to do with a Lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    /// It is free, ours, or expired.
+    Claim,
+    /// Another process has renewed it since it was last read: its term starts now.
+    Observe,
+    /// Another process holds it.
+    Wait,
+}
+
+/// A Lease of another process expires when its renewal time was not seen to change for the Lease's duration, by the clock
+/// of this process: the holder's clock can be wrong.
+fn decide(lease: &LeaseSpec, identity: &str, observed: Option<&Renewal>, now: Timestamp) -> Decision {
+    let holder = lease.holder_identity.as_deref().unwrap_or_default();
+    if holder.is_empty() || holder == identity {
+        return Decision::Claim;
+    }
+    let Some(renewal) = observed.filter(|renewal| renewal.time == lease.renew_time) else { return Decision::Observe };
+    let duration = i64::from(lease.lease_duration_seconds.unwrap_or(LEASE_SECONDS));
+    let expired = now.duration_since(renewal.observed) >= SignedDuration::from_secs(duration);
+    if expired { Decision::Claim } else { Decision::Wait }
+}
+
+/// The Lease as this process holds it: acquired now, or renewed.
+fn claim(identity: &str, before: &LeaseSpec, now: Timestamp) -> LeaseSpec {
+    let renewed = before.holder_identity.as_deref() == Some(identity);
+    LeaseSpec {
+        holder_identity: Some(identity.to_owned()),
+        lease_duration_seconds: Some(LEASE_SECONDS),
+        acquire_time: before.acquire_time.clone().filter(|_| renewed).or(Some(MicroTime(now))),
+        renew_time: Some(MicroTime(now)),
+        lease_transitions: Some(match before.lease_transitions {
+            Some(transitions) => transitions.saturating_add(i32::from(!renewed)),
+            None => 0,
+        }),
+        ..LeaseSpec::default()
     }
 }
 
@@ -150,5 +177,65 @@ fn taken(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn held(holder: &str, renewed: i64) -> LeaseSpec {
+        LeaseSpec { renew_time: Some(MicroTime(at(renewed))), ..claim(holder, &LeaseSpec::default(), at(renewed)) }
+    }
+
+    fn seen(renewed: i64, observed: i64) -> Renewal {
+        Renewal { time: Some(MicroTime(at(renewed))), observed: at(observed) }
+    }
+
+    #[test]
+    fn a_lease_that_is_free_or_held_by_this_process_is_claimed() {
+        assert_eq!(decide(&LeaseSpec::default(), "a", None, at(100)), Decision::Claim);
+        let released = LeaseSpec { holder_identity: Some(String::new()), ..held("b", 100) };
+        assert_eq!(decide(&released, "a", None, at(100)), Decision::Claim);
+        assert_eq!(decide(&held("a", 100), "a", None, at(105)), Decision::Claim);
+    }
+
+    #[test]
+    fn a_lease_of_another_process_expires_by_the_clock_of_this_one() {
+        // The holder's clock is an hour behind: what counts is when a renewal was first seen here.
+        let lease = held("b", 100);
+        assert_eq!(decide(&lease, "a", None, at(3700)), Decision::Observe);
+        assert_eq!(decide(&lease, "a", Some(&seen(100, 3700)), at(3714)), Decision::Wait);
+        assert_eq!(decide(&lease, "a", Some(&seen(100, 3700)), at(3715)), Decision::Claim);
+    }
+
+    #[test]
+    fn every_renewal_starts_the_term_anew() {
+        let lease = held("b", 110);
+        assert_eq!(decide(&lease, "a", Some(&seen(100, 3700)), at(3715)), Decision::Observe);
+        assert_eq!(decide(&lease, "a", Some(&seen(110, 3715)), at(3729)), Decision::Wait);
+    }
+
+    #[test]
+    fn the_duration_that_the_holder_declares_counts() {
+        let lease = LeaseSpec { lease_duration_seconds: Some(60), ..held("b", 100) };
+        assert_eq!(decide(&lease, "a", Some(&seen(100, 200)), at(259)), Decision::Wait);
+        assert_eq!(decide(&lease, "a", Some(&seen(100, 200)), at(260)), Decision::Claim);
+    }
+
+    #[test]
+    fn a_renewal_keeps_the_time_of_acquisition_and_a_change_of_holder_is_a_transition() {
+        let first = claim("a", &LeaseSpec::default(), at(100));
+        assert_eq!(first.lease_transitions, Some(0));
+        let renewed = claim("a", &first, at(105));
+        assert_eq!((renewed.acquire_time.clone(), renewed.lease_transitions), (Some(MicroTime(at(100))), Some(0)));
+        let other = claim("b", &renewed, at(130));
+        assert_eq!((other.acquire_time, other.lease_transitions), (Some(MicroTime(at(130))), Some(1)));
+        let after_release = claim("b", &LeaseSpec { holder_identity: None, ..renewed }, at(110));
+        assert_eq!((after_release.acquire_time, after_release.lease_transitions), (Some(MicroTime(at(110))), Some(1)));
     }
 }

@@ -9,8 +9,10 @@ use crate::controllers::{
 use crate::database::{AllowedHosts, Databases, Limits, PatternError};
 use crate::kubernetes::backoff::Backoff;
 use crate::kubernetes::events::Events;
+use crate::kubernetes::text::chain;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
+use crate::signals::stop_requested;
 use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -74,7 +76,7 @@ pub(crate) async fn run(args: OperatorArgs) -> ExitCode {
     match operate(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = %crate::kubernetes::controller::chain(&error), "the operator ends");
+            tracing::error!(error = %chain(&error), "the operator ends");
             ExitCode::FAILURE
         }
     }
@@ -119,7 +121,7 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
     let work = async {
         tokio::select! {
             () = election.acquire() => {}
-            () = signalled() => return Ok(()),
+            () = stop_requested() => return Ok(()),
         }
         tracing::info!("leader: the controllers start");
         let controllers = controllers(&context, &stop);
@@ -127,7 +129,7 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
         let lost = tokio::select! {
             () = &mut controllers => None,
             lost = election.hold() => Some(lost),
-            () = signalled() => None,
+            () = stop_requested() => None,
         };
         if let Some(lost) = lost {
             return Err(RunError::Leader(lost));
@@ -172,16 +174,5 @@ async fn addresses_of(config: &Config) -> Vec<IpAddr> {
             tracing::warn!(%error, "the apiserver's host does not resolve");
             Vec::new()
         }
-    }
-}
-
-async fn signalled() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
     }
 }

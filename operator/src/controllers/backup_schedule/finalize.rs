@@ -10,8 +10,7 @@ use crate::backup_jobs::pod::Image;
 use crate::context::Context;
 use crate::kubernetes::conditions::Conditions;
 use crate::kubernetes::events::Severity;
-use crate::kubernetes::finalizer;
-use k8s_openapi::api::core::v1::Namespace;
+use crate::kubernetes::{annotation::is_true, finalizer, namespace};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::FORCE_DELETE;
@@ -71,14 +70,12 @@ pub(super) async fn finalize(context: &Context, schedule: &BackupSchedule) -> Re
 }
 
 async fn must_remove(context: &Context, schedule: &BackupSchedule) -> Result<bool, kube::Error> {
-    let forced = schedule.annotations().get(FORCE_DELETE).is_some_and(|value| value == "true");
+    let forced = is_true(schedule, FORCE_DELETE);
     if forced || schedule.spec.deletion_policy == DeletionPolicy::Retain {
         return Ok(false);
     }
-    let name = schedule.namespace().unwrap_or_default();
-    let namespace = Api::<Namespace>::all(context.client.clone()).get_opt(&name).await?;
-    // Nothing can be made in a namespace that is going: no Job, and so no prune.
-    Ok(namespace.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_none()))
+    // No Job can be created in a namespace that is terminating, and so nothing can be pruned.
+    Ok(!namespace::is_terminating(&context.client, schedule).await?)
 }
 
 async fn release(context: &Context, schedule: &BackupSchedule) -> Result<Action, kube::Error> {

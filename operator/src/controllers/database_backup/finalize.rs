@@ -10,9 +10,8 @@ use crate::backup_jobs::pod::{self, Image};
 use crate::context::Context;
 use crate::kubernetes::conditions::Conditions;
 use crate::kubernetes::events::Severity;
-use crate::kubernetes::finalizer;
+use crate::kubernetes::{annotation::is_true, finalizer, namespace};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::{BACKUP_LABEL, FORCE_DELETE, PRUNED};
@@ -38,7 +37,7 @@ pub(super) async fn finalize(context: &Context, backup: &DatabaseBackup) -> Resu
     if !finalizer::is_set(backup) {
         return Ok(Action::await_change());
     }
-    if !has_dump_to_remove(backup) || namespace_is_going(context, &namespace).await? {
+    if !has_dump_to_remove(backup) || namespace::is_terminating(&context.client, backup).await? {
         finalizer::remove(&api, backup).await?;
         return Ok(Action::await_change());
     }
@@ -59,15 +58,12 @@ fn said(error: DereferenceError) -> Result<String, kube::Error> {
 
 /// Only a published dump exists; one whose Job never got that far is swept from the store by itself.
 fn has_dump_to_remove(backup: &DatabaseBackup) -> bool {
-    let says = |annotation: &str| backup.annotations().get(annotation).is_some_and(|value| value == "true");
     let status = backup.status.as_ref();
     let published = status.and_then(|status| status.phase) == Some(BackupPhase::Succeeded);
-    published && !says(PRUNED) && !says(FORCE_DELETE) && backup.spec.deletion_policy == DeletionPolicy::Delete
-}
-
-async fn namespace_is_going(context: &Context, namespace: &str) -> Result<bool, kube::Error> {
-    let found = Api::<Namespace>::all(context.client.clone()).get_opt(namespace).await?;
-    Ok(found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
+    published
+        && !is_true(backup, PRUNED)
+        && !is_true(backup, FORCE_DELETE)
+        && backup.spec.deletion_policy == DeletionPolicy::Delete
 }
 
 /// Nothing can be removed any more: the object is not held for it, and somebody is told.

@@ -5,7 +5,7 @@ use super::{GuardExemptions, apply, dereference, validate};
 use crate::context::Context;
 use crate::kubernetes::controller::Reconciler;
 use crate::kubernetes::events::Severity;
-use crate::kubernetes::finalizer;
+use crate::kubernetes::{annotation::is_true, finalizer};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::FORCE_DELETE;
@@ -87,7 +87,7 @@ pub(super) async fn settle(
 }
 
 async fn revoke(exemption: &GuardExemption, context: &Context) -> Result<Revoked, kube::Error> {
-    if exemption.annotations().get(FORCE_DELETE).is_some_and(|value| value == "true") {
+    if is_true(exemption, FORCE_DELETE) {
         return Ok(Revoked::LetGo(format!("it is annotated with {FORCE_DELETE}")));
     }
     let namespace = exemption.namespace().unwrap_or_default();

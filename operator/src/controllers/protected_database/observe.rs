@@ -3,7 +3,8 @@
 use super::{CATALOG_EVERY, ESTIMATES_EVERY, PRUNE_EVERY};
 use crate::context::Context;
 use crate::database::{DatabaseError, Session};
-use crate::kubernetes::controller::{Store, chain};
+use crate::kubernetes::controller::Store;
+use crate::kubernetes::text::chain;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
@@ -232,7 +233,7 @@ async fn contents(client: &pgrail_postgres::Connection) -> Result<(usize, Vec<Bl
 }
 
 /// A question that got no answer: the connection is gone or the server is.
-fn lost(error: impl std::error::Error) -> DatabaseError {
+fn lost(error: impl std::error::Error + 'static) -> DatabaseError {
     DatabaseError {
         reason: pgrail_crds::conditions::reasons::reachable::TIMEOUT,
         message: format!("the server stopped answering: {}", chain(&error)),

@@ -1,6 +1,6 @@
 //! Installing a guard, and looking again afterwards: what is reported is what was found, not what was done.
 
-use super::observe::Memory;
+use super::memory::Memory;
 use super::report::{Judgement, Outcome};
 use crate::context::Context;
 use crate::database::{DatabaseError, Session};

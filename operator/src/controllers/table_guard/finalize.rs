@@ -1,44 +1,24 @@
 //! A guard that is deleted: its triggers go with it, or it is said on an Event why they stay.
 
 use super::TableGuards;
-use super::observe::Memory;
+use super::memory::{MASS, Memory};
 use crate::context::Context;
 use crate::database::{DatabaseError, Session};
 use crate::kubernetes::conditions::Conditions;
-use crate::kubernetes::controller::{Reconciler, chain};
+use crate::kubernetes::controller::Reconciler;
 use crate::kubernetes::events::Severity;
-use crate::kubernetes::finalizer;
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Namespace;
+use crate::kubernetes::text::chain;
+use crate::kubernetes::{annotation::is_true, finalizer, namespace};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::{ALLOW_MASS_DELETION, FORCE_DELETE};
 use pgrail_crds::conditions::reasons::{event, guard as guard_reasons, reachable};
 use pgrail_crds::{ProtectedDatabase, TableGuard, TableGuardStatus};
 use pgrail_guard::GuardName;
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// So many deletions within [`MASS_WINDOW`] are done at once; one more, and the rest wait for a human.
-const MASS: usize = 10;
-const MASS_WINDOW: SignedDuration = SignedDuration::from_secs(60);
-/// When a paused deletion is looked at again; an annotation is seen at once.
+/// When a paused deletion is checked again; an annotation is seen at once.
 const PAUSED: Duration = Duration::from_mins(10);
-
-/// Deletions that were seen, by UID: a flapping source of manifests must not strip a fleet.
-#[derive(Default)]
-pub(super) struct Deletions(Mutex<HashMap<String, Timestamp>>);
-
-impl Deletions {
-    /// Notes a deletion and says how many others came within a minute of it.
-    fn around(&self, uid: &str, at: Timestamp) -> usize {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|_, when| at.duration_since(*when) < MASS_WINDOW * 60);
-        seen.insert(uid.to_owned(), at);
-        seen.iter().filter(|(other, when)| *other != uid && at.duration_since(**when).abs() < MASS_WINDOW).count()
-    }
-}
 
 /// What came of cleaning up.
 enum Cleanup {
@@ -91,13 +71,12 @@ pub(super) async fn finalize(guard: &TableGuard, memory: &Memory, context: &Cont
 
 /// Too many at once wait for a human.
 async fn pause(guard: &TableGuard, memory: &Memory, context: &Context) -> Result<Option<Action>, kube::Error> {
-    let meant = |annotation| guard.annotations().get(annotation).is_some_and(|value| value == "true");
     let deleted = guard.metadata.deletion_timestamp.as_ref().map_or(context.now(), |time| time.0);
     let others = memory.deletions.around(&guard.uid().unwrap_or_default(), deleted);
-    if others < MASS || meant(FORCE_DELETE) || meant(ALLOW_MASS_DELETION) {
+    if others < MASS || is_true(guard, FORCE_DELETE) || is_true(guard, ALLOW_MASS_DELETION) {
         return Ok(None);
     }
-    if namespace_ends(guard, context).await? {
+    if namespace::is_terminating(&context.client, guard).await? {
         return Ok(None);
     }
     let message = format!(
@@ -116,14 +95,8 @@ async fn write(guard: &TableGuard, next: &TableGuardStatus, context: &Context) -
     context.write_status(TableGuards::NAME, guard, guard.status.as_ref(), next).await.map(|_| ())
 }
 
-async fn namespace_ends(guard: &TableGuard, context: &Context) -> Result<bool, kube::Error> {
-    let namespace = guard.namespace().unwrap_or_default();
-    let namespace = Api::<Namespace>::all(context.client.clone()).get_opt(&namespace).await?;
-    Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
-}
-
 async fn clean_up(guard: &TableGuard, context: &Context) -> Result<Cleanup, kube::Error> {
-    if guard.annotations().get(FORCE_DELETE).is_some_and(|value| value == "true") {
+    if is_true(guard, FORCE_DELETE) {
         return Ok(Cleanup::LetGo(format!("it is annotated with {FORCE_DELETE}")));
     }
     let api: Api<ProtectedDatabase> = Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
@@ -136,7 +109,7 @@ async fn clean_up(guard: &TableGuard, context: &Context) -> Result<Cleanup, kube
         Err(error) if [reachable::SECRET_MISSING, reachable::DATABASE_MISSING].contains(&error.reason) => {
             Cleanup::LetGo(error.message)
         }
-        Err(error) if namespace_ends(guard, context).await? => {
+        Err(error) if namespace::is_terminating(&context.client, guard).await? => {
             Cleanup::LetGo(format!("the namespace is being deleted and the database cannot be reached: {error}"))
         }
         Err(error) => Cleanup::Later(error.message),
@@ -187,21 +160,4 @@ async fn remove_with(guard: &TableGuard, session: &mut Session, context: &Contex
         context.events.publish(guard, Severity::Normal, "Delete", event::CAPTURED_ROWS_REMOVED, note, now).await;
     }
     Ok(problem.map_or(Cleanup::Done, Cleanup::Later))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_eleventh_deletion_within_a_minute_is_one_too_many() {
-        let deletions = Deletions::default();
-        let at = |second| Timestamp::from_second(second).unwrap();
-        for number in 0..10 {
-            assert!(deletions.around(&number.to_string(), at(1000 + number)) < MASS);
-        }
-        assert_eq!(deletions.around("10", at(1010)), MASS);
-        assert_eq!(deletions.around("10", at(1010)), MASS, "looking again changes nothing");
-        assert_eq!(deletions.around("later", at(1100)), 0);
-    }
 }

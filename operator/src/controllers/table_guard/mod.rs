@@ -4,7 +4,7 @@
 pub(crate) mod apply;
 mod dereference;
 mod finalize;
-mod observe;
+mod memory;
 mod protection;
 pub(crate) mod report;
 pub(crate) mod validate;
@@ -17,7 +17,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
-use observe::Memory;
+use memory::Memory;
 use pgrail_crds::conditions::READY;
 use pgrail_crds::{DeletionPolicy, ProtectedDatabase, TableGuard};
 use report::Outcome;

@@ -1,7 +1,7 @@
 //! `DropProtected` and `TamperResistant`: what the catalog says of who could take a guard away. Pure.
 
-use super::report::named;
 use crate::kubernetes::conditions::{Conditions, Status};
+use crate::kubernetes::text::listed;
 use pgrail_crds::conditions::reasons::guard as guard_reasons;
 use pgrail_crds::conditions::{DROP_PROTECTED, TAMPER_RESISTANT};
 use pgrail_guard::{DropProtection, TableStatus, TableTamper, TamperFacts};
@@ -28,7 +28,7 @@ fn drop_protected(tables: &[TableStatus]) -> (Status, &'static str, String) {
         let message = format!(
             "nothing stops DROP TABLE of {}: it needs an event trigger (superuser, or the platform's equal) or, for \
              pgrail's role, SELECT on the table and its own schema",
-            named(&open)
+            listed(&open)
         );
         return (Status::False, guard_reasons::NOT_PROTECTED, message);
     }
@@ -36,7 +36,7 @@ fn drop_protected(tables: &[TableStatus]) -> (Status, &'static str, String) {
         let message = format!(
             "a view of pgrail's on {} makes DROP TABLE fail; DROP TABLE CASCADE and DROP SCHEMA CASCADE still pass, \
              since pgrail's role may not create event triggers",
-            named(&pinned)
+            listed(&pinned)
         );
         return (Status::True, guard_reasons::PINNED, message);
     }
@@ -53,7 +53,7 @@ fn drop_protected(tables: &[TableStatus]) -> (Status, &'static str, String) {
 
 fn tamper_resistant(facts: &TamperFacts) -> (Status, &'static str, String) {
     let who = |roles: fn(&TableTamper) -> &Vec<String>| {
-        facts.tables.iter().find(|table| !roles(table).is_empty()).map(|table| (table, named(roles(table))))
+        facts.tables.iter().find(|table| !roles(table).is_empty()).map(|table| (table, listed(roles(table))))
     };
     let weak = |reason, message| (Status::False, reason, message);
     if let Some((table, roles)) = who(|table| &table.can_disable) {
@@ -66,7 +66,7 @@ fn tamper_resistant(facts: &TamperFacts) -> (Status, &'static str, String) {
     if !facts.function_owner.is_empty() {
         let message = format!(
             "{} can act as the role that owns pgrail's functions: revoke that membership",
-            named(&facts.function_owner)
+            listed(&facts.function_owner)
         );
         return weak(guard_reasons::FUNCTION_OWNER, message);
     }
@@ -84,7 +84,7 @@ fn tamper_resistant(facts: &TamperFacts) -> (Status, &'static str, String) {
     if !facts.replica_role.is_empty() {
         let message = format!(
             "{} may set session_replication_role: REVOKE SET ON PARAMETER session_replication_role FROM them",
-            named(&facts.replica_role)
+            listed(&facts.replica_role)
         );
         return weak(guard_reasons::REPLICA_ROLE_SETTABLE, message);
     }
@@ -92,7 +92,7 @@ fn tamper_resistant(facts: &TamperFacts) -> (Status, &'static str, String) {
         let message = format!(
             "sessions of {} may do without track_counts, and are not stopped then: REVOKE SET ON PARAMETER track_counts FROM \
              them, ALTER ROLE … RESET track_counts",
-            named(&facts.uncounted)
+            listed(&facts.uncounted)
         );
         return weak(guard_reasons::TRACK_COUNTS_SETTABLE, message);
     }

@@ -5,8 +5,7 @@ use super::validate::ValidateError;
 use crate::controllers::protected_database::two_digits;
 use crate::database::DatabaseError;
 use crate::kubernetes::conditions::{Conditions, Status, whole_seconds};
-use crate::kubernetes::controller::chain;
-use crate::kubernetes::text::truncated;
+use crate::kubernetes::text::{chain, listed, truncated};
 use jiff::Timestamp;
 use pgrail_crds::conditions::reasons::{self, guard as guard_reasons};
 use pgrail_crds::conditions::{DROP_PROTECTED, ENFORCED, READY, TAMPER_RESISTANT};
@@ -18,8 +17,6 @@ use std::collections::HashMap;
 const LISTED: usize = 200;
 /// The longest message of a table, in bytes.
 const LONGEST_TABLE_MESSAGE: usize = 1000;
-/// Tables that a message names.
-const NAMED: usize = 5;
 
 /// What came of one reconcile.
 pub(crate) enum Outcome {
@@ -374,7 +371,7 @@ fn enforced(guard: &TableGuard, judgement: &Judgement) -> (Status, &'static str,
         return (no, guard_reasons::WARN, message.to_owned());
     }
     if !judgement.missing.is_empty() {
-        let message = format!("no such table: {}. It is guarded as soon as it exists", named(&judgement.missing));
+        let message = format!("no such table: {}. It is guarded as soon as it exists", listed(&judgement.missing));
         return (no, guard_reasons::TABLES_MISSING, message);
     }
     if let Some(refused) = judgement.refused.first() {
@@ -404,12 +401,4 @@ fn enforced(guard: &TableGuard, judgement: &Judgement) -> (Status, &'static str,
         Enforced => guard_reasons::VERIFIED,
     };
     (no, reason, format!("{}: {}", worst.table, worst.message))
-}
-
-pub(super) fn named(tables: &[String]) -> String {
-    let mut text = tables.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    if tables.len() > NAMED {
-        text = format!("{text} and {} more", tables.len() - NAMED);
-    }
-    text
 }

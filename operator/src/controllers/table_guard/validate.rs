@@ -1,5 +1,6 @@
 //! From the raw object to the engine's own vocabulary: the only thing that later steps read. Pure.
 
+use crate::kubernetes::annotation::is_true;
 use kube::ResourceExt;
 use pgrail_crds::annotations::TAKE_OVER;
 use pgrail_crds::{GuardMode, LimitOverrides, Operation, Protection, TableGuard};
@@ -60,7 +61,7 @@ pub(crate) fn validate(guard: &TableGuard, cluster_id: &str) -> Result<GuardSpec
     spec.allowances = guard.spec.allowances.iter().map(allowance).collect();
     spec.capture = guard.spec.capture.as_ref().map(capture);
     spec.capture.map_or(Ok(()), |capture| capture.validate()).map_err(at("spec.capture"))?;
-    spec.take_over = guard.annotations().get(TAKE_OVER).is_some_and(|value| value == "true");
+    spec.take_over = is_true(guard, TAKE_OVER);
     Ok(spec)
 }
 
