@@ -32,5 +32,3 @@ pub const SCHEDULE_UID: &str = "pgrail.dev/schedule-uid";
 pub const RECORDED: &str = "pgrail.dev/recorded";
 /// On a `DatabaseBackup` that is being deleted: its dump is gone from the store already.
 pub const PRUNED: &str = "pgrail.dev/pruned";
-/// On what the operator applies: fingerprint of what it last applied.
-pub const APPLIED: &str = "pgrail.dev/applied";

@@ -226,6 +226,58 @@ pub mod reasons {
         pub const SCHEDULE_NOT_FOUND: &str = "ScheduleNotFound";
     }
 
+    /// Reasons of failed backups that the agent reports. Also `AuthenticationFailed`, `DatabaseMissing` and `PoolerDetected`.
+    pub mod agent {
+        /// The configuration of the run is invalid.
+        pub const INVALID_REQUEST: &str = "InvalidRequest";
+        /// `pg_dump` or `pg_restore` is not in the image, or does not start.
+        pub const CLIENT_MISSING: &str = "ClientMissing";
+        /// `pg_dump` is older than the server.
+        pub const VERSION_MISMATCH: &str = "VersionMismatch";
+        /// `pg_dump` cannot compress with the declared method.
+        pub const COMPRESSION_UNSUPPORTED: &str = "CompressionUnsupported";
+        /// The database cannot be reached, or the connection was lost.
+        pub const CONNECTION_FAILED: &str = "ConnectionFailed";
+        /// The role cannot read everything that is to be dumped.
+        pub const PERMISSION_DENIED: &str = "PermissionDenied";
+        /// Row-level security would hide rows from the role.
+        pub const ROW_SECURITY: &str = "RowSecurity";
+        /// A table stayed locked for too long.
+        pub const LOCK_TIMEOUT: &str = "LockTimeout";
+        /// `pg_dump` failed; the message contains its last lines.
+        pub const DUMP_FAILED: &str = "DumpFailed";
+        /// The archive cannot be decoded.
+        pub const ARCHIVE_INVALID: &str = "ArchiveInvalid";
+        /// The archive does not contain the rows of the snapshot.
+        pub const ROW_COUNT_MISMATCH: &str = "RowCountMismatch";
+        /// The store returned other bytes than were written.
+        pub const CHECKSUM_MISMATCH: &str = "ChecksumMismatch";
+        /// An object of the dump is not in the store.
+        pub const OBJECT_MISSING: &str = "ObjectMissing";
+        /// Another manifest exists in the same place.
+        pub const ALREADY_PUBLISHED: &str = "AlreadyPublished";
+        /// A dump that was to be removed belongs to another schedule.
+        pub const NOT_OURS: &str = "NotOurs";
+        /// The URL, endpoint or credentials of the store are invalid.
+        pub const STORE_INVALID: &str = "StoreInvalid";
+        /// The bucket, container or directory does not exist.
+        pub const BUCKET_MISSING: &str = "BucketMissing";
+        /// The store rejected the credentials or the operation.
+        pub const ACCESS_DENIED: &str = "AccessDenied";
+        /// The store has no space left.
+        pub const STORE_FULL: &str = "StoreFull";
+        /// The quota of the store is used up.
+        pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
+        /// The store cannot be reached, or reports errors of its own.
+        pub const STORE_UNAVAILABLE: &str = "StoreUnavailable";
+        /// The agent was stopped.
+        pub const INTERRUPTED: &str = "Interrupted";
+        /// A pipe, a file or memory of the pod failed.
+        pub const INTERNAL: &str = "Internal";
+        /// A reason of a newer agent.
+        pub const UNKNOWN: &str = "Unknown";
+    }
+
     /// Reasons of Events that are not condition reasons.
     pub mod event {
         /// A bulk delete, update or truncate was stopped.

@@ -1,4 +1,4 @@
-//! Schedules and backups: from a manifest to a verified dump in a real store, and every way that this can fail.
+//! Schedules and backups: from a manifest to a verified dump in a real store, and its faults.
 
 use crate::fixture::Fixture;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -53,12 +53,11 @@ impl Backups {
         wait_for(&self.fixture.namespace, "nightly", &what, |it: &BackupSchedule| holds(it, kind, status, reason)).await
     }
 
-    /// The message of a condition.
-    async fn told(&self, kind: &str, status: &str, reason: &str) -> String {
+    async fn message(&self, kind: &str, status: &str, reason: &str) -> String {
         condition(&self.until(kind, status, reason).await, kind).unwrap().2
     }
 
-    /// A backup by hand, followed to its end.
+    /// A backup by hand, after it has ended.
     async fn by_hand(&self, name: &str) -> DatabaseBackup {
         let manifest = json!({"metadata": {"name": name}, "spec": {"scheduleRef": {"name": "nightly"}}});
         self.fixture.namespace.apply::<DatabaseBackup>(&manifest).await;
@@ -67,7 +66,7 @@ impl Backups {
 
     async fn ended(&self, name: &str) -> DatabaseBackup {
         let over = |it: &DatabaseBackup| matches!(phase(it).as_str(), "Succeeded" | "Failed");
-        wait_for(&self.fixture.namespace, name, "the backup came to an end", over).await
+        wait_for(&self.fixture.namespace, name, "the backup has ended", over).await
     }
 
     async fn list(&self) -> Vec<DatabaseBackup> {
@@ -84,7 +83,7 @@ fn phase(backup: &DatabaseBackup) -> String {
 }
 
 #[tokio::test]
-async fn a_schedule_makes_verified_backups_and_says_how_fresh_they_are() {
+async fn a_schedule_makes_verified_backups_and_reports_freshness() {
     for server in pgrail_testing::servers() {
         let backups = Backups::new(&server, "dumps").await;
         backups.apply(&json!({})).await;
@@ -137,7 +136,7 @@ async fn a_run_of_the_cron_job_gets_a_backup_of_its_own() {
 }
 
 #[tokio::test]
-async fn too_many_backups_are_removed_and_the_newest_good_one_stays() {
+async fn too_many_backups_are_removed_and_the_newest_good_one_is_kept() {
     let server = pgrail_testing::servers().remove(0);
     let backups = Backups::new(&server, "retention").await;
     backups
@@ -160,45 +159,45 @@ async fn too_many_backups_are_removed_and_the_newest_good_one_stays() {
 }
 
 #[tokio::test]
-async fn what_a_schedule_gets_wrong_is_told_with_its_field_and_runs_once_mended() {
+async fn an_invalid_schedule_is_rejected_with_its_field_and_runs_once_corrected() {
     let server = pgrail_testing::servers().remove(0);
     let backups = Backups::new(&server, "malformed").await;
-    for (patch, reason, words) in [
+    for (patch, reason, parts) in [
         (json!({"schedule": "61 2 * * *"}), "InvalidSchedule", ["spec.schedule", "61"]),
         (json!({"schedule": "every night"}), "InvalidSchedule", ["spec.schedule", "write five"]),
         (json!({"schedule": "0 0 31 2 *"}), "InvalidSchedule", ["spec.schedule", "never fires"]),
         (json!({"timeZone": "Europe/Springfield"}), "InvalidTimeZone", ["spec.timeZone", "Europe/Springfield"]),
     ] {
         backups.apply(&patch).await;
-        let told = backups.told("Stalled", "True", reason).await;
-        assert!(words.iter().all(|word| told.contains(word)), "{patch}: {told}");
+        let message = backups.message("Stalled", "True", reason).await;
+        assert!(parts.iter().all(|part| message.contains(part)), "{patch}: {message}");
     }
-    assert!(backups.list().await.is_empty(), "nothing runs of a schedule that cannot be read");
+    assert!(backups.list().await.is_empty(), "an invalid schedule has no runs");
     backups.apply(&json!({"schedule": "61 2 * * *"})).await;
     backups.until("Stalled", "True", "InvalidSchedule").await;
     backups.apply(&json!({})).await;
     backups.until("BackupFresh", "True", "Fresh").await;
-    // Broken again: what was made goes on counting, and what was planned goes on.
+    // Invalid again: existing backups still count, and the runs continue.
     backups.apply(&json!({"schedule": "61 2 * * *"})).await;
-    assert!(backups.told("Stalled", "True", "InvalidSchedule").await.contains("Runs go on as last applied"));
+    assert!(backups.message("Stalled", "True", "InvalidSchedule").await.contains("Runs continue as last applied"));
     backups.until("BackupFresh", "True", "Fresh").await;
     backups.finish().await;
 }
 
 #[tokio::test]
-async fn a_store_whose_secret_is_missing_or_incomplete_is_named() {
+async fn a_missing_or_incomplete_secret_of_the_store_is_named() {
     let server = pgrail_testing::servers().remove(0);
     let backups = Backups::new(&server, "nosecret").await;
     let namespace = &backups.fixture.namespace;
     let mut manifest = backups.schedule(&json!({}));
     manifest["spec"]["storage"]["secretRef"]["name"] = "absent".into();
     namespace.apply::<BackupSchedule>(&manifest).await;
-    let told = backups.told("Stalled", "True", "SecretMissing").await;
-    assert!(told.contains("absent") && told.contains("spec.storage.secretRef"), "{told}");
+    let message = backups.message("Stalled", "True", "SecretMissing").await;
+    assert!(message.contains("absent") && message.contains("spec.storage.secretRef"), "{message}");
     namespace.secret("absent", &[("AWS_ACCESS_KEY_ID", "half")]).await;
     eventually("the missing key is named", async || {
-        let told = backups.told("Stalled", "True", "SecretMissing").await;
-        told.contains("AWS_SECRET_ACCESS_KEY").then_some(())
+        let message = backups.message("Stalled", "True", "SecretMissing").await;
+        message.contains("AWS_SECRET_ACCESS_KEY").then_some(())
     })
     .await;
     namespace.secret("absent", &backups.store.keys()).await;
@@ -207,7 +206,7 @@ async fn a_store_whose_secret_is_missing_or_incomplete_is_named() {
 }
 
 #[tokio::test]
-async fn wrong_keys_a_missing_bucket_and_a_lost_password_each_say_so() {
+async fn wrong_keys_a_missing_bucket_and_a_wrong_login_have_their_reasons() {
     let server = pgrail_testing::servers().remove(0);
     let backups = Backups::new(&server, "refusals").await;
     let namespace = &backups.fixture.namespace;
@@ -217,7 +216,7 @@ async fn wrong_keys_a_missing_bucket_and_a_lost_password_each_say_so() {
     namespace.secret("s3", &[("AWS_ACCESS_KEY_ID", &backups.store.key), ("AWS_SECRET_ACCESS_KEY", "wrong")]).await;
     let refused = backups.by_hand("wrong-keys").await;
     assert!(holds(&refused, "Stalled", "True", "AccessDenied"), "{refused:?}");
-    assert!(field(&refused, "/status/location").is_null(), "nothing looks like a backup");
+    assert!(field(&refused, "/status/location").is_null(), "an unpublished dump has no location");
     backups.until("LastBackupSucceeded", "False", "Failed").await;
     let events = namespace.events("wrong-keys").await;
     assert!(events.iter().any(|(reason, _)| reason == "BackupFailed"), "{events:?}");
@@ -242,13 +241,13 @@ async fn wrong_keys_a_missing_bucket_and_a_lost_password_each_say_so() {
     assert!(!backups.fixture.operator.log().contains(secret.as_str()));
 
     namespace.secret("shop-login", &[("uri", &backups.fixture.database.uri)]).await;
-    assert_eq!(phase(&backups.by_hand("mended").await), "Succeeded");
+    assert_eq!(phase(&backups.by_hand("corrected").await), "Succeeded");
     backups.until("BackupFresh", "True", "Fresh").await;
     backups.finish().await;
 }
 
 #[tokio::test]
-async fn a_full_bucket_fails_the_run_keeps_the_good_backup_and_removes_nothing() {
+async fn a_full_bucket_fails_the_run_and_keeps_the_good_backup() {
     let server = pgrail_testing::servers().remove(0);
     let small = SmallStore::new("6m");
     let backups = Backups::with_store(&server, "full", small.store.clone()).await;
@@ -263,23 +262,53 @@ async fn a_full_bucket_fails_the_run_keeps_the_good_backup_and_removes_nothing()
     let (_, reason, message) = condition(&full, "Stalled").unwrap();
     assert!(["StoreFull", "StoreUnavailable"].contains(&reason.as_str()), "{reason}: {message}");
     let schedule = backups.until("LastBackupSucceeded", "False", "Failed").await;
-    assert!(holds(&schedule, "BackupFresh", "True", "Fresh"), "the good one is still good");
+    assert!(holds(&schedule, "BackupFresh", "True", "Fresh"), "the good backup still counts");
     assert!(holds(&schedule, "RetentionHealthy", "True", "Retained"));
     assert!(backups.list().await.iter().any(|it| it.name_any() == good && phase(it) == "Succeeded"));
     backups.finish().await;
 }
 
 #[tokio::test]
-async fn a_schedule_that_no_longer_runs_turns_late_by_itself() {
+async fn a_schedule_that_no_longer_runs_becomes_late() {
     let server = pgrail_testing::servers().remove(0);
     let backups = Backups::new(&server, "late").await;
     backups.apply(&json!({"maxAge": "10s"})).await;
     backups.until("BackupFresh", "True", "Fresh").await;
-    let told = backups.told("BackupFresh", "False", "Late").await;
-    assert!(told.contains("too old since"), "{told}");
+    let message = backups.message("BackupFresh", "False", "Late").await;
+    assert!(message.contains("too old since"), "{message}");
     let name = backups.fixture.namespace.name.as_str();
     let fresh = backups.fixture.operator.metric("pgrail_backup_fresh", &[name]).await;
     assert!(fresh.abs() < f64::EPSILON, "{fresh}");
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn the_cron_job_is_written_only_where_it_differs() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "cronjob").await;
+    let resources =
+        json!({"podTemplate": {"resources": {"limits": {"cpu": "0.5", "memory": "1024Mi"}}}, "runOnCreate": false});
+    backups.apply(&resources).await;
+    backups.until("Ready", "True", "Scheduled").await;
+    let cron_jobs = backups.fixture.namespace.api::<CronJob>();
+    let before = cron_jobs.get("nightly-dump").await.unwrap().resource_version();
+    let runs =
+        async || backups.fixture.operator.metric("pgrail_reconciles_total", &["controller=\"backupschedule\""]).await;
+    for round in 0..3 {
+        let earlier = runs().await;
+        let touch = Patch::Merge(json!({"metadata": {"annotations": {"round": round.to_string()}}}));
+        let schedules = backups.fixture.namespace.api::<BackupSchedule>();
+        schedules.patch("nightly", &PatchParams::default(), &touch).await.unwrap();
+        eventually("another reconcile", async || (runs().await > earlier).then_some(())).await;
+    }
+    assert_eq!(cron_jobs.get("nightly-dump").await.unwrap().resource_version(), before);
+    let suspend = Patch::Merge(json!({"spec": {"suspend": true}}));
+    cron_jobs.patch("nightly-dump", &PatchParams::default(), &suspend).await.unwrap();
+    eventually("the change is reverted", async || {
+        let spec = cron_jobs.get("nightly-dump").await.unwrap().spec.unwrap();
+        (spec.suspend == Some(false)).then_some(())
+    })
+    .await;
     backups.finish().await;
 }
 
@@ -311,20 +340,20 @@ async fn deleting_a_backup_removes_its_dump_only_where_asked() {
         (!backup.finalizers().is_empty()).then_some(())
     })
     .await;
-    let folder = |backup: &DatabaseBackup| {
+    let directory = |backup: &DatabaseBackup| {
         let location = field(backup, "/status/location").as_str().unwrap().to_owned();
         location.strip_prefix("s3://").unwrap().to_owned()
     };
     let files = files_of_the_store();
     let (kept, removed) = (api.get("kept").await.unwrap(), api.get("removed").await.unwrap());
-    let (kept, removed) = (files.join(folder(&kept)), files.join(folder(&removed)));
+    let (kept, removed) = (files.join(directory(&kept)), files.join(directory(&removed)));
     assert!(kept.exists() && removed.exists());
     backups.fixture.namespace.delete::<DatabaseBackup>("kept").await;
     backups.fixture.namespace.delete::<DatabaseBackup>("removed").await;
     for name in ["kept", "removed"] {
-        eventually("the object is gone", async || api.get_opt(name).await.unwrap().is_none().then_some(())).await;
+        eventually("the object is deleted", async || api.get_opt(name).await.unwrap().is_none().then_some(())).await;
     }
-    assert!(kept.exists(), "the object went, the dump stays");
+    assert!(kept.exists(), "the object was deleted, the dump stays");
     let left = std::fs::read_dir(&removed).map_or(0, Iterator::count);
     assert_eq!(left, 0, "{}", removed.display());
     backups.finish().await;

@@ -3,8 +3,7 @@
 //! The configuration is JSON in the variable [`CONFIG_VARIABLE`] and holds no secret: those are mounted as files under
 //! [`CONNECTION_DIRECTORY`], [`CA_DIRECTORY`] and [`STORE_DIRECTORY`], one file per key of the Secret.
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use super::run_name::RunName;
 use pgrail_dump::{Compression, Filter, RowCounts, ScheduleIdentity, StoreUrl, VerificationLevel};
 use serde::{Deserialize, Serialize};
 
@@ -72,9 +71,9 @@ pub(crate) struct DumpConfig {
     pub(crate) database: String,
     /// Its UID.
     pub(crate) database_uid: String,
-    /// The `DatabaseBackup` that the dump is for; absent for the runs of a CronJob: see [`backup_name`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) backup_name: Option<String>,
+    /// Names the `DatabaseBackup` that the dump is for.
+    #[serde(flatten)]
+    pub(crate) name: RunName,
     /// Overrides the Secret's keys.
     #[serde(default)]
     pub(crate) connection: ConnectionConfig,
@@ -119,44 +118,4 @@ pub(crate) struct PruneConfig {
     /// Directories below the store's prefix, as in `DumpResult::location`; each is refused unless its manifest carries the
     /// identity. A missing one is no error. Success means that none of them is left.
     pub(crate) locations: Vec<String>,
-}
-
-/// The name of the `DatabaseBackup` of a run: `<schedule>-YYYYMMDD-HHMMSS` (UTC) for a Job that the CronJob controller
-/// made, whose name ends in the minutes since 1970 of its time; the Job's own name for one made by hand from the CronJob.
-pub(crate) fn backup_name(schedule: &str, job: &str) -> String {
-    scheduled_time(schedule, job).map_or_else(|| job.to_owned(), |time| run_name(schedule, time))
-}
-
-/// The name of a run of a schedule at a time.
-pub(crate) fn run_name(schedule: &str, time: Timestamp) -> String {
-    format!("{schedule}-{}", time.to_zoned(TimeZone::UTC).strftime("%Y%m%d-%H%M%S"))
-}
-
-/// The name of a schedule's CronJob: with the eleven characters that Jobs add and the six of their pods at most 63.
-pub(crate) fn cron_job_name(schedule: &str) -> String {
-    format!("{schedule}-dump")
-}
-
-/// The time that a Job of the CronJob controller was scheduled for, from its name.
-pub(crate) fn scheduled_time(schedule: &str, job: &str) -> Option<Timestamp> {
-    let minutes: i64 = job.strip_prefix(&cron_job_name(schedule))?.strip_prefix('-')?.parse().ok()?;
-    // Anything below is a number in a name, not minutes since 1970.
-    (minutes > 10_000_000).then(|| Timestamp::from_second(minutes.checked_mul(60)?).ok()).flatten()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_name_of_a_run_follows_from_its_job() {
-        assert_eq!(backup_name("shop", "shop-dump-29858535"), "shop-20261009-021500");
-        assert_eq!(scheduled_time("shop", "shop-dump-29858535"), Some("2026-10-09T02:15:00Z".parse().unwrap()));
-        for by_hand in ["my-try", "shop-dump-x", "shop-dump-7", "shop-dump-99999999999999999", "shop-29858535"] {
-            assert_eq!(backup_name("shop", by_hand), by_hand);
-        }
-        let longest = "s".repeat(40);
-        assert!(format!("{}-29858535-abcde", cron_job_name(&longest)).len() <= 63);
-        assert!(run_name(&longest, Timestamp::UNIX_EPOCH).len() <= 63);
-    }
 }

@@ -5,7 +5,7 @@ use pgrail_dump::{BackupIdentity, DumpRequest, DumpResult, Message, Phase, dump_
 use pgrail_postgres::AddressPolicy;
 
 use super::Places;
-use super::config::{AgentConfig, DumpConfig, RESULT_FILE, backup_name, scheduled_time};
+use super::config::{AgentConfig, DumpConfig, RESULT_FILE};
 use super::outcome::failed;
 use super::progress::ProgressLog;
 use super::settings::{SettingsError, config, connection, store};
@@ -39,7 +39,7 @@ fn request(
     now: Timestamp,
 ) -> Result<DumpRequest, SettingsError> {
     let identity = &config.identity;
-    let backup_name = dump.backup_name.clone().unwrap_or_else(|| backup_name(&identity.schedule, &places.job));
+    let backup_name = dump.name.backup_name(&identity.schedule, &places.job);
     let identity = BackupIdentity {
         cluster_id: identity.cluster_id.clone(),
         namespace: identity.namespace.clone(),
@@ -48,7 +48,7 @@ fn request(
         database: dump.database.clone(),
         database_uid: dump.database_uid.clone(),
         backup_name,
-        timestamp: scheduled_time(&identity.schedule, &places.job).unwrap_or(now),
+        timestamp: dump.name.time(&places.job).unwrap_or(now),
         run_id: run_id(&places.pod_uid, now),
     };
     let mut request = DumpRequest::new(connection(&dump.connection, places)?, identity);

@@ -9,6 +9,7 @@ mod dump;
 mod outcome;
 mod progress;
 mod prune;
+pub(crate) mod run_name;
 mod settings;
 mod verify;
 

@@ -1,5 +1,7 @@
-//! Names and labels of what the operator makes for backups. Pure.
+//! Names and labels of the Jobs and CronJobs of backups, and the names that follow from theirs. Pure.
 
+use crate::agent::run_name::RunName;
+use jiff::Timestamp;
 use pgrail_crds::DatabaseBackup;
 use pgrail_crds::annotations::{DATABASE_LABEL, MANAGED_BY, SCHEDULE_LABEL, TASK_LABEL};
 use pgrail_dump::StoreUrl;
@@ -20,7 +22,7 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    /// Value of the label, and the end of the Job's name.
+    /// As label value, and as suffix of the Job's name.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Dump => "dump",
@@ -29,14 +31,28 @@ impl Task {
     }
 }
 
-/// The Job that makes, or removes, one backup.
 pub(crate) fn job_name(backup: &str, task: Task) -> String {
-    // A dot would make a host name of the pod's that is cut at it.
+    // The pod's host name would be cut at a dot.
     let name = bounded(&backup.replace('.', "-"), LONGEST_JOB - 6);
     format!("{name}-{}", task.as_str())
 }
 
-/// The Job that removes what retention lets go of a schedule.
+/// The name of a schedule's CronJob: with the eleven characters that Jobs add and the six of their pods at most 63.
+pub(crate) fn cron_job_name(schedule: &str) -> String {
+    format!("{schedule}-dump")
+}
+
+/// The name of the `DatabaseBackup` of a Job of a schedule's CronJob.
+pub(crate) fn backup_name(schedule: &str, job: &str) -> String {
+    RunName::CronJob(cron_job_name(schedule)).backup_name(schedule, job)
+}
+
+/// The time that a Job of a schedule's CronJob was scheduled for, from its name.
+pub(crate) fn scheduled_time(schedule: &str, job: &str) -> Option<Timestamp> {
+    RunName::CronJob(cron_job_name(schedule)).time(job)
+}
+
+/// The Job that removes the backups that retention does not keep.
 pub(crate) fn prune_job_name(schedule: &str) -> String {
     format!("{schedule}-retention")
 }
@@ -56,7 +72,12 @@ pub(crate) fn labels(task: Task, schedule: Option<&str>, database: &str) -> BTre
     labels
 }
 
-/// A text that fits, told apart from its likes by a hash where it had to be cut.
+/// Creation time of an object; the epoch for one that was never stored.
+pub(crate) fn created(object: &impl kube::ResourceExt) -> Timestamp {
+    object.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
+}
+
+/// A text of at most `longest` bytes: a longer one is cut, and a hash distinguishes it from others.
 pub(crate) fn bounded(text: &str, longest: usize) -> String {
     if text.len() <= longest {
         return text.to_owned();
@@ -66,8 +87,8 @@ pub(crate) fn bounded(text: &str, longest: usize) -> String {
     format!("{}-{mark}", head.trim_end_matches(['-', '.', '_']))
 }
 
-/// A short mark of a text (FNV-1a, 32 bits): the same for every version of everything.
-pub(crate) fn fingerprint(text: &str) -> String {
+/// FNV-1a, 32 bits: stable over releases.
+fn fingerprint(text: &str) -> String {
     let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("{hash:08x}")
 }
@@ -85,7 +106,14 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn names_fit_and_stay_apart() {
+    fn names_of_the_longest_schedule_fit() {
+        let longest = "s".repeat(40);
+        assert!(format!("{}-29858535-abcde", cron_job_name(&longest)).len() <= 63);
+        assert!(crate::agent::run_name::run_name(&longest, Timestamp::UNIX_EPOCH).len() <= 63);
+    }
+
+    #[test]
+    fn names_fit_and_differ() {
         assert_eq!(job_name("before-friday", Task::Dump), "before-friday-dump");
         assert_eq!(job_name("v1.2", Task::Prune), "v1-2-prune");
         let (one, other) = (format!("{}-a", "x".repeat(250)), format!("{}-b", "x".repeat(250)));

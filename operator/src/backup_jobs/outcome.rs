@@ -1,45 +1,28 @@
-//! How far a backup is, from its Job and that Job's pods. Pure.
+//! The progress and the result of a backup, from its Job and that Job's pods. Pure.
 
 use super::pod::{DUMP_CONTAINER, VERIFY_CONTAINER};
+use crate::kubernetes::rejection::{Reason, Rejection};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
-use pgrail_crds::conditions::reasons::backup as reasons;
 use pgrail_dump::{DumpResult, Message, VerifyResult};
 
-/// Exit status of a process that was killed for its use of memory.
+/// Exit status of a process that was killed.
 const KILLED: i32 = 137;
 
-/// How far a backup is.
+/// The progress of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Nothing runs yet, and why.
+    /// No container runs yet; the message says why.
     Waiting(String),
-    /// The dump is being taken.
     Dumping(String),
-    /// The dump lies in the store and is being read back.
+    /// The dump is in the store and is being read back.
     Verifying(Option<Box<DumpResult>>),
     /// Verified and published.
     Succeeded(Box<VerifyResult>),
-    /// No backup came of it.
-    Failed(Failed),
+    /// There is no backup.
+    Failed(Rejection),
 }
 
-/// Why no backup came of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failed {
-    /// The condition's reason.
-    pub(crate) reason: String,
-    /// What went wrong, in the words of whoever knows.
-    pub(crate) message: String,
-}
-
-impl Failed {
-    pub(crate) fn new(reason: &str, message: impl Into<String>) -> Self {
-        Self { reason: reason.to_owned(), message: message.into() }
-    }
-}
-
-/// Reads how far the backup of a Job is. Without a Job, `None`: whoever asks knows whether there ought to be one.
 pub(crate) fn progress(job: &Job, pods: &[Pod]) -> Progress {
     let pods = newest_first(pods);
     if let Some(result) = pods.iter().find_map(|pod| verified(pod)) {
@@ -49,9 +32,9 @@ pub(crate) fn progress(job: &Job, pods: &[Pod]) -> Progress {
         return Progress::Failed(failure_of_job(&pods, reason, message));
     }
     if condition(job, "Complete").is_some() {
-        let message = "the Job succeeded, but its pod was gone before its result was read: the dump lies verified in the \
-                       store, and is not counted here, since nothing is known of it";
-        return Progress::Failed(Failed::new(reasons::RESULT_LOST, message));
+        let message = "the Job succeeded, but its pod was deleted before its result was read: the dump is in the store, \
+                       but is not counted";
+        return Progress::Failed(Rejection::new(Reason::ResultLost, message));
     }
     match pods.first() {
         None => Progress::Waiting("waiting for the pod of the Job".to_owned()),
@@ -82,73 +65,83 @@ fn dumped(pod: &Pod) -> Option<DumpResult> {
     }
 }
 
-/// The newest attempt that says something speaks for the Job; the Job's own words come after it.
-fn failure_of_job(pods: &[&Pod], reason: &str, message: &str) -> Failed {
+/// The message of the newest attempt that has one, else the Job's own.
+fn failure_of_job(pods: &[&Pod], reason: &str, message: &str) -> Rejection {
     let of_pod = pods.iter().find_map(|pod| failure_of_pod(pod));
     match (reason, of_pod) {
         ("DeadlineExceeded", _) => {
-            Failed::new(reasons::STOPPED, "the run took longer than activeDeadlineSeconds and was stopped")
+            Rejection::new(Reason::Stopped, "the run took longer than activeDeadlineSeconds and was stopped")
         }
         (_, Some(failed)) => failed,
-        _ => Failed::new(reasons::FAILED, format!("the Job failed without a word of its pods: {reason}: {message}")),
+        _ => Rejection::new(
+            Reason::Failed,
+            format!("the Job failed, and its pods report no reason: {reason}: {message}"),
+        ),
     }
 }
 
 /// Why a pod failed, from the first of its containers that did.
-fn failure_of_pod(pod: &Pod) -> Option<Failed> {
+fn failure_of_pod(pod: &Pod) -> Option<Rejection> {
     let containers = [DUMP_CONTAINER, VERIFY_CONTAINER];
     let ended = containers.iter().filter_map(|name| Some((*name, terminated(container(pod, name)?)?)));
     let of_container = ended.filter(|(_, ended)| ended.exit_code != 0).map(|(name, ended)| failure(name, ended)).next();
     of_container.or_else(|| {
         let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Failed"))?;
         let message = status.message.clone().or_else(|| status.reason.clone())?;
-        Some(Failed::new(reasons::FAILED, format!("the pod failed: {message}")))
+        Some(Rejection::new(Reason::Failed, format!("the pod failed: {message}")))
     })
 }
 
-/// Why a container of ours failed.
-pub(crate) fn failure(name: &str, ended: &ContainerStateTerminated) -> Failed {
+/// Why a container of the agent failed.
+pub(crate) fn failure(name: &str, ended: &ContainerStateTerminated) -> Rejection {
     match message(ended) {
-        Some(Message::Failed(failure)) => Failed::new(failure.reason.as_str(), failure.message),
-        _ if ended.reason.as_deref() == Some("OOMKilled") => Failed::new(
-            reasons::OUT_OF_MEMORY,
-            format!("{name} was killed for its use of memory: raise the limit in spec.podTemplate.resources"),
+        Some(Message::Failed(failure)) => Rejection::new(agent_reason(failure.reason), failure.message),
+        _ if ended.reason.as_deref() == Some("OOMKilled") => Rejection::new(
+            Reason::OutOfMemory,
+            format!("{name} exceeded its memory limit: raise it in spec.podTemplate.resources"),
         ),
         _ => {
             let killed = if ended.exit_code == KILLED { " (killed)" } else { "" };
-            let words = ended.message.as_deref().unwrap_or_default().trim();
-            let words = if words.is_empty() { "it left no word" } else { words };
-            Failed::new(reasons::FAILED, format!("{name} ended with status {}{killed}: {words}", ended.exit_code))
+            let message = ended.message.as_deref().unwrap_or_default().trim();
+            let message = if message.is_empty() { "it wrote no message" } else { message };
+            Rejection::new(Reason::Failed, format!("{name} ended with status {}{killed}: {message}", ended.exit_code))
         }
     }
+}
+
+/// The agent's reasons are reasons of conditions, too.
+fn agent_reason(reason: pgrail_dump::Reason) -> Reason {
+    Reason::named(reason.as_str()).unwrap_or(Reason::Failed)
 }
 
 fn progress_of_pod(pod: &Pod, before: Option<&Pod>) -> Progress {
     if let Some(failed) = failure_of_pod(pod) {
         return Progress::Waiting(format!(
-            "this attempt failed, the next one follows: {}: {}",
-            failed.reason, failed.message
+            "this attempt failed and is retried: {}: {}",
+            failed.reason.as_str(),
+            failed.message
         ));
     }
     let earlier = before.and_then(failure_of_pod).map_or_else(String::new, |failed| {
-        format!(" (the attempt before failed: {}: {})", failed.reason, failed.message)
+        format!(" (the previous attempt failed: {}: {})", failed.reason.as_str(), failed.message)
     });
     let dump = container(pod, DUMP_CONTAINER);
     let state = dump.and_then(|status| status.state.as_ref());
     match state {
-        Some(ContainerState { running: Some(_), .. }) => Progress::Dumping(format!("the dump is being taken{earlier}")),
+        Some(ContainerState { running: Some(_), .. }) => Progress::Dumping(format!("the dump is running{earlier}")),
         Some(ContainerState { terminated: Some(_), .. }) => match obstacle(container(pod, VERIFY_CONTAINER)) {
-            Some(words) => Progress::Waiting(format!("the dump is taken; {words}{earlier}")),
+            Some(obstacle) => Progress::Waiting(format!("the dump is complete; {obstacle}{earlier}")),
             None => Progress::Verifying(dumped(pod).map(Box::new)),
         },
         _ => {
-            let words = obstacle(dump).or_else(|| unscheduled(pod)).unwrap_or_else(|| "its pod starts".to_owned());
-            Progress::Waiting(format!("{words}{earlier}"))
+            let message =
+                obstacle(dump).or_else(|| unscheduled(pod)).unwrap_or_else(|| "its pod is starting".to_owned());
+            Progress::Waiting(format!("{message}{earlier}"))
         }
     }
 }
 
-/// What keeps a container from starting, where that is more than starting.
+/// What prevents a container from starting, if anything does.
 fn obstacle(status: Option<&ContainerStatus>) -> Option<String> {
     let waiting = status?.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.as_deref()?;
@@ -161,7 +154,7 @@ fn obstacle(status: Option<&ContainerStatus>) -> Option<String> {
 fn unscheduled(pod: &Pod) -> Option<String> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let scheduled = conditions.iter().find(|it| it.type_ == "PodScheduled" && it.status == "False")?;
-    Some(format!("no node for its pod: {}", scheduled.message.as_deref().unwrap_or_default()))
+    Some(format!("its pod cannot be scheduled: {}", scheduled.message.as_deref().unwrap_or_default()))
 }
 
 fn condition<'a>(job: &'a Job, kind: &str) -> Option<(&'a str, &'a str)> {
@@ -170,7 +163,7 @@ fn condition<'a>(job: &'a Job, kind: &str) -> Option<(&'a str, &'a str)> {
     Some((found.reason.as_deref().unwrap_or_default(), found.message.as_deref().unwrap_or_default()))
 }
 
-/// Whether a Job is over, and well.
+/// Whether an ended Job succeeded; `None` while it runs.
 pub(crate) fn outcome(job: &Job) -> Option<bool> {
     match (condition(job, "Complete"), condition(job, "Failed")) {
         (Some(_), _) => Some(true),
@@ -179,19 +172,17 @@ pub(crate) fn outcome(job: &Job) -> Option<bool> {
     }
 }
 
-/// A container's status, by its name.
 pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let all = [&status.init_container_statuses, &status.container_statuses];
     all.into_iter().flatten().flatten().find(|container| container.name == name)
 }
 
-/// How a container ended.
 pub(crate) fn terminated(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     status.state.as_ref()?.terminated.as_ref()
 }
 
-/// What a container left behind.
+/// The agent's termination message.
 pub(crate) fn message(ended: &ContainerStateTerminated) -> Option<Message> {
     Message::parse(ended.message.as_deref()?).ok()
 }
@@ -258,40 +249,40 @@ mod tests {
     const SECOND: &str = "2026-11-23T02:20:00Z";
 
     #[test]
-    fn the_way_of_a_run_that_succeeds() {
+    fn progress_of_a_run_that_succeeds() {
         let initializing = waiting("PodInitializing");
-        let says = |progress: Progress| match progress {
+        let text_of = |progress: Progress| match progress {
             Progress::Waiting(message) => format!("Pending: {message}"),
             Progress::Dumping(message) => format!("Running: {message}"),
             Progress::Verifying(dump) => format!("Verifying: {}", dump.unwrap().rows),
             Progress::Succeeded(result) => format!("Succeeded: {}", result.backup.rows),
-            Progress::Failed(failed) => format!("Failed: {}: {}", failed.reason, failed.message),
+            Progress::Failed(failed) => format!("Failed: {}: {}", failed.reason.as_str(), failed.message),
         };
         let dumped = ended(0, &dump_message().to_string());
         for (pods, expected) in [
             (vec![], "Pending: waiting for the pod of the Job"),
-            (vec![pod(FIRST, initializing.clone(), initializing.clone())], "Pending: its pod starts"),
+            (vec![pod(FIRST, initializing.clone(), initializing.clone())], "Pending: its pod is starting"),
             (
                 vec![pod(FIRST, waiting("ImagePullBackOff"), initializing.clone())],
                 "Pending: dump cannot start: ImagePullBackOff: said the kubelet",
             ),
-            (vec![pod(FIRST, running(), initializing.clone())], "Running: the dump is being taken"),
+            (vec![pod(FIRST, running(), initializing.clone())], "Running: the dump is running"),
             (vec![pod(FIRST, dumped.clone(), running())], "Verifying: 1300000"),
             (vec![pod(FIRST, dumped.clone(), initializing.clone())], "Verifying: 1300000"),
             (vec![pod(FIRST, dumped.clone(), ended(0, &verify_message()))], "Succeeded: 1300000"),
             (
                 vec![pod(FIRST, ended(1, &failed_message("LockTimeout")), initializing.clone())],
-                "Pending: this attempt failed, the next one follows: LockTimeout: pg_dump: error: lock",
+                "Pending: this attempt failed and is retried: LockTimeout: pg_dump: error: lock",
             ),
             (
                 vec![
                     pod(FIRST, ended(1, &failed_message("LockTimeout")), initializing.clone()),
                     pod(SECOND, running(), initializing.clone()),
                 ],
-                "Running: the dump is being taken (the attempt before failed: LockTimeout: pg_dump: error: lock)",
+                "Running: the dump is running (the previous attempt failed: LockTimeout: pg_dump: error: lock)",
             ),
         ] {
-            assert_eq!(says(progress(&job(None), &pods)), expected);
+            assert_eq!(text_of(progress(&job(None), &pods)), expected);
         }
     }
 
@@ -304,20 +295,20 @@ mod tests {
     }
 
     #[test]
-    fn a_message_without_a_good_status_is_no_success() {
+    fn a_message_of_a_failed_container_is_no_success() {
         let odd = pod(FIRST, ended(0, &dump_message().to_string()), ended(1, &verify_message()));
         assert!(!matches!(progress(&job(None), &[odd]), Progress::Succeeded(_)));
     }
 
     fn failed(pods: &[Pod], reason: &str) -> (String, String) {
         match progress(&job(Some(("Failed", reason))), pods) {
-            Progress::Failed(failed) => (failed.reason, failed.message),
+            Progress::Failed(failed) => (failed.reason.as_str().to_owned(), failed.message),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn failures_are_told_in_the_words_of_whoever_knows() {
+    fn the_newest_reported_failure_is_the_jobs() {
         let initializing = waiting("PodInitializing");
         let newest = [
             pod(FIRST, ended(1, &failed_message("LockTimeout")), initializing.clone()),
@@ -337,15 +328,15 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_result_is_said_and_not_made_up() {
+    fn a_lost_result_is_reported() {
         match progress(&job(Some(("Complete", ""))), &[]) {
-            Progress::Failed(failed) => assert_eq!(failed.reason, "ResultLost"),
+            Progress::Failed(failed) => assert_eq!(failed.reason, Reason::ResultLost),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn a_pod_that_no_node_takes_says_so() {
+    fn a_pod_that_cannot_be_scheduled_is_reported() {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "p", "creationTimestamp": FIRST},
             "status": {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}]}
@@ -353,7 +344,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             progress(&job(None), &[pod]),
-            Progress::Waiting("no node for its pod: 0/3 nodes are available".into())
+            Progress::Waiting("its pod cannot be scheduled: 0/3 nodes are available".into())
         );
     }
 }

@@ -3,15 +3,16 @@
 //! Pods satisfy the Pod Security Standard `restricted`, have no token of the apiserver, and get Secrets as files only.
 //! A dump's pod has two containers with a result each: `dump`, which alone has the login, then `verify`.
 
+use super::destination::Destination;
+use super::job_spec::JobSpec;
 use super::names::{self, Task};
-use super::order::{Order, Site};
 use crate::agent::config::{
     AgentConfig, CA_DIRECTORY, CA_FILE, CONFIG_VARIABLE, CONNECTION_DIRECTORY, EXIT_NOT_RETRYABLE, JOB_VARIABLE,
     POD_UID_VARIABLE, PruneConfig, STORE_DIRECTORY, VOLUME_DIRECTORY, WORK_DIRECTORY,
 };
 use crate::settings::Settings;
 use k8s_openapi::api::batch::v1::{
-    JobSpec, JobTemplateSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
+    JobSpec as KubernetesJobSpec, JobTemplateSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
     PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
 };
 use k8s_openapi::api::core::v1::{
@@ -25,25 +26,21 @@ use pgrail_crds::annotations::BACKUP_LABEL;
 use pgrail_crds::{PodIdentity, PodTemplate};
 use std::collections::BTreeMap;
 
-/// Name of the container that makes the dump.
 pub(crate) const DUMP_CONTAINER: &str = "dump";
-/// Name of the container that reads it back and publishes it.
 pub(crate) const VERIFY_CONTAINER: &str = "verify";
-/// Name of the container that removes dumps.
 pub(crate) const PRUNE_CONTAINER: &str = "prune";
 
 /// The group that may write to a volume of `file://`: the image's own.
 const IMAGE_GROUP: i64 = 65532;
-/// How long a pod may take to stop: the agent ends its uploads meanwhile.
+/// Seconds in which the agent of a stopped pod aborts its uploads.
 const GRACE_SECONDS: i64 = 30;
-/// How long a Job that was made by hand outlives its end, in seconds: its result is read within moments, its log later.
+/// Seconds for which an ended Job that no CronJob owns is kept: its result is read at once, its log maybe later.
 const KEEP_SECONDS: i32 = 7 * 24 * 3600;
-/// How long a prune may take, in seconds.
 const PRUNE_DEADLINE_SECONDS: i64 = 6 * 3600;
-/// Readable by whatever user the image or the cluster gives the pod.
+/// Readable by any user: the cluster may choose the pod's.
 const READABLE: i32 = 0o444;
 
-/// The image that pods run: pgrail's own.
+/// The image of the pods: pgrail's own.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
     name: String,
@@ -63,68 +60,68 @@ impl Image {
     }
 }
 
-/// The Job template of a dump. Without `backup`, the agent finds the backup's name from its Job's.
+/// The Job template of a dump. Without `backup`, the backup's name follows from the Job's.
 pub(crate) fn dump_job(
-    order: &Order,
+    job: &JobSpec,
     image: &Image,
     backup: Option<&str>,
 ) -> Result<JobTemplateSpec, serde_json::Error> {
     let config = AgentConfig {
-        identity: order.site.identity.clone(),
-        store: order.site.store.config.clone(),
-        dump: Some(order.dump_config(backup)),
+        identity: job.destination.identity.clone(),
+        store: job.destination.store.config.clone(),
+        dump: Some(job.dump_config(backup)),
         prune: None,
     };
-    let site = &order.site;
-    let labels = names::labels(Task::Dump, site.schedule.as_deref(), &site.database);
+    let destination = &job.destination;
+    let labels = names::labels(Task::Dump, destination.schedule.as_deref(), &destination.database);
     let env = environment(&config)?;
-    let store = store_mounts(site);
+    let store = store_mounts(destination);
     let mut secret_mounts = vec![mount("connection", CONNECTION_DIRECTORY, true)];
-    if order.connection.authority.is_some() {
-        secret_mounts.push(mount("authority", CA_DIRECTORY, true));
+    if job.connection.ca.is_some() {
+        secret_mounts.push(mount("ca", CA_DIRECTORY, true));
     }
-    let dump = container(DUMP_CONTAINER, site, image, env.clone(), [secret_mounts, store.clone()].concat());
-    let verify = container(VERIFY_CONTAINER, site, image, env, store);
-    let volumes = [connection_volumes(order), store_volumes(site)].concat();
-    let pod = pod(site, labels.clone(), backup, Some(dump), verify, volumes);
-    let spec = JobSpec {
-        backoff_limit: Some(order.backoff_limit),
-        active_deadline_seconds: order.active_deadline_seconds,
-        // Of a CronJob's Jobs the history limits decide.
+    let dump = container(DUMP_CONTAINER, destination, image, env.clone(), [secret_mounts, store.clone()].concat());
+    let verify = container(VERIFY_CONTAINER, destination, image, env, store);
+    let volumes = [connection_volumes(job), store_volumes(destination)].concat();
+    let pod = pod(destination, labels.clone(), backup, Some(dump), verify, volumes);
+    let spec = KubernetesJobSpec {
+        backoff_limit: Some(job.backoff_limit),
+        active_deadline_seconds: job.active_deadline_seconds,
+        // The CronJob's history limits remove its own Jobs.
         ttl_seconds_after_finished: backup.map(|_| KEEP_SECONDS),
-        ..job_spec(pod)
+        ..retried(pod)
     };
     Ok(JobTemplateSpec { metadata: Some(metadata(labels, backup)), spec: Some(spec) })
 }
 
 /// The Job template of a prune.
 pub(crate) fn prune_job(
-    site: &Site,
+    destination: &Destination,
     image: &Image,
     locations: Vec<String>,
     backup: Option<&str>,
 ) -> Result<JobTemplateSpec, serde_json::Error> {
     let config = AgentConfig {
-        identity: site.identity.clone(),
-        store: site.store.config.clone(),
+        identity: destination.identity.clone(),
+        store: destination.store.config.clone(),
         dump: None,
         prune: Some(PruneConfig { locations }),
     };
-    let labels = names::labels(Task::Prune, site.schedule.as_deref(), &site.database);
-    let prune = container(PRUNE_CONTAINER, site, image, environment(&config)?, store_mounts(site));
-    let pod = pod(site, labels.clone(), backup, None, prune, store_volumes(site));
-    let spec = JobSpec {
+    let labels = names::labels(Task::Prune, destination.schedule.as_deref(), &destination.database);
+    let prune = container(PRUNE_CONTAINER, destination, image, environment(&config)?, store_mounts(destination));
+    let pod = pod(destination, labels.clone(), backup, None, prune, store_volumes(destination));
+    let spec = KubernetesJobSpec {
         backoff_limit: Some(1),
         active_deadline_seconds: Some(PRUNE_DEADLINE_SECONDS),
-        // What became of it is read within moments; this is for what was read and never taken away.
+        // The controller deletes it when it has read its result; this is for the case that it does not.
         ttl_seconds_after_finished: Some(KEEP_SECONDS),
-        ..job_spec(pod)
+        ..retried(pod)
     };
     Ok(JobTemplateSpec { metadata: Some(metadata(labels, backup)), spec: Some(spec) })
 }
 
-/// One pod at a time; what trying again cannot mend is not tried again, and an eviction is nobody's failure.
-fn job_spec(template: PodTemplateSpec) -> JobSpec {
+/// One pod at a time. Errors that a retry cannot fix are not retried, and evictions do not count as failures.
+fn retried(template: PodTemplateSpec) -> KubernetesJobSpec {
     let evicted = PodFailurePolicyRule {
         action: "Ignore".to_owned(),
         on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
@@ -142,12 +139,12 @@ fn job_spec(template: PodTemplateSpec) -> JobSpec {
             values: vec![i32::from(EXIT_NOT_RETRYABLE)],
         }),
     };
-    JobSpec {
+    KubernetesJobSpec {
         parallelism: Some(1),
         completions: Some(1),
         pod_failure_policy: Some(PodFailurePolicy { rules: vec![evicted, misconfigured] }),
         template,
-        ..JobSpec::default()
+        ..KubernetesJobSpec::default()
     }
 }
 
@@ -176,7 +173,13 @@ fn environment(config: &AgentConfig) -> Result<Vec<EnvVar>, serde_json::Error> {
     ])
 }
 
-fn container(name: &str, site: &Site, image: &Image, env: Vec<EnvVar>, mounts: Vec<VolumeMount>) -> Container {
+fn container(
+    name: &str,
+    destination: &Destination,
+    image: &Image,
+    env: Vec<EnvVar>,
+    mounts: Vec<VolumeMount>,
+) -> Container {
     let scratch = [mount("work", WORK_DIRECTORY, false), mount("tmp", "/tmp", false)];
     Container {
         name: name.to_owned(),
@@ -184,7 +187,7 @@ fn container(name: &str, site: &Site, image: &Image, env: Vec<EnvVar>, mounts: V
         image_pull_policy: Some(image.pull_policy.clone()),
         args: Some(vec!["agent".to_owned(), name.to_owned()]),
         env: Some(env),
-        resources: Some(site.pods.resources.clone().unwrap_or_else(default_resources)),
+        resources: Some(destination.pods.resources.clone().unwrap_or_else(default_resources)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
@@ -193,7 +196,7 @@ fn container(name: &str, site: &Site, image: &Image, env: Vec<EnvVar>, mounts: V
             run_as_non_root: Some(true),
             ..SecurityContext::default()
         }),
-        // An agent that was killed leaves no message: the end of its log is the next best thing.
+        // A killed agent writes no message: the end of its log is reported instead.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(mounts.into_iter().chain(scratch).collect()),
         ..Container::default()
@@ -212,7 +215,7 @@ fn default_resources() -> ResourceRequirements {
 }
 
 fn pod(
-    site: &Site,
+    destination: &Destination,
     mut labels: BTreeMap<String, String>,
     backup: Option<&str>,
     first: Option<Container>,
@@ -230,14 +233,14 @@ fn pod(
         annotations,
         labels: more_labels,
         security_context,
-    } = site.pods.clone();
+    } = destination.pods.clone();
     for (key, value) in more_labels {
-        // Ours tell which pod is whose.
+        // The controllers find pods by their own labels.
         labels.entry(key).or_insert(value);
     }
     let mut annotations = annotations;
     annotations.extend(of_backup(backup).unwrap_or_default());
-    let scratch = [empty_folder("work", "256Mi"), empty_folder("tmp", "256Mi")];
+    let scratch = [empty_directory("work", "256Mi"), empty_directory("tmp", "256Mi")];
     let spec = PodSpec {
         restart_policy: Some("Never".to_owned()),
         automount_service_account_token: Some(false),
@@ -249,7 +252,7 @@ fn pod(
         affinity,
         priority_class_name,
         termination_grace_period_seconds: Some(GRACE_SECONDS),
-        security_context: Some(pod_security(security_context.unwrap_or_default(), site.store.claim.is_some())),
+        security_context: Some(pod_security(security_context.unwrap_or_default(), destination.store.claim.is_some())),
         init_containers: first.map(|container| vec![container]),
         containers: vec![main],
         volumes: Some(volumes.into_iter().chain(scratch).collect()),
@@ -270,7 +273,7 @@ fn pod_security(ids: PodIdentity, writes_to_volume: bool) -> PodSecurityContext 
         run_as_user: ids.run_as_user,
         run_as_group: ids.run_as_group,
         fs_group,
-        // A volume of many dumps is not walked through at each start.
+        // Changing the owner of every file of a volume with many dumps takes long.
         fs_group_change_policy: fs_group.map(|_| "OnRootMismatch".to_owned()),
         supplemental_groups: ids.supplemental_groups,
         seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
@@ -278,18 +281,18 @@ fn pod_security(ids: PodIdentity, writes_to_volume: bool) -> PodSecurityContext 
     }
 }
 
-fn connection_volumes(order: &Order) -> Vec<Volume> {
-    let mut volumes = vec![secret("connection", &order.connection.secret, None)];
-    if let Some(authority) = &order.connection.authority {
-        let items = vec![KeyToPath { key: authority.key.clone(), path: CA_FILE.to_owned(), mode: None }];
-        volumes.push(secret("authority", &authority.name, Some(items)));
+fn connection_volumes(job: &JobSpec) -> Vec<Volume> {
+    let mut volumes = vec![secret("connection", &job.connection.secret, None)];
+    if let Some(ca) = &job.connection.ca {
+        let items = vec![KeyToPath { key: ca.key.clone(), path: CA_FILE.to_owned(), mode: None }];
+        volumes.push(secret("ca", &ca.name, Some(items)));
     }
     volumes
 }
 
-fn store_volumes(site: &Site) -> Vec<Volume> {
-    let keys = site.store.secret.iter().map(|name| secret("store", name, None));
-    let claim = site.store.claim.iter().map(|claim| Volume {
+fn store_volumes(destination: &Destination) -> Vec<Volume> {
+    let keys = destination.store.secret.iter().map(|name| secret("store", name, None));
+    let claim = destination.store.claim.iter().map(|claim| Volume {
         name: "dumps".to_owned(),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only: None }),
         ..Volume::default()
@@ -297,9 +300,9 @@ fn store_volumes(site: &Site) -> Vec<Volume> {
     keys.chain(claim).collect()
 }
 
-fn store_mounts(site: &Site) -> Vec<VolumeMount> {
-    let keys = site.store.secret.iter().map(|_| mount("store", STORE_DIRECTORY, true));
-    let claim = site.store.claim.iter().map(|_| mount("dumps", VOLUME_DIRECTORY, false));
+fn store_mounts(destination: &Destination) -> Vec<VolumeMount> {
+    let keys = destination.store.secret.iter().map(|_| mount("store", STORE_DIRECTORY, true));
+    let claim = destination.store.claim.iter().map(|_| mount("dumps", VOLUME_DIRECTORY, false));
     keys.chain(claim).collect()
 }
 
@@ -316,7 +319,7 @@ fn secret(volume: &str, name: &str, items: Option<Vec<KeyToPath>>) -> Volume {
     }
 }
 
-fn empty_folder(name: &str, size: &str) -> Volume {
+fn empty_directory(name: &str, size: &str) -> Volume {
     Volume {
         name: name.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource { size_limit: Some(Quantity(size.to_owned())), medium: None }),
@@ -336,13 +339,15 @@ fn mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::run_name::RunName;
+    use crate::backup_jobs::dereference::Secrets;
     use crate::backup_jobs::examples::{database, schedule};
-    use crate::backup_jobs::order::of_schedule;
+    use crate::backup_jobs::job_spec::of_schedule;
     use serde_json::{Value, json};
 
     fn job(patch: Value, backup: Option<&str>) -> Value {
-        let order = of_schedule(&schedule(patch), &database(), "cluster").unwrap();
-        serde_json::to_value(dump_job(&order, &Image::for_tests(), backup).unwrap()).unwrap()
+        let job = of_schedule(&schedule(patch), &database(), Secrets::default(), "cluster").unwrap();
+        serde_json::to_value(dump_job(&job, &Image::for_tests(), backup).unwrap()).unwrap()
     }
 
     fn containers(pod: &Value) -> Vec<Value> {
@@ -373,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_are_restricted_whatever_the_template_says() {
+    fn pods_are_restricted_whatever_the_template_declares() {
         let template = json!({"podTemplate": {
             "serviceAccountName": "backup", "nodeSelector": {"disk": "fast"}, "priorityClassName": "low",
             "tolerations": [{"operator": "Exists"}], "imagePullSecrets": [{"name": "registry"}],
@@ -388,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn the_template_is_carried_over_and_cannot_hide_a_pod_from_us() {
+    fn the_template_is_applied_and_cannot_replace_our_labels() {
         let template = json!({"podTemplate": {
             "nodeSelector": {"disk": "fast"}, "labels": {"team": "shop", "pgrail.dev/task": "prune"},
             "annotations": {"note": "x"}, "securityContext": {"runAsUser": 1000},
@@ -406,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_files_and_the_login_is_for_the_dump_alone() {
+    fn secrets_are_files_and_only_the_dump_has_the_login() {
         let tls = json!({"connection": {"secretRef": {"name": "login"},
                          "tls": {"mode": "verify-full", "caSecretRef": {"name": "ca", "key": "root.pem"}}}});
         let pod = &job(tls, None)["spec"]["template"]["spec"];
@@ -423,10 +428,10 @@ mod tests {
                 .map(|it| it["name"].as_str().unwrap().to_owned())
                 .collect()
         };
-        assert_eq!(mounts(&pod["initContainers"][0]), ["connection", "authority", "store", "work", "tmp"]);
+        assert_eq!(mounts(&pod["initContainers"][0]), ["connection", "ca", "store", "work", "tmp"]);
         assert_eq!(mounts(&pod["containers"][0]), ["store", "work", "tmp"]);
-        let authority = pod["volumes"].as_array().unwrap().iter().find(|it| it["name"] == "authority").unwrap();
-        assert_eq!(authority["secret"]["items"], json!([{"key": "root.pem", "path": "ca.crt"}]));
+        let ca = pod["volumes"].as_array().unwrap().iter().find(|it| it["name"] == "ca").unwrap();
+        assert_eq!(ca["secret"]["items"], json!([{"key": "root.pem", "path": "ca.crt"}]));
     }
 
     #[test]
@@ -458,13 +463,14 @@ mod tests {
         assert_eq!(job["spec"]["template"]["metadata"]["annotations"]["pgrail.dev/backup"], "before-friday");
         let env = &job["spec"]["template"]["spec"]["containers"][0]["env"];
         let config: AgentConfig = serde_json::from_str(env[0]["value"].as_str().unwrap()).unwrap();
-        assert_eq!(config.dump.unwrap().backup_name.as_deref(), Some("before-friday"));
+        assert_eq!(config.dump.unwrap().name, RunName::Backup("before-friday".into()));
     }
 
     #[test]
     fn a_prune_has_no_login() {
-        let order = of_schedule(&schedule(json!({})), &database(), "cluster").unwrap();
-        let job = prune_job(&order.site, &Image::for_tests(), vec!["cluster/shop/nightly/x".into()], None).unwrap();
+        let job = of_schedule(&schedule(json!({})), &database(), Secrets::default(), "cluster").unwrap();
+        let job =
+            prune_job(&job.destination, &Image::for_tests(), vec!["cluster/shop/nightly/x".into()], None).unwrap();
         let job = serde_json::to_value(job).unwrap();
         let pod = &job["spec"]["template"]["spec"];
         assert_restricted(pod);

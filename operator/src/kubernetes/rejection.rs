@@ -1,7 +1,7 @@
 //! Why an object is not carried out as declared: a reason for programs, a message for people.
 #![allow(dead_code, reason = "the controllers move to it one by one")]
 
-use pgrail_crds::conditions::reasons::{self, backup, database, exemption, guard, reachable};
+use pgrail_crds::conditions::reasons::{self, agent, backup, database, exemption, guard, reachable};
 
 macro_rules! reasons {
     ($($variant:ident = $constant:path,)*) => {
@@ -121,6 +121,31 @@ reasons! {
     Stopped = backup::STOPPED,
     OutOfMemory = backup::OUT_OF_MEMORY,
     ScheduleNotFound = backup::SCHEDULE_NOT_FOUND,
+
+    InvalidRequest = agent::INVALID_REQUEST,
+    ClientMissing = agent::CLIENT_MISSING,
+    VersionMismatch = agent::VERSION_MISMATCH,
+    CompressionUnsupported = agent::COMPRESSION_UNSUPPORTED,
+    ConnectionFailed = agent::CONNECTION_FAILED,
+    PermissionDenied = agent::PERMISSION_DENIED,
+    RowSecurity = agent::ROW_SECURITY,
+    LockTimeout = agent::LOCK_TIMEOUT,
+    DumpFailed = agent::DUMP_FAILED,
+    ArchiveInvalid = agent::ARCHIVE_INVALID,
+    RowCountMismatch = agent::ROW_COUNT_MISMATCH,
+    ChecksumMismatch = agent::CHECKSUM_MISMATCH,
+    ObjectMissing = agent::OBJECT_MISSING,
+    AlreadyPublished = agent::ALREADY_PUBLISHED,
+    NotOurs = agent::NOT_OURS,
+    StoreInvalid = agent::STORE_INVALID,
+    BucketMissing = agent::BUCKET_MISSING,
+    AccessDenied = agent::ACCESS_DENIED,
+    StoreFull = agent::STORE_FULL,
+    QuotaExceeded = agent::QUOTA_EXCEEDED,
+    StoreUnavailable = agent::STORE_UNAVAILABLE,
+    Interrupted = agent::INTERRUPTED,
+    Internal = agent::INTERNAL,
+    Unknown = agent::UNKNOWN,
 }
 
 impl AsRef<str> for Reason {

@@ -1,4 +1,4 @@
-//! Carries out a plan at the apiserver. Each step can be repeated.
+//! Carries out the steps of a plan. Each can be repeated.
 
 use super::plan::Step;
 use crate::backup_jobs::jobs::{create, delete, job_of};
@@ -15,60 +15,62 @@ use pgrail_crds::conditions::reasons::event;
 use pgrail_crds::{BackupSchedule, DatabaseBackup};
 use serde_json::{Value, json};
 
-/// Names that an Event about a prune lists.
+/// Field manager of the status, and metric label.
+pub(super) const CONTROLLER: &str = "backupschedule";
+/// Field manager of the CronJob.
+const FIELD_MANAGER: &str = "pgrail-backupschedule";
+/// The most names that an Event about a prune lists.
 const LISTED: usize = 10;
 
-/// What carrying out a plan came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Applied {
-    /// Why the apiserver refused the CronJob, if it did.
-    pub(super) refused: Option<String>,
-    /// A prune was started.
+    /// The apiserver's message, if it rejected the CronJob.
+    pub(super) rejected: Option<String>,
     pub(super) prune_started: bool,
-    /// Backups were made, recorded or removed: what was observed is old.
+    /// Backups were created, recorded or removed: observe again.
     pub(super) changed: bool,
 }
 
-/// Carries out a plan.
 pub(super) async fn apply(
-    context: &Context,
     schedule: &BackupSchedule,
     steps: Vec<Step>,
+    context: &Context,
 ) -> Result<Applied, kube::Error> {
     let mut applied = Applied::default();
     for step in steps {
         match step {
-            Step::ApplyCronJob(cron_job) => applied.refused = apply_cron_job(context, &cron_job).await?,
+            Step::ApplyCronJob(cron_job) => applied.rejected = apply_cron_job(&cron_job, context).await?,
             Step::Record { job, backup } => {
-                create_backup(context, &backup).await?;
-                mark_recorded(context, schedule, &job).await?;
+                create_backup(&backup, context).await?;
+                mark_recorded(schedule, &job, context).await?;
                 applied.changed = true;
             }
             Step::FirstRun(backup) => {
-                create_backup(context, &backup).await?;
+                create_backup(&backup, context).await?;
                 applied.changed = true;
             }
-            Step::SayWhyKept { backup, reasons } => say_why_kept(context, &backup, &reasons).await?,
-            Step::Forget(name) => {
-                delete_backup(context, schedule, &name).await?;
+            Step::ReportKept { backup, reasons } => report_kept(&backup, &reasons, context).await?,
+            Step::DeleteFailure(name) => {
+                delete_backup(schedule, &name, context).await?;
                 applied.changed = true;
             }
-            Step::StartPrune { site, locations } => {
-                let template = prune_job(&site, &Image::from(&context.settings), locations, None);
+            Step::StartPrune { destination, locations } => {
+                let template = prune_job(&destination, &Image::from(&context.settings), locations, None);
                 let name = prune_job_name(&schedule.name_any());
                 let mut job = job_of(template.map_err(kube::Error::SerdeError)?, &name);
-                // Deleting a schedule with its dumps needs this very Job: it must not be collected with the schedule.
-                let stays = schedule.metadata.deletion_timestamp.is_none();
-                job.metadata.owner_references = schedule.controller_owner_ref(&()).filter(|_| stays).map(|it| vec![it]);
-                create(&jobs(context, schedule), &job).await?;
+                // While the schedule is being deleted, the garbage collector must not delete this Job with it.
+                let is_owned = schedule.metadata.deletion_timestamp.is_none();
+                job.metadata.owner_references =
+                    schedule.controller_owner_ref(&()).filter(|_| is_owned).map(|it| vec![it]);
+                create(&jobs(schedule, context), &job).await?;
                 applied.prune_started = true;
             }
             Step::FinishPrune { job, backups } => {
-                finish_prune(context, schedule, &job, &backups).await?;
+                finish_prune(schedule, &job, &backups, context).await?;
                 applied.changed = true;
             }
             Step::RetryPrune(job) => {
-                delete(&jobs(context, schedule), &job).await?;
+                delete(&jobs(schedule, context), &job).await?;
                 applied.changed = true;
             }
         }
@@ -76,19 +78,19 @@ pub(super) async fn apply(
     Ok(applied)
 }
 
-fn jobs(context: &Context, schedule: &BackupSchedule) -> Api<Job> {
+fn jobs(schedule: &BackupSchedule, context: &Context) -> Api<Job> {
     Api::namespaced(context.client.clone(), &schedule.namespace().unwrap_or_default())
 }
 
-fn backups(context: &Context, schedule: &BackupSchedule) -> Api<DatabaseBackup> {
+fn backups(schedule: &BackupSchedule, context: &Context) -> Api<DatabaseBackup> {
     Api::namespaced(context.client.clone(), &schedule.namespace().unwrap_or_default())
 }
 
-/// Writes the CronJob. What the apiserver finds invalid in it is for the user to mend, such as a resource limit below
-/// its request; everything else is tried again.
-async fn apply_cron_job(context: &Context, cron_job: &CronJob) -> Result<Option<String>, kube::Error> {
+/// Returns the apiserver's message if it rejects the CronJob, such as for a resource limit below its request: the user
+/// must change the spec. Other errors are retried. Applying what is there already changes nothing.
+async fn apply_cron_job(cron_job: &CronJob, context: &Context) -> Result<Option<String>, kube::Error> {
     let api: Api<CronJob> = Api::namespaced(context.client.clone(), &cron_job.namespace().unwrap_or_default());
-    let parameters = PatchParams::apply(super::FIELD_MANAGER).force();
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
     match api.patch(&cron_job.name_any(), &parameters, &Patch::Apply(cron_job)).await {
         Ok(_) => Ok(None),
         Err(kube::Error::Api(status)) if status.code == 422 || status.code == 400 || status.is_forbidden() => {
@@ -98,7 +100,7 @@ async fn apply_cron_job(context: &Context, cron_job: &CronJob) -> Result<Option<
     }
 }
 
-async fn create_backup(context: &Context, backup: &DatabaseBackup) -> Result<(), kube::Error> {
+async fn create_backup(backup: &DatabaseBackup, context: &Context) -> Result<(), kube::Error> {
     let api: Api<DatabaseBackup> = Api::namespaced(context.client.clone(), &backup.namespace().unwrap_or_default());
     match api.create(&PostParams::default(), backup).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
@@ -106,48 +108,48 @@ async fn create_backup(context: &Context, backup: &DatabaseBackup) -> Result<(),
     }
 }
 
-async fn mark_recorded(context: &Context, schedule: &BackupSchedule, job: &str) -> Result<(), kube::Error> {
+async fn mark_recorded(schedule: &BackupSchedule, job: &str, context: &Context) -> Result<(), kube::Error> {
     let patch = json!({"metadata": {"annotations": {RECORDED: "true"}}});
-    match jobs(context, schedule).patch(job, &PatchParams::default(), &Patch::Merge(&patch)).await {
+    match jobs(schedule, context).patch(job, &PatchParams::default(), &Patch::Merge(&patch)).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         result => result.map(|_| ()),
     }
 }
 
-/// One field of another controller's status, under this controller's own name.
-async fn say_why_kept(context: &Context, backup: &DatabaseBackup, reasons: &[String]) -> Result<(), kube::Error> {
-    let said = |reasons: &[String]| json!({"keptBecause": reasons});
-    let current = backup.status.as_ref().map(|status| said(&status.kept_because));
+/// One field of another controller's status, under this controller's field manager.
+async fn report_kept(backup: &DatabaseBackup, reasons: &[String], context: &Context) -> Result<(), kube::Error> {
+    let status = |reasons: &[String]| json!({"keptBecause": reasons});
+    let current = backup.status.as_ref().map(|it| status(&it.kept_because));
     context
-        .write_status::<DatabaseBackup, Value>(super::NAME, backup, current.as_ref(), &said(reasons))
+        .write_status::<DatabaseBackup, Value>(CONTROLLER, backup, current.as_ref(), &status(reasons))
         .await
         .map(|_| ())
 }
 
-async fn delete_backup(context: &Context, schedule: &BackupSchedule, name: &str) -> Result<(), kube::Error> {
-    match backups(context, schedule).delete(name, &DeleteParams::background()).await {
+async fn delete_backup(schedule: &BackupSchedule, name: &str, context: &Context) -> Result<(), kube::Error> {
+    match backups(schedule, context).delete(name, &DeleteParams::background()).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         result => result.map(|_| ()),
     }
 }
 
-/// The objects go first: should this stop half way, the Job still says which ones.
+/// The objects are deleted first: after an interruption, the Job still names the others.
 async fn finish_prune(
-    context: &Context,
     schedule: &BackupSchedule,
     job: &str,
     names: &[String],
+    context: &Context,
 ) -> Result<(), kube::Error> {
-    // So that a finalizer does not look for a dump that is gone.
+    // The finalizer must not start a prune for a dump that was removed.
     let patch = json!({"metadata": {"annotations": {PRUNED: "true"}}});
     for name in names {
-        match backups(context, schedule).patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-            Ok(_) => delete_backup(context, schedule, name).await?,
+        match backups(schedule, context).patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(_) => delete_backup(schedule, name, context).await?,
             Err(kube::Error::Api(status)) if status.is_not_found() => {}
             Err(error) => return Err(error),
         }
     }
-    delete(&jobs(context, schedule), job).await?;
+    delete(&jobs(schedule, context), job).await?;
     if !names.is_empty() {
         let more = if names.len() > LISTED { ", …" } else { "" };
         let listed = names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
@@ -157,8 +159,8 @@ async fn finish_prune(
     Ok(())
 }
 
-/// Deletes the CronJob of a schedule that is being deleted, so that nothing new is started.
-pub(super) async fn delete_cron_job(context: &Context, cron_job: &CronJob) -> Result<(), kube::Error> {
+/// Deletes the CronJob of a schedule that is being deleted, so that no new run starts.
+pub(super) async fn delete_cron_job(cron_job: &CronJob, context: &Context) -> Result<(), kube::Error> {
     let api: Api<CronJob> = Api::namespaced(context.client.clone(), &cron_job.namespace().unwrap_or_default());
     match api.delete(&cron_job.name_any(), &DeleteParams::background()).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),

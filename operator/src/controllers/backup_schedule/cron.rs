@@ -1,6 +1,6 @@
 //! When a schedule fires: cron expressions as Kubernetes reads them, with `H` resolved first. Pure.
 //!
-//! The CronJob controller decides when a Job is made; what is computed here must say the same. So expressions are
+//! The CronJob controller decides when a Job is made; what is computed here must agree. So expressions are
 //! narrowed to what it understands (no `L`, `W`, `#`), and daylight saving is treated as it does: a time that a day does
 //! not have is skipped, one that a day has twice fires twice.
 
@@ -10,9 +10,9 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 
-/// How far ahead a fire is looked for: 29 February comes within eight years.
+/// How many years ahead fires are searched: 29 February comes within eight years.
 const YEARS_AHEAD: i16 = 9;
-/// Fires whose gaps are looked at.
+/// The number of fires whose gaps are compared.
 const FIRES: usize = 50;
 
 /// An expression or a time zone that cannot be used.
@@ -25,22 +25,10 @@ pub(crate) enum ScheduleError {
     Fields(String, usize),
     /// A field that Kubernetes' CronJobs do not understand.
     #[error("{field} {text:?} cannot be read: {problem}")]
-    Field {
-        /// Which.
-        field: &'static str,
-        /// What it says.
-        text: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    Field { field: &'static str, text: String, problem: String },
     /// The expression as a whole.
     #[error("{expression:?} cannot be read: {problem}")]
-    Expression {
-        /// What it says.
-        expression: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    Expression { expression: String, problem: String },
     /// 30 February.
     #[error("{0:?} never fires: no such day comes")]
     Never(String),
@@ -63,8 +51,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Reads an expression and a time zone. `seed` names the object that `H` is hashed from; `now` is where a fire is
-    /// looked for from.
+    /// Reads an expression and a time zone. `seed` names the object that `H` is hashed from; fires are searched from `now`.
     pub(crate) fn parse(expression: &str, time_zone: &str, seed: &str, now: Timestamp) -> Result<Self, ScheduleError> {
         let zone = TimeZone::get(time_zone).map_err(|_| ScheduleError::TimeZone(time_zone.to_owned()))?;
         // The apiserver is strict about the spelling.
@@ -125,7 +112,7 @@ impl Schedule {
         None
     }
 
-    /// The largest gap between the next 50 fires: how far apart two backups may be when all goes well.
+    /// The largest gap between the next 50 fires: the largest gap between two backups without failures.
     pub(crate) fn largest_gap(&self, now: Timestamp) -> SignedDuration {
         let mut fires = std::iter::successors(self.next(now), |fire| self.next(*fire)).take(FIRES);
         let Some(mut last) = fires.next() else { return SignedDuration::ZERO };
@@ -310,7 +297,7 @@ mod tests {
     fn what_a_cron_job_would_not_understand_is_refused() {
         let refused =
             |text: &str| Schedule::parse(text, "UTC", "a/b", at("2026-01-01T00:00:00Z")).unwrap_err().to_string();
-        for (text, says) in [
+        for (text, expected) in [
             ("not a cron", "3 fields"),
             ("@daily", "1 fields"),
             ("0 15 2 * * *", "6 fields"),
@@ -330,7 +317,7 @@ mod tests {
             ("a b c d e", "understands"),
         ] {
             let error = refused(text);
-            assert!(error.contains(says), "{text}: {error}");
+            assert!(error.contains(expected), "{text}: {error}");
         }
         let zone = Schedule::parse("0 2 * * *", "Europe/Atlantis", "a/b", at("2026-01-01T00:00:00Z")).unwrap_err();
         assert!(matches!(zone, ScheduleError::TimeZone(_)));

@@ -1,12 +1,10 @@
-//! What deleting a `BackupSchedule` does: its CronJob and Jobs go by their owner references, its `DatabaseBackup`s and
-//! dumps stay; with `deletionPolicy: Delete` the dumps go too, those that are pinned excepted.
+//! Deleting a `BackupSchedule`: the garbage collector deletes its CronJob and Jobs, its `DatabaseBackup`s and dumps stay; with
+//! `deletionPolicy: Delete` the dumps are removed, except pinned ones.
 
-use super::apply::{apply, delete_cron_job};
-use super::history::History;
+use super::apply::{CONTROLLER, apply, delete_cron_job};
 use super::observe::{PruneState, observe};
-use super::plan::{self, Basis};
-use crate::backup_jobs::order::site_of_schedule;
-use crate::backup_jobs::pod::Image;
+use super::plan;
+use crate::backup_jobs::destination;
 use crate::context::Context;
 use crate::kubernetes::conditions::Conditions;
 use crate::kubernetes::events::Severity;
@@ -18,58 +16,41 @@ use pgrail_crds::conditions::reasons::{backup as reasons, event};
 use pgrail_crds::{BackupSchedule, DeletionPolicy};
 use std::time::Duration;
 
-/// How long to wait for the prune's Job without hearing of it.
-const LOOK_AGAIN: Duration = Duration::from_mins(1);
+/// How often the prune's Job is observed, besides when it changes.
+const RECHECK: Duration = Duration::from_mins(1);
 
-/// Carries the finalizer exactly while deleting the object must remove something.
-pub(super) async fn keep(context: &Context, schedule: &BackupSchedule) -> Result<(), kube::Error> {
-    let api: Api<BackupSchedule> = Api::namespaced(context.client.clone(), &schedule.namespace().unwrap_or_default());
-    match schedule.spec.deletion_policy {
-        DeletionPolicy::Delete => finalizer::add(&api, schedule).await,
-        DeletionPolicy::Retain => finalizer::remove(&api, schedule).await,
-    }
-}
-
-/// Removes the dumps of a schedule that is being deleted, then lets it go.
-pub(super) async fn finalize(context: &Context, schedule: &BackupSchedule) -> Result<Action, kube::Error> {
+/// Removes the dumps of a schedule that is being deleted, then the finalizer.
+pub(super) async fn finalize(schedule: &BackupSchedule, context: &Context) -> Result<Action, kube::Error> {
     context.metrics.forget_schedule(&schedule.namespace().unwrap_or_default(), &schedule.name_any());
     if !finalizer::is_set(schedule) {
         return Ok(Action::await_change());
     }
-    if !must_remove(context, schedule).await? {
-        return release(context, schedule).await;
+    if !must_remove(schedule, context).await? {
+        return release(schedule, context).await;
     }
-    let site = match site_of_schedule(schedule, &context.cluster_id) {
-        Ok(site) => site,
-        Err(error) => return leave_behind(context, schedule, &error.to_string()).await,
+    let destination = match destination::of_schedule(schedule, &context.cluster_id) {
+        Ok(destination) => destination,
+        Err(error) => return leave_behind(schedule, &error.to_string(), context).await,
     };
-    let observed = observe(context, schedule).await?;
+    let observed = observe(schedule, context).await?;
     if let Some(cron_job) = observed.cron_job.as_ref().filter(|_| !plan::name_is_taken(schedule, &observed)) {
-        delete_cron_job(context, cron_job).await?;
+        delete_cron_job(cron_job, context).await?;
     }
-    let basis = Basis {
-        schedule,
-        validated: None,
-        observed: &observed,
-        history: &History::default(),
-        image: &Image::from(&context.settings),
-        now: context.now(),
-    };
-    if let Some(step) = plan::removal(&basis, &site) {
-        apply(context, schedule, vec![step]).await?;
+    if let Some(step) = plan::removal(schedule, &observed, &destination, context.now()) {
+        apply(schedule, vec![step], context).await?;
         return Ok(Action::requeue(Duration::from_secs(1)));
     }
     match observed.prune.map(|prune| prune.state) {
-        None => release(context, schedule).await,
-        Some(PruneState::Failed { why, .. }) => {
-            report_failure(context, schedule, &why).await?;
-            Ok(Action::requeue(LOOK_AGAIN))
+        None => release(schedule, context).await,
+        Some(PruneState::Failed { message, .. }) => {
+            report_failure(schedule, &message, context).await?;
+            Ok(Action::requeue(RECHECK))
         }
-        Some(_) => Ok(Action::requeue(LOOK_AGAIN)),
+        Some(_) => Ok(Action::requeue(RECHECK)),
     }
 }
 
-async fn must_remove(context: &Context, schedule: &BackupSchedule) -> Result<bool, kube::Error> {
+async fn must_remove(schedule: &BackupSchedule, context: &Context) -> Result<bool, kube::Error> {
     let forced = is_true(schedule, FORCE_DELETE);
     if forced || schedule.spec.deletion_policy == DeletionPolicy::Retain {
         return Ok(false);
@@ -78,25 +59,25 @@ async fn must_remove(context: &Context, schedule: &BackupSchedule) -> Result<boo
     Ok(!namespace::is_terminating(&context.client, schedule).await?)
 }
 
-async fn release(context: &Context, schedule: &BackupSchedule) -> Result<Action, kube::Error> {
+async fn release(schedule: &BackupSchedule, context: &Context) -> Result<Action, kube::Error> {
     let api: Api<BackupSchedule> = Api::namespaced(context.client.clone(), &schedule.namespace().unwrap_or_default());
     finalizer::remove(&api, schedule).await?;
     Ok(Action::await_change())
 }
 
-async fn leave_behind(context: &Context, schedule: &BackupSchedule, why: &str) -> Result<Action, kube::Error> {
-    let note = format!("its dumps stay in the store: {why}");
+async fn leave_behind(schedule: &BackupSchedule, message: &str, context: &Context) -> Result<Action, kube::Error> {
+    let note = format!("its dumps stay in the store: {message}");
     context.events.publish(schedule, Severity::Warning, "Delete", event::BACKUP_LEFT_BEHIND, note, context.now()).await;
-    release(context, schedule).await
+    release(schedule, context).await
 }
 
-async fn report_failure(context: &Context, schedule: &BackupSchedule, why: &str) -> Result<(), kube::Error> {
+async fn report_failure(schedule: &BackupSchedule, failure: &str, context: &Context) -> Result<(), kube::Error> {
     let mut next = schedule.status.clone().unwrap_or_default();
     let mut conditions = Conditions::new(&next.conditions, schedule.metadata.generation, context.now());
     let message = format!(
-        "the dumps could not be removed, which is tried again: {why}. The annotation {FORCE_DELETE}: \"true\" leaves them behind"
+        "the dumps could not be removed, which is retried: {failure}. The annotation {FORCE_DELETE}: \"true\" deletes the object and keeps the dumps"
     );
     conditions.stalled(reasons::PRUNE_FAILED, message);
     next.conditions = conditions.finish();
-    context.write_status(super::NAME, schedule, schedule.status.as_ref(), &next).await.map(|_| ())
+    context.write_status(CONTROLLER, schedule, schedule.status.as_ref(), &next).await.map(|_| ())
 }

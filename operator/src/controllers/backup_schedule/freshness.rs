@@ -1,97 +1,94 @@
-//! Whether a schedule's newest verified backup is young enough. Pure. Silence is never green: what never ran, came late,
-//! was suspended for too long or keeps failing says so by itself, at the moment that it becomes true.
+//! Whether the newest verified backup of a schedule is young enough. Pure. A schedule that never ran, is late, is suspended
+//! for too long or keeps failing is not fresh, from the moment that this becomes true.
 
 use crate::kubernetes::conditions::Status;
+use crate::kubernetes::rejection::Reason;
 use jiff::{SignedDuration, Timestamp};
-use pgrail_crds::conditions::reasons::backup as reasons;
 
-/// What freshness depends on.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     /// When the first run was due.
     pub(super) first_due: Timestamp,
-    /// How long after it the first run may begin.
+    /// How long after `first_due` the first run may start.
     pub(super) first_grace: SignedDuration,
-    /// The moment that the newest verified backup shows the database at.
+    /// Snapshot time of the newest verified backup.
     pub(super) newest_verified: Option<Timestamp>,
-    /// Failed runs since the last good one, and what the newest of them said.
+    /// Failed runs since the last successful one, with the message of the newest.
     pub(super) failures: i64,
     /// See `failures`.
     pub(super) last_failure: Option<String>,
-    /// A run is under way.
     pub(super) running: bool,
-    /// Nothing runs by declaration.
     pub(super) suspended: bool,
     /// Recovery point objective; unknown while the schedule cannot be read and none is declared.
     pub(super) max_age: Option<SignedDuration>,
 }
 
-/// What comes of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
-    /// State of the condition.
+pub(super) struct Freshness {
     pub(super) status: Status,
-    /// Its reason.
-    pub(super) reason: &'static str,
-    /// Its message.
+    pub(super) reason: Reason,
     pub(super) message: String,
-    /// When it turns by itself, if it does.
-    pub(super) turns: Option<Timestamp>,
+    /// When it becomes `False` without any other change.
+    pub(super) next_change: Option<Timestamp>,
 }
 
-/// Judges.
-pub(super) fn judge(facts: &Facts, now: Timestamp) -> Verdict {
+pub(super) fn freshness(facts: &Facts, now: Timestamp) -> Freshness {
     match (facts.newest_verified, facts.max_age) {
-        (Some(newest), Some(max_age)) => judge_age(facts, newest, max_age, now),
+        (Some(newest), Some(max_age)) => freshness_by_age(facts, newest, max_age, now),
         (Some(newest), None) => {
             let message = format!(
-                "the newest verified backup is of {newest}, and how old it may be is not known: mend the schedule, or declare spec.maxAge"
+                "the newest verified backup is of {newest}, and its longest age is not known: correct the schedule, or declare spec.maxAge"
             );
-            Verdict { status: Status::Unknown, reason: reasons::INVALID_SCHEDULE, message, turns: None }
+            Freshness { status: Status::Unknown, reason: Reason::InvalidSchedule, message, next_change: None }
         }
-        (None, _) => judge_first(facts, now),
+        (None, _) => freshness_before_the_first(facts, now),
     }
 }
 
-fn judge_age(facts: &Facts, newest: Timestamp, max_age: SignedDuration, now: Timestamp) -> Verdict {
+fn freshness_by_age(facts: &Facts, newest: Timestamp, max_age: SignedDuration, now: Timestamp) -> Freshness {
     let until = newest.checked_add(max_age).unwrap_or(Timestamp::MAX);
     let age = format!("the newest verified backup is of {newest}, and may be {} old", go_style(max_age));
     if now <= until {
         let message = format!("{age}: good until {until}{}", if facts.suspended { "; suspended" } else { "" });
-        return Verdict { status: Status::True, reason: reasons::FRESH, message, turns: Some(until) };
+        return Freshness { status: Status::True, reason: Reason::Fresh, message, next_change: Some(until) };
     }
     let (reason, why) = match facts {
-        Facts { suspended: true, .. } => (reasons::SUSPENDED, "the schedule is suspended".to_owned()),
-        Facts { failures: 1.., .. } => (reasons::FAILING, failing(facts)),
-        _ => (reasons::LATE, "no run since then came to an end".to_owned()),
+        Facts { suspended: true, .. } => (Reason::Suspended, "the schedule is suspended".to_owned()),
+        Facts { failures: 1.., .. } => (Reason::Failing, failing(facts)),
+        _ => (Reason::Late, "no run has ended since".to_owned()),
     };
-    Verdict { status: Status::False, reason, message: format!("{age}: too old since {until}; {why}"), turns: None }
+    Freshness {
+        status: Status::False,
+        reason,
+        message: format!("{age}: too old since {until}; {why}"),
+        next_change: None,
+    }
 }
 
-fn judge_first(facts: &Facts, now: Timestamp) -> Verdict {
-    let verdict = |status, reason, message: String, turns| Verdict { status, reason, message, turns };
+fn freshness_before_the_first(facts: &Facts, now: Timestamp) -> Freshness {
+    let freshness = |status, reason, message: String, next_change| Freshness { status, reason, message, next_change };
     if facts.failures > 0 {
-        return verdict(
+        return freshness(
             Status::False,
-            reasons::FAILING,
+            Reason::Failing,
             format!("there is no verified backup; {}", failing(facts)),
             None,
         );
     }
     if facts.suspended {
         let message = "there is no verified backup, and the schedule is suspended".to_owned();
-        return verdict(Status::False, reasons::NEVER_RAN, message, None);
+        return freshness(Status::False, Reason::NeverRan, message, None);
     }
     let patience =
         if facts.running { facts.first_grace.max(facts.max_age.unwrap_or_default()) } else { facts.first_grace };
     let until = facts.first_due.checked_add(patience).unwrap_or(Timestamp::MAX);
     if now <= until {
-        let message = if facts.running { "the first backup is under way" } else { "the first backup is due" };
-        let message = format!("{message}; this turns False at {until}");
-        return verdict(Status::Unknown, reasons::FIRST_RUN_PENDING, message, Some(until));
+        let message = if facts.running { "the first backup is running" } else { "the first backup is due" };
+        let message = format!("{message}; the condition becomes False at {until}");
+        return freshness(Status::Unknown, Reason::FirstRunPending, message, Some(until));
     }
     let message = format!("there is no verified backup; the first was due at {}", facts.first_due);
-    verdict(Status::False, reasons::NEVER_RAN, message, None)
+    freshness(Status::False, Reason::NeverRan, message, None)
 }
 
 fn failing(facts: &Facts) -> String {
@@ -134,10 +131,10 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_be_and_not_to_be_fresh() {
+    fn every_state_of_freshness() {
         let verified = |time: &str| Facts { newest_verified: Some(at(time)), ..facts() };
         let failing = |count| Facts { failures: count, last_failure: Some("disk full".into()), ..facts() };
-        for (facts, now, expected, turns) in [
+        for (facts, now, expected, next_change) in [
             (facts(), "2026-11-20T12:59:00Z", "Unknown FirstRunPending", Some("2026-11-20T13:00:00Z")),
             (facts(), "2026-11-20T13:00:01Z", "False NeverRan", None),
             (
@@ -151,7 +148,7 @@ mod tests {
             (failing(2), "2026-11-20T12:10:00Z", "False Failing", None),
             (verified("2026-11-21T02:15:00Z"), "2026-11-23T02:15:00Z", "True Fresh", Some("2026-11-23T02:15:00Z")),
             (verified("2026-11-21T02:15:00Z"), "2026-11-23T02:15:01Z", "False Late", None),
-            // Failures do not make a young backup old.
+            // Failures do not change the age of a backup.
             (
                 Facts { newest_verified: Some(at("2026-11-21T02:15:00Z")), ..failing(1) },
                 "2026-11-22T00:00:00Z",
@@ -182,24 +179,25 @@ mod tests {
                 "Unknown InvalidSchedule",
                 None,
             ),
-            // A backup that is never over is late, not fresh.
+            // A run that never ends is late.
             (Facts { running: true, ..verified("2026-11-21T02:15:00Z") }, "2026-11-24T00:00:00Z", "False Late", None),
         ] {
-            let verdict = judge(&facts, at(now));
+            let freshness = super::freshness(&facts, at(now));
             assert_eq!(
-                format!("{:?} {}", verdict.status, verdict.reason),
+                format!("{:?} {}", freshness.status, freshness.reason.as_str()),
                 expected,
                 "{facts:?} {now}: {}",
-                verdict.message
+                freshness.message
             );
-            assert_eq!(verdict.turns, turns.map(at), "{facts:?} {now}");
+            assert_eq!(freshness.next_change, next_change.map(at), "{facts:?} {now}");
         }
     }
 
     #[test]
-    fn messages_hold_no_clock() {
+    fn messages_do_not_change_with_time() {
         let fresh = Facts { newest_verified: Some(at("2026-11-21T02:15:00Z")), ..facts() };
-        let (one, other) = (judge(&fresh, at("2026-11-21T03:00:00Z")), judge(&fresh, at("2026-11-22T03:00:00Z")));
+        let (one, other) =
+            (freshness(&fresh, at("2026-11-21T03:00:00Z")), freshness(&fresh, at("2026-11-22T03:00:00Z")));
         assert_eq!(one, other);
         assert!(one.message.contains("may be 48h old"), "{}", one.message);
     }

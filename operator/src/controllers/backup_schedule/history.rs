@@ -1,55 +1,51 @@
-//! What became of a schedule's runs, from its `DatabaseBackup`s. Pure.
+//! The runs of a schedule and their results, from its `DatabaseBackup`s. Pure.
 
-use crate::backup_jobs::order::created;
+use crate::backup_jobs::names::created;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use pgrail_crds::{BackupPhase, DatabaseBackup, VerificationLevel};
 use std::cmp::Reverse;
 
-/// What became of a schedule's runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct History {
     /// Dumps that exist.
     pub(super) backups: i64,
     /// Of these, verified.
     pub(super) verified: i64,
-    /// The moment that the newest verified dump shows the database at.
+    /// Snapshot time of the newest verified dump.
     pub(super) newest_verified: Option<Timestamp>,
     /// When the newest dump was complete.
     pub(super) last_successful: Option<Timestamp>,
     /// When the newest run was started.
     pub(super) last_started: Option<Timestamp>,
-    /// How the newest run that is over ended.
+    /// The newest run that has ended.
     pub(super) last: Option<Last>,
-    /// How the newest dump was proven, if it was.
+    /// Verification level of the newest dump.
     pub(super) newest_proof: Option<VerificationLevel>,
     /// Failed runs since the last one that succeeded.
     pub(super) consecutive_failures: i64,
-    /// A run is under way.
     pub(super) running: bool,
 }
 
-/// A run that is over.
+/// A run that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Last {
     /// Name of its `DatabaseBackup`.
     pub(super) name: String,
-    /// Why it failed, if it did.
+    /// Its message, if it failed.
     pub(super) failure: Option<String>,
 }
 
-/// The phase of a backup.
 pub(super) fn phase(backup: &DatabaseBackup) -> BackupPhase {
     backup.status.as_ref().and_then(|status| status.phase).unwrap_or(BackupPhase::Pending)
 }
 
-/// The moment that a backup's dump shows the database at.
+/// The time of the snapshot; before a dump has one, the creation of the object.
 pub(super) fn snapshot_time(backup: &DatabaseBackup) -> Timestamp {
     let time = backup.status.as_ref().and_then(|status| status.start_time.as_ref());
     time.map_or_else(|| created(backup), |time| time.0)
 }
 
-/// Whether a backup exists and was verified.
 pub(super) fn is_verified(backup: &DatabaseBackup) -> bool {
     phase(backup) == BackupPhase::Succeeded && proof(backup) > VerificationLevel::None
 }
@@ -59,7 +55,6 @@ fn proof(backup: &DatabaseBackup) -> VerificationLevel {
     verification.map_or(VerificationLevel::None, |verification| verification.level)
 }
 
-/// Reads the history of a schedule.
 pub(super) fn read(backups: &[DatabaseBackup]) -> History {
     let mut newest_first: Vec<_> = backups.iter().filter(|it| it.metadata.deletion_timestamp.is_none()).collect();
     newest_first.sort_by_key(|backup| Reverse((created(*backup), backup.name_any())));
@@ -117,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_ends_a_row_of_failures() {
+    fn a_success_resets_consecutive_failures() {
         let history = read(&[
             backup("c", "2026-11-22T02:15:00Z", failed("disk full")),
             backup("d", "2026-11-23T02:15:00Z", succeeded("2026-11-23T02:15:01Z")),

@@ -1,15 +1,14 @@
-//! What is to be done for a schedule, in order. Pure: nothing to do means no write.
+//! The steps for a schedule, in order. Pure.
 
 use super::cron_job;
-use super::history::{History, phase};
+use super::history::{self, phase};
 use super::observe::{Observed, PruneState};
 use super::retention::{self, Rules};
 use super::validate::Validated;
-use crate::agent::config::{backup_name, run_name, scheduled_time};
+use crate::agent::run_name::run_name;
+use crate::backup_jobs::destination::Destination;
 use crate::backup_jobs::jobs::config_of;
-use crate::backup_jobs::names::bounded;
-use crate::backup_jobs::names::location_in;
-use crate::backup_jobs::order::{Site, created};
+use crate::backup_jobs::names::{backup_name, bounded, created, location_in, scheduled_time};
 use crate::backup_jobs::pod::Image;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -19,77 +18,51 @@ use pgrail_crds::annotations::{DATABASE_LABEL, JOB, MANAGED_BY, RECORDED, SCHEDU
 use pgrail_crds::{BackupPhase, BackupSchedule, DatabaseBackup, DatabaseBackupSpec, LocalReference};
 use std::collections::BTreeMap;
 
-/// Dumps that one prune removes.
+/// The most dumps that one prune removes.
 const PRUNED_AT_ONCE: usize = 50;
-/// How long a failed prune stands before it is tried again.
+/// How long after a failed prune the next one starts.
 const PRUNE_RETRY: SignedDuration = SignedDuration::from_mins(30);
 
-/// One thing to do.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Write the CronJob.
+    /// By server-side apply, which changes nothing where nothing differs.
     ApplyCronJob(Box<CronJob>),
-    /// Record a run of the CronJob.
-    Record {
-        /// The Job that is marked as recorded.
-        job: String,
-        /// What records it.
-        backup: Box<DatabaseBackup>,
-    },
-    /// Take the first backup.
+    /// Create the `DatabaseBackup` of a run, and mark its Job.
+    Record { job: String, backup: Box<DatabaseBackup> },
+    /// The first backup.
     FirstRun(Box<DatabaseBackup>),
-    /// Say on a backup why it is kept.
-    SayWhyKept {
-        /// The backup.
-        backup: Box<DatabaseBackup>,
-        /// Why.
-        reasons: Vec<String>,
-    },
+    /// Write `keptBecause`.
+    ReportKept { backup: Box<DatabaseBackup>, reasons: Vec<String> },
     /// Delete the object of an old failure.
-    Forget(String),
+    DeleteFailure(String),
     /// Remove dumps from the store.
     StartPrune {
-        /// Where they are.
-        site: Box<Site>,
+        destination: Box<Destination>,
         /// Locations below the store's prefix.
         locations: Vec<String>,
     },
-    /// Dumps are gone from the store: their objects go too, then the Job.
-    FinishPrune {
-        /// The Job.
-        job: String,
-        /// The objects.
-        backups: Vec<String>,
-    },
-    /// Put a failed prune away, so that another one can be made.
+    /// The dumps were removed from the store: delete their objects, then the Job.
+    FinishPrune { job: String, backups: Vec<String> },
+    /// Delete the Job of a failed prune, so that another one can be created.
     RetryPrune(String),
 }
 
-/// What the plan is made from.
-pub(super) struct Basis<'a> {
-    /// What is declared.
-    pub(super) schedule: &'a BackupSchedule,
-    /// The same, validated, where it is sound.
-    pub(super) validated: Option<&'a Validated>,
-    /// What there is.
-    pub(super) observed: &'a Observed,
-    /// What became of its runs.
-    pub(super) history: &'a History,
-    /// What pods run.
-    pub(super) image: &'a Image,
-    /// The time.
-    pub(super) now: Timestamp,
-}
-
-/// Plans.
-pub(super) fn plan(basis: &Basis<'_>) -> Result<Vec<Step>, serde_json::Error> {
-    let mut steps = records(basis);
-    if let Some(validated) = basis.validated {
-        steps.extend(cron_job_step(basis, validated)?);
-        steps.extend(first_run(basis, validated));
-        steps.extend(retention_steps(basis, validated));
+pub(super) fn plan(
+    schedule: &BackupSchedule,
+    validated: Option<&Validated>,
+    observed: &Observed,
+    image: &Image,
+    now: Timestamp,
+) -> Result<Vec<Step>, serde_json::Error> {
+    let mut steps = records(schedule, observed);
+    if let Some(validated) = validated {
+        if !name_is_taken(schedule, observed) {
+            steps.push(Step::ApplyCronJob(Box::new(cron_job::desired(schedule, validated, image)?)));
+        }
+        steps.extend(first_run(schedule, validated, observed));
+        steps.extend(retention_steps(schedule, validated, observed));
     }
-    steps.extend(prune_over(basis));
+    steps.extend(prune_step(observed, now));
     Ok(steps)
 }
 
@@ -98,51 +71,34 @@ pub(super) fn name_is_taken(schedule: &BackupSchedule, observed: &Observed) -> b
     observed.cron_job.as_ref().is_some_and(|cron_job| !cron_job::is_ours(cron_job, schedule))
 }
 
-fn cron_job_step(basis: &Basis<'_>, validated: &Validated) -> Result<Option<Step>, serde_json::Error> {
-    if name_is_taken(basis.schedule, basis.observed) {
-        return Ok(None);
-    }
-    let desired = cron_job::desired(basis.schedule, validated, basis.image)?;
-    let must = match &basis.observed.cron_job {
-        None => true,
-        Some(current) => cron_job::must_apply(current, &desired)?,
-    };
-    Ok(must.then(|| Step::ApplyCronJob(Box::new(desired))))
-}
-
-/// Runs of the CronJob that nothing records yet.
-fn records(basis: &Basis<'_>) -> Vec<Step> {
-    let Some(cron_job) = basis.observed.cron_job.as_ref().filter(|it| cron_job::is_ours(it, basis.schedule)) else {
+/// Runs of the CronJob without a `DatabaseBackup`.
+fn records(schedule: &BackupSchedule, observed: &Observed) -> Vec<Step> {
+    let Some(cron_job) = observed.cron_job.as_ref().filter(|it| cron_job::is_ours(it, schedule)) else {
         return Vec::new();
     };
     let of_cron_job =
         |job: &&Job| job.owner_references().iter().any(|owner| Some(&owner.uid) == cron_job.metadata.uid.as_ref());
     let unrecorded = |job: &&Job| !job.annotations().contains_key(RECORDED);
-    basis
-        .observed
+    observed
         .jobs
         .iter()
         .filter(of_cron_job)
         .filter(unrecorded)
         .map(|job| {
-            let name = backup_name(&basis.schedule.name_any(), &job.name_any());
-            Step::Record { job: job.name_any(), backup: Box::new(backup(basis.schedule, &name, Some(&job.name_any()))) }
+            let name = backup_name(&schedule.name_any(), &job.name_any());
+            Step::Record { job: job.name_any(), backup: Box::new(backup(schedule, &name, Some(&job.name_any()))) }
         })
         .collect()
 }
 
-/// The first backup, at once: only of a schedule that nothing is known of. Its name follows from the schedule's age, so
-/// that it is made once however often this is planned.
-fn first_run(basis: &Basis<'_>, validated: &Validated) -> Option<Step> {
-    let schedule = basis.schedule;
+/// The first backup, at once, of a new schedule. Its name follows from the schedule's creation, so that it is created once
+/// however often this is planned.
+fn first_run(schedule: &BackupSchedule, validated: &Validated, observed: &Observed) -> Option<Step> {
     let uid = schedule.metadata.uid.as_ref()?;
     let started = schedule.status.as_ref().is_some_and(|status| status.last_schedule_time.is_some());
-    let known = basis.observed.backups.iter().any(|it| it.annotations().get(SCHEDULE_UID) == Some(uid));
-    let due = schedule.spec.run_on_create
-        && validated.suspended.is_none()
-        && !started
-        && !known
-        && basis.observed.jobs.is_empty();
+    let known = observed.backups.iter().any(|it| it.annotations().get(SCHEDULE_UID) == Some(uid));
+    let due =
+        schedule.spec.run_on_create && validated.suspended.is_none() && !started && !known && observed.jobs.is_empty();
     let name = run_name(&schedule.name_any(), created(schedule));
     due.then(|| Step::FirstRun(Box::new(backup(schedule, &name, None))))
 }
@@ -176,77 +132,83 @@ fn backup(schedule: &BackupSchedule, name: &str, job: Option<&str>) -> DatabaseB
     backup
 }
 
-fn retention_steps(basis: &Basis<'_>, validated: &Validated) -> Vec<Step> {
-    let spec = &basis.schedule.spec;
-    let site = &validated.order.site;
+fn retention_steps(schedule: &BackupSchedule, validated: &Validated, observed: &Observed) -> Vec<Step> {
+    let spec = &schedule.spec;
+    let destination = &validated.job.destination;
     let rules = Rules {
-        schedule_uid: &site.identity.schedule_uid,
-        store: &site.store.config.url,
+        schedule_uid: &destination.identity.schedule_uid,
+        store: &destination.store.config.url,
         policy: &spec.retention,
         time_zone: validated.schedule.time_zone(),
         failures: usize::try_from(spec.failed_jobs_history_limit).unwrap_or(0),
     };
-    let verdict = retention::judge(&basis.observed.backups, &rules);
-    let named = |name: &str| basis.observed.backups.iter().find(|it| it.name_any() == name);
-    let mut steps: Vec<Step> = verdict
+    let decisions = retention::decide_all(&observed.backups, &rules);
+    let named = |name: &str| observed.backups.iter().find(|it| it.name_any() == name);
+    let mut steps: Vec<Step> = decisions
         .kept
         .into_iter()
         .filter_map(|(name, reasons)| Some((named(&name)?, reasons)))
         .filter(|(backup, reasons)| backup.status.as_ref().is_none_or(|status| status.kept_because != *reasons))
-        .map(|(backup, reasons)| Step::SayWhyKept { backup: Box::new(backup.clone()), reasons })
+        .map(|(backup, reasons)| Step::ReportKept { backup: Box::new(backup.clone()), reasons })
         .collect();
-    steps.extend(verdict.forgotten.into_iter().map(Step::Forget));
-    // Not after a failed run: whatever made it fail may make the others the last good ones.
-    let last_failed = basis.history.last.as_ref().is_some_and(|last| last.failure.is_some());
-    let may_prune = basis.observed.prune.is_none() && !basis.history.running && !last_failed;
-    if may_prune && !verdict.removed.is_empty() {
-        let locations = verdict.removed.into_iter().map(|(_, location)| location).take(PRUNED_AT_ONCE).collect();
-        steps.push(Step::StartPrune { site: Box::new(site.clone()), locations });
+    steps.extend(decisions.forgotten.into_iter().map(Step::DeleteFailure));
+    // Not after a failed run: its cause may make the others the last good ones.
+    let history = history::read(&observed.backups);
+    let last_failed = history.last.as_ref().is_some_and(|last| last.failure.is_some());
+    let may_prune = observed.prune.is_none() && !history.running && !last_failed;
+    if may_prune && !decisions.removed.is_empty() {
+        let locations = decisions.removed.into_iter().map(|(_, location)| location).take(PRUNED_AT_ONCE).collect();
+        steps.push(Step::StartPrune { destination: Box::new(destination.clone()), locations });
     }
     steps
 }
 
-/// What becomes of a prune that is over.
-pub(super) fn prune_over(basis: &Basis<'_>) -> Option<Step> {
-    let prune = basis.observed.prune.as_ref()?;
+/// What to do after a prune.
+fn prune_step(observed: &Observed, now: Timestamp) -> Option<Step> {
+    let prune = observed.prune.as_ref()?;
     let job = prune.job.name_any();
     match &prune.state {
         PruneState::Running => None,
         PruneState::Done => {
             let config = config_of(&prune.job)?;
-            let gone = config.prune.unwrap_or_default().locations;
-            let is_gone = |backup: &&DatabaseBackup| {
+            let removed = config.prune.unwrap_or_default().locations;
+            let is_removed = |backup: &&DatabaseBackup| {
                 phase(backup) == BackupPhase::Succeeded
-                    && location_in(&config.store.url, backup).is_some_and(|location| gone.contains(&location))
+                    && location_in(&config.store.url, backup).is_some_and(|location| removed.contains(&location))
             };
-            let backups = basis.observed.backups.iter().filter(is_gone).map(ResourceExt::name_any).collect();
+            let backups = observed.backups.iter().filter(is_removed).map(ResourceExt::name_any).collect();
             Some(Step::FinishPrune { job, backups })
         }
         PruneState::Failed { since, .. } => {
-            (basis.now.duration_since(*since) >= PRUNE_RETRY).then_some(Step::RetryPrune(job))
+            (now.duration_since(*since) >= PRUNE_RETRY).then_some(Step::RetryPrune(job))
         }
     }
 }
 
-/// What removes all dumps of a schedule that is being deleted, those that are pinned excepted.
-pub(super) fn removal(basis: &Basis<'_>, site: &Site) -> Option<Step> {
-    if basis.observed.prune.is_some() {
-        return prune_over(basis);
+/// Removes all dumps of a schedule that is being deleted, except pinned ones.
+pub(super) fn removal(
+    schedule: &BackupSchedule,
+    observed: &Observed,
+    destination: &Destination,
+    now: Timestamp,
+) -> Option<Step> {
+    if observed.prune.is_some() {
+        return prune_step(observed, now);
     }
-    let locations: Vec<String> = doomed(basis.schedule, basis.observed)
-        .filter_map(|it| location_in(&site.store.config.url, it))
+    let locations: Vec<String> = removable(schedule, observed)
+        .filter_map(|it| location_in(&destination.store.config.url, it))
         .take(PRUNED_AT_ONCE)
         .collect();
-    (!locations.is_empty()).then(|| Step::StartPrune { site: Box::new(site.clone()), locations })
+    (!locations.is_empty()).then(|| Step::StartPrune { destination: Box::new(destination.clone()), locations })
 }
 
-fn doomed<'a>(schedule: &'a BackupSchedule, observed: &'a Observed) -> impl Iterator<Item = &'a DatabaseBackup> {
+fn removable<'a>(schedule: &'a BackupSchedule, observed: &'a Observed) -> impl Iterator<Item = &'a DatabaseBackup> {
     let uid = schedule.metadata.uid.as_ref();
     let is_ours = move |it: &&DatabaseBackup| uid.is_some() && it.annotations().get(SCHEDULE_UID) == uid;
     observed.backups.iter().filter(is_ours).filter(|it| phase(it) == BackupPhase::Succeeded && !it.spec.pinned)
 }
 
-/// When the newest run of the CronJob was due.
+/// The time that the newest run of the CronJob was scheduled for.
 pub(super) fn last_scheduled(schedule: &BackupSchedule, observed: &Observed) -> Option<Timestamp> {
     let of_jobs = observed.jobs.iter().filter_map(|job| scheduled_time(&schedule.name_any(), &job.name_any()));
     let cron_job = observed.cron_job.as_ref().filter(|it| cron_job::is_ours(it, schedule));
@@ -259,16 +221,16 @@ mod tests {
     use super::*;
     use crate::backup_jobs::examples::{backup as made, failed, succeeded};
     use crate::backup_jobs::pod::prune_job;
-    use crate::controllers::backup_schedule::history;
     use crate::controllers::backup_schedule::observe::Prune;
     use crate::controllers::backup_schedule::validate::example;
     use serde_json::{Value, json};
 
+    fn now() -> Timestamp {
+        "2026-11-23T12:00:00Z".parse().unwrap()
+    }
+
     fn planned(schedule: &BackupSchedule, validated: Option<&Validated>, observed: &Observed) -> Vec<Step> {
-        let history = history::read(&observed.backups);
-        let now = "2026-11-23T12:00:00Z".parse().unwrap();
-        let image = Image::for_tests();
-        plan(&Basis { schedule, validated, observed, history: &history, image: &image, now }).unwrap()
+        plan(schedule, validated, observed, &Image::for_tests(), now()).unwrap()
     }
 
     fn named(steps: &[Step]) -> Vec<String> {
@@ -278,8 +240,8 @@ mod tests {
                 Step::ApplyCronJob(_) => "apply".into(),
                 Step::Record { job, backup } => format!("record {job} as {}", backup.name_any()),
                 Step::FirstRun(backup) => format!("first {}", backup.name_any()),
-                Step::SayWhyKept { backup, reasons } => format!("keep {}: {}", backup.name_any(), reasons.join(",")),
-                Step::Forget(name) => format!("forget {name}"),
+                Step::ReportKept { backup, reasons } => format!("keep {}: {}", backup.name_any(), reasons.join(",")),
+                Step::DeleteFailure(name) => format!("delete {name}"),
                 Step::StartPrune { locations, .. } => format!("prune {}", locations.join(",")),
                 Step::FinishPrune { backups, .. } => format!("pruned {}", backups.join(",")),
                 Step::RetryPrune(_) => "retry prune".into(),
@@ -322,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_do_is_nothing_done() {
+    fn a_schedule_without_changes_only_applies_its_cron_job() {
         let (schedule, validated) = example(last_only());
         let observed = Observed {
             cron_job: Some(applied(&schedule, &validated)),
@@ -330,11 +292,11 @@ mod tests {
             backups: vec![good(22)],
             prune: None,
         };
-        assert_eq!(named(&planned(&schedule, Some(&validated), &observed)), Vec::<String>::new());
+        assert_eq!(named(&planned(&schedule, Some(&validated), &observed)), ["apply"]);
     }
 
     #[test]
-    fn the_first_backup_is_taken_once_and_not_when_suspended() {
+    fn the_first_backup_is_created_once_and_not_when_suspended() {
         for patch in [json!({"runOnCreate": false}), json!({"suspend": true})] {
             let (schedule, validated) = example(patch);
             assert_eq!(named(&planned(&schedule, Some(&validated), &Observed::default())), ["apply"]);
@@ -345,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn every_job_of_the_cron_job_is_recorded_even_while_the_spec_is_bad() {
+    fn every_job_of_the_cron_job_is_recorded_even_while_the_spec_is_invalid() {
         let (schedule, validated) = example(json!({}));
         let mut foreign = job("other", json!({}));
         foreign.metadata.owner_references = None;
@@ -362,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_cron_job_is_left_alone() {
+    fn a_foreign_cron_job_is_not_changed() {
         let (schedule, validated) = example(json!({"runOnCreate": false}));
         let mut foreign = applied(&schedule, &validated);
         foreign.metadata.owner_references = None;
@@ -389,30 +351,25 @@ mod tests {
         assert!(with(Some(made("f", "2026-11-23T02:15:00Z", failed("x"))), None).is_empty());
         assert!(with(Some(made("r", "2026-11-23T02:15:00Z", json!({"phase": "Running"}))), None).is_empty());
 
-        let template = prune_job(&validated.order.site, &Image::for_tests(), vec![first.into()], None).unwrap();
+        let template = prune_job(&validated.job.destination, &Image::for_tests(), vec![first.into()], None).unwrap();
         let job = crate::backup_jobs::jobs::job_of(template, "nightly-retention");
         let prune = |state| Some(Prune { job: job.clone(), state });
         assert!(with(None, prune(PruneState::Running)).is_empty());
         assert_eq!(with(None, prune(PruneState::Done)), ["pruned b20"]);
-        let failed = |since: &str| PruneState::Failed { why: "no".into(), since: since.parse().unwrap() };
+        let failed = |since: &str| PruneState::Failed { message: "no".into(), since: since.parse().unwrap() };
         assert!(with(None, prune(failed("2026-11-23T11:59:00Z"))).is_empty());
         assert_eq!(with(None, prune(failed("2026-11-23T11:30:00Z"))), ["retry prune"]);
     }
 
     #[test]
-    fn deleting_with_its_dumps_spares_what_is_pinned_or_anothers() {
+    fn deleting_with_the_dumps_keeps_pinned_and_foreign_ones() {
         let (schedule, validated) = example(json!({}));
         let mut pinned = good(20);
         pinned.spec.pinned = true;
         let mut earlier = good(21);
         earlier.annotations_mut().insert(SCHEDULE_UID.into(), "another".into());
         let observed = Observed { backups: vec![pinned, earlier, good(22)], ..Observed::default() };
-        let history = history::read(&observed.backups);
-        let image = Image::for_tests();
-        let now = "2026-11-23T12:00:00Z".parse().unwrap();
-        let basis =
-            Basis { schedule: &schedule, validated: None, observed: &observed, history: &history, image: &image, now };
-        let step = removal(&basis, &validated.order.site).unwrap();
+        let step = removal(&schedule, &observed, &validated.job.destination, now()).unwrap();
         assert_eq!(named(&[step]), ["prune cluster/shop/nightly/2026-11-22T02:15:00Z"]);
     }
 

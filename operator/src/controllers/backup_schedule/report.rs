@@ -2,51 +2,53 @@
 
 use super::apply::Applied;
 use super::freshness::{self, Facts};
-use super::history::History;
+use super::history::{self, History};
 use super::observe::{Observed, PruneState};
 use super::plan::{last_scheduled, name_is_taken};
-use super::validate::{Refusal, Validated, max_age};
-use crate::backup_jobs::order::created;
+use super::validate::{Validated, max_age};
+use crate::backup_jobs::names::created;
 use crate::kubernetes::conditions::{Conditions, Status, whole_seconds};
+use crate::kubernetes::rejection::{Reason, Rejection};
+use crate::metrics::Metrics;
 use jiff::{SignedDuration, Timestamp};
-use pgrail_crds::conditions::reasons::{self, backup as backup_reasons};
+use kube::ResourceExt;
 use pgrail_crds::conditions::{BACKUP_FRESH, DRILLED, LAST_BACKUP_SUCCEEDED, READY, RETENTION_HEALTHY, VERIFIED};
 use pgrail_crds::{BackupSchedule, BackupScheduleStatus, Time, VerificationLevel};
 
-/// What a report is made from.
-pub(super) struct Basis<'a> {
-    /// What is declared.
-    pub(super) schedule: &'a BackupSchedule,
-    /// The same, validated, or why it is refused.
-    pub(super) validated: Result<&'a Validated, &'a Refusal>,
-    /// What there was.
-    pub(super) observed: &'a Observed,
-    /// What became of its runs.
-    pub(super) history: &'a History,
-    /// What was done about it.
-    pub(super) applied: &'a Applied,
-    /// The time.
-    pub(super) now: Timestamp,
+/// What the report is computed from.
+struct Basis<'a> {
+    schedule: &'a BackupSchedule,
+    validated: Result<&'a Validated, &'a Rejection>,
+    observed: &'a Observed,
+    applied: &'a Applied,
+    history: &'a History,
+    now: Timestamp,
 }
 
-/// A status, and when it would be another one without anything happening.
 pub(super) struct Report {
-    /// The status.
     pub(super) status: BackupScheduleStatus,
     /// Whether the newest verified backup is young enough.
-    pub(super) fresh: bool,
-    /// The next moment that changes it.
-    pub(super) turns: Option<Timestamp>,
+    fresh: bool,
+    newest_verified: Option<Timestamp>,
+    /// When the status changes without any other change.
+    pub(super) next_change: Option<Timestamp>,
 }
 
-/// Reports.
-pub(super) fn report(basis: &Basis<'_>) -> Report {
+pub(super) fn report(
+    schedule: &BackupSchedule,
+    validated: Result<&Validated, &Rejection>,
+    observed: &Observed,
+    applied: &Applied,
+    now: Timestamp,
+) -> Report {
+    let history = history::read(&observed.backups);
+    let basis = &Basis { schedule, validated, observed, applied, history: &history, now };
     let previous = basis.schedule.status.clone().unwrap_or_default();
     let generation = basis.schedule.metadata.generation;
     let mut conditions = Conditions::new(&previous.conditions, generation, basis.now);
     report_ready(basis, &mut conditions);
-    let verdict = freshness::judge(&facts(basis, &previous), basis.now);
-    conditions.set(BACKUP_FRESH, verdict.status, verdict.reason, &verdict.message);
+    let freshness = freshness::freshness(&facts(basis, &previous), basis.now);
+    conditions.set(BACKUP_FRESH, freshness.status, freshness.reason, &freshness.message);
     report_last(basis.history, &mut conditions);
     report_verified(basis.history, &mut conditions);
     report_drilled(basis.schedule, &mut conditions);
@@ -56,7 +58,8 @@ pub(super) fn report(basis: &Basis<'_>) -> Report {
     status.observed_generation = generation;
     status.conditions = conditions.finish();
     let next = status.next_schedule_time.as_ref().map(|time| time.0);
-    Report { status, fresh, turns: [verdict.turns, next].into_iter().flatten().min() }
+    let next_change = [freshness.next_change, next].into_iter().flatten().min();
+    Report { status, fresh, newest_verified: history.newest_verified, next_change }
 }
 
 fn times(basis: &Basis<'_>, previous: BackupScheduleStatus) -> BackupScheduleStatus {
@@ -87,24 +90,25 @@ fn times(basis: &Basis<'_>, previous: BackupScheduleStatus) -> BackupScheduleSta
 
 fn report_ready(basis: &Basis<'_>, conditions: &mut Conditions) {
     let validated = match basis.validated {
-        Err(Refusal { reason, message }) => {
-            let runs_on = if basis.observed.cron_job.is_some() { ". Runs go on as last applied" } else { "" };
-            conditions.stalled(reason, format!("{message}{runs_on}"));
+        Err(Rejection { reason, message }) => {
+            let runs = if basis.observed.cron_job.is_some() { ". Runs continue as last applied" } else { "" };
+            conditions.stalled(reason, format!("{message}{runs}"));
             return;
         }
         Ok(validated) => validated,
     };
     if name_is_taken(basis.schedule, basis.observed) {
-        let message = "a CronJob of the name that is needed is not ours: delete it, or give the schedule another name";
-        conditions.stalled(backup_reasons::NAME_TAKEN, message);
-    } else if let Some(refused) = &basis.applied.refused {
-        conditions.stalled(reasons::INVALID_SPEC, format!("the apiserver refuses the CronJob: {refused}"));
-    } else if let Some(why) = validated.suspended {
-        conditions.set(READY, Status::True, reasons::SUSPENDED, format!("no backups are made: {why}"));
+        let message =
+            "a CronJob of another owner has the name that is needed: delete it, or give the schedule another name";
+        conditions.stalled(Reason::NameTaken, message);
+    } else if let Some(message) = &basis.applied.rejected {
+        conditions.stalled(Reason::InvalidSpec, format!("the apiserver rejects the CronJob: {message}"));
+    } else if let Some(cause) = validated.suspended {
+        conditions.set(READY, Status::True, Reason::Suspended, format!("no backups are made: {cause}"));
     } else {
         let expression = validated.schedule.expression();
         let zone = validated.schedule.time_zone_name();
-        conditions.set(READY, Status::True, backup_reasons::SCHEDULED, format!("runs at \"{expression}\", {zone}"));
+        conditions.set(READY, Status::True, Reason::Scheduled, format!("runs at \"{expression}\", {zone}"));
     }
 }
 
@@ -129,20 +133,15 @@ fn facts(basis: &Basis<'_>, previous: &BackupScheduleStatus) -> Facts {
 
 fn report_last(history: &History, conditions: &mut Conditions) {
     match &history.last {
-        None if history.running => conditions.set(
-            LAST_BACKUP_SUCCEEDED,
-            Status::Unknown,
-            backup_reasons::RUNNING,
-            "the first run is under way",
-        ),
-        None => {
-            conditions.set(LAST_BACKUP_SUCCEEDED, Status::Unknown, backup_reasons::NEVER_RAN, "no run has ended yet")
+        None if history.running => {
+            conditions.set(LAST_BACKUP_SUCCEEDED, Status::Unknown, Reason::Running, "the first run has started")
         }
+        None => conditions.set(LAST_BACKUP_SUCCEEDED, Status::Unknown, Reason::NeverRan, "no run has ended yet"),
         Some(last) => match &last.failure {
-            None => conditions.set(LAST_BACKUP_SUCCEEDED, Status::True, backup_reasons::SUCCEEDED, &last.name),
-            Some(why) => {
-                let message = format!("{}: {why}", last.name);
-                conditions.set(LAST_BACKUP_SUCCEEDED, Status::False, backup_reasons::FAILED, message)
+            None => conditions.set(LAST_BACKUP_SUCCEEDED, Status::True, Reason::Succeeded, &last.name),
+            Some(failure) => {
+                let message = format!("{}: {failure}", last.name);
+                conditions.set(LAST_BACKUP_SUCCEEDED, Status::False, Reason::Failed, message)
             }
         },
     };
@@ -151,16 +150,14 @@ fn report_last(history: &History, conditions: &mut Conditions) {
 fn report_verified(history: &History, conditions: &mut Conditions) {
     let (status, reason, message) = match history.newest_proof {
         Some(VerificationLevel::ReadBack | VerificationLevel::Drill) => {
-            (Status::True, backup_reasons::READ_BACK, "every byte of the newest backup was read from the store again")
+            (Status::True, Reason::ReadBack, "every byte of the newest backup was read from the store again")
         }
         Some(VerificationLevel::Checksum) => {
-            (Status::True, backup_reasons::CHECKSUM, "the store's checksums of the newest backup were compared")
+            (Status::True, Reason::Checksum, "the store's checksums of the newest backup were compared")
         }
-        Some(VerificationLevel::None) => {
-            (Status::False, backup_reasons::UNVERIFIED, "the newest backup was not verified")
-        }
-        None if history.last.is_some() => (Status::False, backup_reasons::UNVERIFIED, "there is no backup"),
-        None => (Status::Unknown, backup_reasons::NEVER_RAN, "no run has ended yet"),
+        Some(VerificationLevel::None) => (Status::False, Reason::Unverified, "the newest backup was not verified"),
+        None if history.last.is_some() => (Status::False, Reason::Unverified, "there is no backup"),
+        None => (Status::Unknown, Reason::NeverRan, "no run has ended yet"),
     };
     conditions.set(VERIFIED, status, reason, message);
 }
@@ -168,49 +165,53 @@ fn report_verified(history: &History, conditions: &mut Conditions) {
 fn report_drilled(schedule: &BackupSchedule, conditions: &mut Conditions) {
     if schedule.spec.verification.drill.is_some() {
         let message = format!(
-            "spec.verification.drill: drills are not part of pgrail {}: no backup is restored for proof; backups are made and verified all the same",
+            "spec.verification.drill: drills are not part of pgrail {}: no backup is restored as a test; backups are made and verified",
             env!("CARGO_PKG_VERSION")
         );
-        conditions.set(DRILLED, Status::Unknown, reasons::NOT_IMPLEMENTED, message);
+        conditions.set(DRILLED, Status::Unknown, Reason::NotImplemented, message);
     } else {
-        conditions.set(DRILLED, Status::Unknown, backup_reasons::NOT_DECLARED, "no drill is declared");
+        conditions.set(DRILLED, Status::Unknown, Reason::NotDeclared, "no drill is declared");
     }
 }
 
 fn report_retention(basis: &Basis<'_>, conditions: &mut Conditions) {
     let state = basis.observed.prune.as_ref().map(|prune| &prune.state);
     match state {
-        Some(PruneState::Failed { why, .. }) => {
-            let message = format!("old backups could not be removed, which is tried again: {why}");
-            conditions.set(RETENTION_HEALTHY, Status::False, backup_reasons::PRUNE_FAILED, message);
+        Some(PruneState::Failed { message, .. }) => {
+            let message = format!("old backups could not be removed, which is retried: {message}");
+            conditions.set(RETENTION_HEALTHY, Status::False, Reason::PruneFailed, message);
         }
         Some(PruneState::Running) => {
-            conditions.set(RETENTION_HEALTHY, Status::True, backup_reasons::PRUNING, "old backups are being removed");
+            conditions.set(RETENTION_HEALTHY, Status::True, Reason::Pruning, "old backups are being removed");
         }
         _ if basis.applied.prune_started => {
-            conditions.set(RETENTION_HEALTHY, Status::True, backup_reasons::PRUNING, "old backups are being removed");
+            conditions.set(RETENTION_HEALTHY, Status::True, Reason::Pruning, "old backups are being removed");
         }
         _ if basis.validated.is_err() => {
-            let message = "nothing is removed while the schedule cannot be carried out";
-            conditions.set(RETENTION_HEALTHY, Status::Unknown, backup_reasons::RETAINED, message);
+            let message = "no backups are removed while the schedule is invalid";
+            conditions.set(RETENTION_HEALTHY, Status::Unknown, Reason::Retained, message);
         }
         _ => {
             let failed = basis.history.last.as_ref().is_some_and(|last| last.failure.is_some());
             let message = if failed {
-                "nothing is removed until a run succeeds again"
+                "no backups are removed until a run succeeds"
             } else {
-                "every backup that is to stay says why"
+                "status.keptBecause of each backup contains the reason"
             };
-            conditions.set(RETENTION_HEALTHY, Status::True, backup_reasons::RETAINED, message);
+            conditions.set(RETENTION_HEALTHY, Status::True, Reason::Retained, message);
         }
     }
+}
+
+pub(super) fn measure(schedule: &BackupSchedule, report: &Report, metrics: &Metrics) {
+    let newest = report.newest_verified.map(Timestamp::as_second);
+    metrics.backup_freshness(&schedule.namespace().unwrap_or_default(), &schedule.name_any(), report.fresh, newest);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backup_jobs::examples::{backup, failed, succeeded};
-    use crate::controllers::backup_schedule::history;
     use crate::controllers::backup_schedule::validate::example;
     use pgrail_crds::DatabaseBackup;
     use serde_json::{Value, json};
@@ -218,29 +219,20 @@ mod tests {
     fn reported(patch: Value, backups: Vec<DatabaseBackup>, now: &str, applied: &Applied) -> Report {
         let (schedule, validated) = example(patch);
         let observed = Observed { backups, ..Observed::default() };
-        let history = history::read(&observed.backups);
-        let now = now.parse().unwrap();
-        report(&Basis {
-            schedule: &schedule,
-            validated: Ok(&validated),
-            observed: &observed,
-            history: &history,
-            applied,
-            now,
-        })
+        report(&schedule, Ok(&validated), &observed, applied, now.parse().unwrap())
     }
 
-    fn says(report: &Report) -> Vec<String> {
+    fn conditions_of(report: &Report) -> Vec<String> {
         report.status.conditions.iter().map(|it| format!("{}={} {}", it.type_, it.status, it.reason)).collect()
     }
 
     #[test]
-    fn a_schedule_that_does_well() {
+    fn a_healthy_schedule() {
         let backups =
             vec![backup("nightly-20261122-021500", "2026-11-22T02:15:00Z", succeeded("2026-11-22T02:15:01Z"))];
         let report = reported(json!({}), backups, "2026-11-22T12:00:00Z", &Applied::default());
         assert_eq!(
-            says(&report),
+            conditions_of(&report),
             [
                 "Ready=True Scheduled",
                 "BackupFresh=True Fresh",
@@ -259,38 +251,38 @@ mod tests {
             (Some(86400), Some(1), Some(1))
         );
         // The next fire comes before the backup is too old.
-        assert_eq!(report.turns.unwrap().to_string(), "2026-11-23T02:15:00Z");
+        assert_eq!(report.next_change.unwrap().to_string(), "2026-11-23T02:15:00Z");
     }
 
     #[test]
-    fn silence_turns_by_itself() {
+    fn freshness_changes_with_time() {
         let good = || vec![backup("b", "2026-11-20T02:15:00Z", succeeded("2026-11-20T02:15:00Z"))];
         let late = reported(json!({}), good(), "2026-11-23T12:00:00Z", &Applied::default());
-        assert!(says(&late).contains(&"BackupFresh=False Late".to_owned()) && !late.fresh);
+        assert!(conditions_of(&late).contains(&"BackupFresh=False Late".to_owned()) && !late.fresh);
         let suspended = reported(json!({"suspend": true}), good(), "2026-11-23T12:00:00Z", &Applied::default());
-        assert_eq!(says(&suspended)[..2], ["Ready=True Suspended", "BackupFresh=False Suspended"]);
+        assert_eq!(conditions_of(&suspended)[..2], ["Ready=True Suspended", "BackupFresh=False Suspended"]);
         assert!(suspended.status.next_schedule_time.is_none());
         let never = reported(json!({}), vec![], "2026-11-23T12:00:00Z", &Applied::default());
-        assert!(says(&never).contains(&"BackupFresh=False NeverRan".to_owned()));
+        assert!(conditions_of(&never).contains(&"BackupFresh=False NeverRan".to_owned()));
         let young = reported(json!({}), vec![], "2026-11-20T12:10:00Z", &Applied::default());
-        assert!(says(&young).contains(&"BackupFresh=Unknown FirstRunPending".to_owned()));
-        assert_eq!(young.turns.unwrap().to_string(), "2026-11-20T13:00:00Z");
+        assert!(conditions_of(&young).contains(&"BackupFresh=Unknown FirstRunPending".to_owned()));
+        assert_eq!(young.next_change.unwrap().to_string(), "2026-11-20T13:00:00Z");
     }
 
     #[test]
-    fn failures_are_told_with_the_tools_words() {
+    fn failures_are_reported_with_the_tools_message() {
         let backups =
             vec![backup("b", "2026-11-23T02:15:00Z", failed("pg_dump: error: permission denied for table users"))];
         let report = reported(json!({}), backups, "2026-11-23T12:00:00Z", &Applied::default());
         let last = report.status.conditions.iter().find(|it| it.type_ == LAST_BACKUP_SUCCEEDED).unwrap();
         assert_eq!(last.message, "b: pg_dump: error: permission denied for table users");
-        assert!(says(&report).contains(&"BackupFresh=False Failing".to_owned()));
-        assert!(says(&report).contains(&"Verified=False Unverified".to_owned()));
+        assert!(conditions_of(&report).contains(&"BackupFresh=False Failing".to_owned()));
+        assert!(conditions_of(&report).contains(&"Verified=False Unverified".to_owned()));
         assert_eq!(report.status.consecutive_failures, Some(1));
     }
 
     #[test]
-    fn a_drill_that_is_declared_is_not_passed_over_in_silence() {
+    fn a_declared_drill_is_reported_as_not_implemented() {
         let drill = json!({"verification": {"drill": {"schedule": "0 5 * * 0"}}});
         let report = reported(drill, vec![], "2026-11-20T12:10:00Z", &Applied::default());
         let drilled = report.status.conditions.iter().find(|it| it.type_ == DRILLED).unwrap();
@@ -299,33 +291,26 @@ mod tests {
     }
 
     #[test]
-    fn what_the_apiserver_refuses_is_for_the_user() {
-        let applied = Applied { refused: Some("memory limit below request".into()), ..Applied::default() };
+    fn a_cron_job_that_the_apiserver_rejects_is_stalled() {
+        let applied = Applied { rejected: Some("memory limit below request".into()), ..Applied::default() };
         let report = reported(json!({}), vec![], "2026-11-20T12:10:00Z", &applied);
-        assert_eq!(says(&report)[..2], ["Ready=False InvalidSpec", "Stalled=True InvalidSpec"]);
+        assert_eq!(conditions_of(&report)[..2], ["Ready=False InvalidSpec", "Stalled=True InvalidSpec"]);
     }
 
     #[test]
-    fn a_refused_schedule_goes_on_telling_how_old_its_backups_are() {
+    fn a_rejected_schedule_still_reports_freshness() {
         let (mut schedule, _) = example(json!({}));
         schedule.status = serde_json::from_value(json!({"expectedIntervalSeconds": 86400})).unwrap();
         let observed = Observed {
             backups: vec![backup("b", "2026-11-20T02:15:00Z", succeeded("2026-11-20T02:15:00Z"))],
             ..Observed::default()
         };
-        let history = history::read(&observed.backups);
-        let refusal = Refusal { reason: "InvalidSchedule", message: "spec.schedule: no".into() };
-        let report = report(&Basis {
-            schedule: &schedule,
-            validated: Err(&refusal),
-            observed: &observed,
-            history: &history,
-            applied: &Applied::default(),
-            now: "2026-11-23T12:00:00Z".parse().unwrap(),
-        });
-        let says = says(&report);
+        let rejection = Rejection::new(Reason::InvalidSchedule, "spec.schedule: no");
+        let now = "2026-11-23T12:00:00Z".parse().unwrap();
+        let report = report(&schedule, Err(&rejection), &observed, &Applied::default(), now);
+        let conditions = conditions_of(&report);
         assert_eq!(
-            says[..3],
+            conditions[..3],
             ["Ready=False InvalidSchedule", "Stalled=True InvalidSchedule", "BackupFresh=False Late"]
         );
         assert_eq!(report.status.expected_interval_seconds, Some(86400));

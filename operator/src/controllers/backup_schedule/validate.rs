@@ -1,61 +1,56 @@
-//! From what a schedule declares to what later steps read. Pure.
+//! From a schedule to what the later steps read. Pure.
 
 use super::cron::{Schedule, ScheduleError};
-use crate::backup_jobs::order::Order;
+use super::dereference::References;
+use crate::backup_jobs::error::JobSpecError;
+use crate::backup_jobs::job_spec::{self, JobSpec};
+use crate::kubernetes::rejection::{Reason, Rejection};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use pgrail_crds::conditions::reasons::backup as reasons;
-use pgrail_crds::{BackupSchedule, ProtectedDatabase};
+use pgrail_crds::BackupSchedule;
 
-/// A backup counts as late after so many of the schedule's largest gaps, where no `maxAge` is declared.
+/// The default of `maxAge`, in largest gaps between two runs.
 const GAPS: i32 = 2;
 
-/// A schedule that can be carried out.
 #[derive(Clone, Debug)]
 pub(super) struct Validated {
-    /// When it fires.
     pub(super) schedule: Schedule,
-    /// What its pods do.
-    pub(super) order: Order,
+    pub(super) job: JobSpec,
     /// The largest gap between two runs.
     pub(super) interval: SignedDuration,
-    /// Why nothing runs, if nothing does.
+    /// Why no runs are started, if none are.
     pub(super) suspended: Option<&'static str>,
 }
 
-/// Why a schedule cannot be carried out: for its user to mend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    /// The condition's reason.
-    pub(super) reason: &'static str,
-    /// What is wrong and what mends it.
-    pub(super) message: String,
+/// Why a schedule cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ValidateError {
+    #[error("{}: {_0}", if matches!(_0, ScheduleError::TimeZone(_)) { "spec.timeZone" } else { "spec.schedule" })]
+    Schedule(#[from] ScheduleError),
+    #[error(transparent)]
+    Job(#[from] JobSpecError),
 }
 
-impl From<ScheduleError> for Refusal {
-    fn from(error: ScheduleError) -> Self {
-        let (reason, field) = match error {
-            ScheduleError::TimeZone(_) => (reasons::INVALID_TIME_ZONE, "spec.timeZone"),
-            _ => (reasons::INVALID_SCHEDULE, "spec.schedule"),
-        };
-        Self { reason, message: format!("{field}: {error}") }
+impl ValidateError {
+    pub(super) fn rejection(&self) -> Rejection {
+        match self {
+            Self::Schedule(ScheduleError::TimeZone(_)) => Rejection::new(Reason::InvalidTimeZone, self.to_string()),
+            Self::Schedule(_) => Rejection::new(Reason::InvalidSchedule, self.to_string()),
+            Self::Job(error) => error.rejection(),
+        }
     }
 }
 
-/// Reads when a schedule fires.
-pub(super) fn schedule(schedule: &BackupSchedule, now: Timestamp) -> Result<Schedule, Refusal> {
-    let seed = format!("{}/{}", schedule.namespace().unwrap_or_default(), schedule.name_any());
-    Ok(Schedule::parse(&schedule.spec.schedule, &schedule.spec.time_zone, &seed, now)?)
-}
-
-/// Puts together what was found to be sound.
-pub(super) fn validated(
+pub(super) fn validate(
     declared: &BackupSchedule,
-    schedule: Schedule,
-    order: Order,
-    database: &ProtectedDatabase,
+    references: References,
+    cluster_id: &str,
     now: Timestamp,
-) -> Validated {
+) -> Result<Validated, ValidateError> {
+    let References { database, secrets } = references;
+    let seed = format!("{}/{}", declared.namespace().unwrap_or_default(), declared.name_any());
+    let schedule = Schedule::parse(&declared.spec.schedule, &declared.spec.time_zone, &seed, now)?;
+    let job = job_spec::of_schedule(declared, &database, secrets, cluster_id)?;
     let suspended = if declared.spec.suspend {
         Some("spec.suspend is true")
     } else if database.spec.suspend {
@@ -64,10 +59,10 @@ pub(super) fn validated(
         None
     };
     let interval = schedule.largest_gap(now);
-    Validated { schedule, order, interval, suspended }
+    Ok(Validated { schedule, job, interval, suspended })
 }
 
-/// How old the newest verified backup may be: as declared, or by the schedule's largest gap.
+/// The longest age of the newest verified backup: as declared, or by the schedule's largest gap.
 pub(super) fn max_age(declared: &BackupSchedule, interval: Option<SignedDuration>) -> Option<SignedDuration> {
     let of_spec = declared.spec.max_age.and_then(|age| SignedDuration::try_from(std::time::Duration::from(age)).ok());
     of_spec.or_else(|| Some(interval?.saturating_mul(GAPS)))
@@ -75,19 +70,25 @@ pub(super) fn max_age(declared: &BackupSchedule, interval: Option<SignedDuration
 
 #[cfg(test)]
 pub(super) fn example(patch: serde_json::Value) -> (BackupSchedule, Validated) {
-    use crate::backup_jobs::examples;
-    let declared = examples::schedule(patch);
-    let database = examples::database();
-    let now = "2026-11-23T00:00:00Z".parse().unwrap();
-    let order = crate::backup_jobs::order::of_schedule(&declared, &database, "cluster").unwrap();
-    let validated = validated(&declared, schedule(&declared, now).unwrap(), order, &database, now);
+    let declared = crate::backup_jobs::examples::schedule(patch);
+    let validated = validate(&declared, tests::references(), "cluster", tests::now()).unwrap();
     (declared, validated)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup_jobs::dereference::Secrets;
+    use crate::backup_jobs::examples;
     use serde_json::json;
+
+    pub(super) fn references() -> References {
+        References { database: examples::database(), secrets: Secrets::default() }
+    }
+
+    pub(super) fn now() -> Timestamp {
+        "2026-11-23T00:00:00Z".parse().unwrap()
+    }
 
     #[test]
     fn the_default_age_is_twice_the_largest_gap() {
@@ -103,14 +104,16 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_field() {
-        let now = "2026-11-23T00:00:00Z".parse().unwrap();
-        let refused = |patch| schedule(&crate::backup_jobs::examples::schedule(patch), now).unwrap_err();
-        let cron = refused(json!({"schedule": "every night"}));
-        assert_eq!(cron.reason, "InvalidSchedule");
-        assert!(cron.message.starts_with("spec.schedule: "), "{}", cron.message);
-        let zone = refused(json!({"timeZone": "Europe/Atlantis"}));
-        assert_eq!(zone.reason, "InvalidTimeZone");
-        assert!(zone.message.starts_with("spec.timeZone: "), "{}", zone.message);
+    fn rejections_name_the_field() {
+        let rejected =
+            |patch| validate(&examples::schedule(patch), references(), "cluster", now()).unwrap_err().rejection();
+        for (patch, reason, field) in [
+            (json!({"schedule": "every night"}), Reason::InvalidSchedule, "spec.schedule: "),
+            (json!({"timeZone": "Europe/Atlantis"}), Reason::InvalidTimeZone, "spec.timeZone: "),
+        ] {
+            let rejection = rejected(patch);
+            assert_eq!(rejection.reason, reason);
+            assert!(rejection.message.starts_with(field), "{}", rejection.message);
+        }
     }
 }

@@ -1,15 +1,18 @@
-//! What deleting a `DatabaseBackup` does to its dump: nothing by default, and with `deletionPolicy: Delete` a Job that
-//! removes it from the store before the object goes.
+//! Deleting a `DatabaseBackup`: its dump stays by default; with `deletionPolicy: Delete` a Job removes it from the store
+//! before the object is deleted.
 
-use crate::backup_jobs::dereference::{DereferenceError, site_of_backup};
+use super::report;
+use super::validate;
+use crate::backup_jobs::dereference;
+use crate::backup_jobs::destination::Destination;
 use crate::backup_jobs::jobs::{create, delete, job_of, prune_failure};
 use crate::backup_jobs::names::{Task, job_name, location_in};
-use crate::backup_jobs::order::Site;
 use crate::backup_jobs::outcome::outcome;
 use crate::backup_jobs::pod::{self, Image};
 use crate::context::Context;
 use crate::kubernetes::conditions::Conditions;
 use crate::kubernetes::events::Severity;
+use crate::kubernetes::rejection::StepError;
 use crate::kubernetes::{annotation::is_true, finalizer, namespace};
 use k8s_openapi::api::batch::v1::Job;
 use kube::runtime::controller::Action;
@@ -19,44 +22,29 @@ use pgrail_crds::conditions::reasons::{backup as reasons, event};
 use pgrail_crds::{BackupPhase, DatabaseBackup, DeletionPolicy};
 use std::time::Duration;
 
-/// How long to wait for the prune's Job without hearing of it.
-const LOOK_AGAIN: Duration = Duration::from_mins(1);
+/// How often the prune's Job is observed, besides when it changes.
+const RECHECK: Duration = Duration::from_mins(1);
 
-/// Carries the finalizer exactly while deleting the object must remove something.
-pub(super) async fn keep(api: &Api<DatabaseBackup>, backup: &DatabaseBackup) -> Result<(), kube::Error> {
-    match backup.spec.deletion_policy {
-        DeletionPolicy::Delete => finalizer::add(api, backup).await,
-        DeletionPolicy::Retain => finalizer::remove(api, backup).await,
-    }
-}
-
-/// Removes the dump of a backup that is being deleted, then lets the object go.
-pub(super) async fn finalize(context: &Context, backup: &DatabaseBackup) -> Result<Action, kube::Error> {
-    let namespace = backup.namespace().unwrap_or_default();
-    let api: Api<DatabaseBackup> = Api::namespaced(context.client.clone(), &namespace);
+/// Removes the dump of a backup that is being deleted, then the finalizer.
+pub(super) async fn finalize(backup: &DatabaseBackup, context: &Context) -> Result<Action, kube::Error> {
     if !finalizer::is_set(backup) {
         return Ok(Action::await_change());
     }
     if !has_dump_to_remove(backup) || namespace::is_terminating(&context.client, backup).await? {
-        finalizer::remove(&api, backup).await?;
-        return Ok(Action::await_change());
+        return release(backup, context).await;
     }
-    let site = match site_of_backup(context, backup).await {
-        Ok(site) => site,
-        Err(error) => return leave_behind(context, &api, backup, &said(error)?).await,
+    let destination = match destination(backup, context).await {
+        Ok(destination) => destination,
+        Err(error) => return leave_behind(backup, &error.into_rejection()?.message, context).await,
     };
-    let Some(location) = location_in(&site.store.config.url, backup) else {
-        let why = format!("it does not lie in {}, which is where its schedule keeps dumps now", site.store.config.url);
-        return leave_behind(context, &api, backup, &why).await;
+    let Some(location) = location_in(&destination.store.config.url, backup) else {
+        let message = format!("it is not below {}, the store that its schedule has now", destination.store.config.url);
+        return leave_behind(backup, &message, context).await;
     };
-    remove_dump(context, &api, backup, &site, location).await
+    remove_dump(backup, &destination, location, context).await
 }
 
-fn said(error: DereferenceError) -> Result<String, kube::Error> {
-    error.or_refusal().map(|(_, message)| message)
-}
-
-/// Only a published dump exists; one whose Job never got that far is swept from the store by itself.
+/// Only a published dump exists. An unpublished one is swept from the store.
 fn has_dump_to_remove(backup: &DatabaseBackup) -> bool {
     let status = backup.status.as_ref();
     let published = status.and_then(|status| status.phase) == Some(BackupPhase::Succeeded);
@@ -66,66 +54,79 @@ fn has_dump_to_remove(backup: &DatabaseBackup) -> bool {
         && backup.spec.deletion_policy == DeletionPolicy::Delete
 }
 
-/// Nothing can be removed any more: the object is not held for it, and somebody is told.
-async fn leave_behind(
-    context: &Context,
-    api: &Api<DatabaseBackup>,
-    backup: &DatabaseBackup,
-    why: &str,
-) -> Result<Action, kube::Error> {
-    let location = backup.status.as_ref().and_then(|status| status.location.as_deref()).unwrap_or_default();
-    let note = format!("the dump stays in the store at {location}: {why}");
-    context.events.publish(backup, Severity::Warning, "Delete", event::BACKUP_LEFT_BEHIND, note, context.now()).await;
-    finalizer::remove(api, backup).await?;
+async fn destination(backup: &DatabaseBackup, context: &Context) -> Result<Destination, StepError> {
+    let namespace = backup.namespace().unwrap_or_default();
+    let schedule = match &backup.spec.schedule_ref {
+        Some(reference) => Some(dereference::schedule(&namespace, &reference.name, context).await?),
+        None => None,
+    };
+    let storage = schedule.as_ref().map(|schedule| &schedule.spec.storage).or(backup.spec.storage.as_ref());
+    let secret = dereference::store_secret(&namespace, storage, context).await?;
+    let destination = validate::destination(backup, schedule.as_ref(), &context.cluster_id);
+    let checked = destination.and_then(|destination| destination.store.check_secret(secret).map(|()| destination));
+    checked.map_err(|error| error.rejection().into())
+}
+
+async fn release(backup: &DatabaseBackup, context: &Context) -> Result<Action, kube::Error> {
+    let api: Api<DatabaseBackup> = Api::namespaced(context.client.clone(), &backup.namespace().unwrap_or_default());
+    finalizer::remove(&api, backup).await?;
     Ok(Action::await_change())
 }
 
+/// The dump cannot be removed: the object is deleted without it, and an Event reports the dump.
+async fn leave_behind(backup: &DatabaseBackup, message: &str, context: &Context) -> Result<Action, kube::Error> {
+    let location = backup.status.as_ref().and_then(|status| status.location.as_deref()).unwrap_or_default();
+    let note = format!("the dump stays in the store at {location}: {message}");
+    context.events.publish(backup, Severity::Warning, "Delete", event::BACKUP_LEFT_BEHIND, note, context.now()).await;
+    release(backup, context).await
+}
+
 async fn remove_dump(
-    context: &Context,
-    api: &Api<DatabaseBackup>,
     backup: &DatabaseBackup,
-    site: &Site,
+    destination: &Destination,
     location: String,
+    context: &Context,
 ) -> Result<Action, kube::Error> {
-    let namespace = backup.namespace().unwrap_or_default();
-    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
+    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &backup.namespace().unwrap_or_default());
     let name = job_name(&backup.name_any(), Task::Prune);
     let Some(job) = jobs.get_opt(&name).await? else {
         let image = Image::from(&context.settings);
-        let template = pod::prune_job(site, &image, vec![location], Some(&backup.name_any()));
+        let template = pod::prune_job(destination, &image, vec![location], Some(&backup.name_any()));
         let job = job_of(template.map_err(kube::Error::SerdeError)?, &name);
         create(&jobs, &job).await?;
-        return Ok(Action::requeue(LOOK_AGAIN));
+        return Ok(Action::requeue(RECHECK));
     };
     if job.annotations().get(BACKUP_LABEL) != Some(&backup.name_any()) {
-        return leave_behind(context, api, backup, &format!("a Job {name:?} that is not ours is in the way")).await;
+        return leave_behind(backup, &format!("a Job {name:?} of another owner exists"), context).await;
     }
     let key = format!("backup/{}", backup.uid().unwrap_or_default());
     match outcome(&job) {
-        None => Ok(Action::requeue(LOOK_AGAIN)),
+        None => Ok(Action::requeue(RECHECK)),
         Some(true) => {
             context.backoff.reset(&key);
             let note = "its dump was removed from the store, since its deletionPolicy is Delete";
             context.events.publish(backup, Severity::Normal, "Delete", event::BACKUP_PRUNED, note, context.now()).await;
             delete(&jobs, &name).await?;
-            finalizer::remove(api, backup).await?;
-            Ok(Action::await_change())
+            release(backup, context).await
         }
         Some(false) => {
-            let why = prune_failure(context, &namespace, &job).await?;
-            report_failure(context, backup, &why).await?;
+            let failure = prune_failure(&job, context).await?;
+            report_failure(backup, &failure, context).await?;
             delete(&jobs, &name).await?;
-            Ok(Action::requeue(context.backoff.next(&key).max(LOOK_AGAIN / 2)))
+            Ok(Action::requeue(context.backoff.next(&key).max(RECHECK / 2)))
         }
     }
 }
 
-async fn report_failure(context: &Context, backup: &DatabaseBackup, why: &str) -> Result<(), kube::Error> {
+async fn report_failure(backup: &DatabaseBackup, failure: &str, context: &Context) -> Result<(), kube::Error> {
     let mut status = backup.status.clone().unwrap_or_default();
     let mut conditions = Conditions::new(&status.conditions, backup.metadata.generation, context.now());
-    conditions.stalled(reasons::PRUNE_FAILED, format!("the dump could not be removed, which is tried again: {why}"));
+    let message = format!(
+        "the dump could not be removed, which is retried: {failure}. The annotation {FORCE_DELETE}: \"true\" deletes the object and keeps the dump"
+    );
+    conditions.stalled(reasons::PRUNE_FAILED, message);
     status.conditions = conditions.finish();
-    super::write_status(context, backup, &status).await.map(|_| ())
+    report::write(backup, &status, context).await.map(|_| ())
 }
 
 #[cfg(test)]
@@ -135,7 +136,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn only_a_published_dump_whose_policy_says_so_is_removed() {
+    fn only_a_published_dump_with_that_policy_is_removed() {
         let backup = |policy: &str, status: serde_json::Value, annotations: serde_json::Value| {
             let mut backup = backup("b", "2026-11-23T02:15:00Z", status);
             backup.spec.deletion_policy = serde_json::from_value(json!(policy)).unwrap();

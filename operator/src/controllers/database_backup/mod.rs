@@ -1,16 +1,21 @@
-//! `DatabaseBackup`: one dump, made now or by a schedule's Job, followed to its end.
+//! `DatabaseBackup`: one dump, from its Job to its result.
 //!
-//! One that the operator made for a Job of a schedule names that Job in an annotation and is only followed. Every other
-//! gets a Job of its own. What a backup came to is read from the termination messages of its pod's containers, once:
-//! a backup that is over is not looked at again.
+//! A backup that the operator created for a Job of a schedule names that Job in an annotation. Every other gets a Job of
+//! its own. The result is read from the termination messages of the pod's containers, once: a finished backup is not
+//! observed again.
 
+mod apply;
+mod dereference;
 mod finalize;
+mod observe;
+mod plan;
 mod report;
-mod run;
+mod validate;
 
+use crate::backup_jobs::outcome::Progress;
 use crate::context::Context;
 use crate::kubernetes::controller::{self, Reconciler, Watched};
-use crate::kubernetes::events::Severity;
+use crate::kubernetes::finalizer;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::Action;
@@ -18,22 +23,21 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::TASK_LABEL;
-use pgrail_crds::conditions::reasons::event;
-use pgrail_crds::{BackupPhase, DatabaseBackup, DatabaseBackupStatus};
-use report::{Finding, is_final};
-use serde_json::Value;
+use pgrail_crds::{DatabaseBackup, DeletionPolicy};
+use plan::{Outcome, Step};
+use report::is_final;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Label of a pod with the name of its Job.
 const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
-/// A backup under way is looked at again after so long, besides when its Job or pod changes.
-const LOOK_AGAIN: Duration = Duration::from_mins(2);
-/// The longest that an object waits which only its user can mend.
+/// How often a running backup is observed, besides when its Job or pod changes.
+const RECHECK: Duration = Duration::from_mins(2);
+/// The longest wait for a problem that the user must resolve.
 const STALLED_RETRY: Duration = Duration::from_mins(10);
 
-/// Runs the controller until `stop`. Changes of a backup's Job and of that Job's pods are changes of it too.
+/// Runs the controller until `stop`. A change of a backup's Job, or of that Job's pods, triggers a reconcile too.
 pub(crate) async fn run(context: &Arc<Context>, stop: CancellationToken) {
     let (backups, _) = controller::watch::<DatabaseBackup>(context.watched());
     let ours = || watcher::Config::default().labels(TASK_LABEL);
@@ -60,70 +64,57 @@ struct DatabaseBackups {
 impl Reconciler for DatabaseBackups {
     type Kind = DatabaseBackup;
     type Error = kube::Error;
-    const NAME: &'static str = "databasebackup";
+    const NAME: &'static str = report::CONTROLLER;
 
     async fn reconcile(&self, seen: Arc<DatabaseBackup>) -> Result<Action, kube::Error> {
         let context = &self.context;
         let api: Api<DatabaseBackup> = Api::namespaced(context.client.clone(), &seen.namespace().unwrap_or_default());
-        // Read anew: what the watch has seen may be older than what this controller wrote last, and a backup that is over
-        // must stay over.
+        // Read again: the watch may be behind this controller's own writes, and a finished backup must stay finished.
         let Some(backup) = api.get_opt(&seen.name_any()).await? else { return Ok(Action::await_change()) };
         if backup.metadata.deletion_timestamp.is_some() {
-            return finalize::finalize(context, &backup).await;
+            return finalize::finalize(&backup, context).await;
         }
-        finalize::keep(&api, &backup).await?;
+        match backup.spec.deletion_policy {
+            DeletionPolicy::Delete => finalizer::add(&api, &backup).await?,
+            DeletionPolicy::Retain => finalizer::remove(&api, &backup).await?,
+        }
         if is_final(&backup) {
             return Ok(Action::await_change());
         }
-        let run::Look { finding, store } = run::look(context, &api, &backup).await?;
-        let next = report::status(&backup, &finding, store.as_ref(), context.now());
-        if write_status(context, &backup, &next).await? {
-            announce(context, &backup, &next).await;
+        let observed = observe::observe(&backup, context).await?;
+        let outcome = match plan::plan(&backup, &observed) {
+            Step::Report(outcome) => outcome,
+            Step::CreateJob => create_job(&backup, &observed.job_name, context).await?,
+        };
+        let next = report::status(&backup, &outcome, context.now());
+        if report::write(&backup, &next, context).await? {
+            report::announce(&backup, &next, context).await;
         }
-        Ok(wait(context, &backup, &finding))
+        Ok(wait(&backup, &outcome, context))
     }
 }
 
-/// Writes the status, except for what retention says in it: that is the schedule's controller's.
-async fn write_status(
-    context: &Context,
-    backup: &DatabaseBackup,
-    next: &DatabaseBackupStatus,
-) -> Result<bool, kube::Error> {
-    let ours = |status: &DatabaseBackupStatus| -> Result<Value, kube::Error> {
-        let mut status = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
-        if let Some(fields) = status.as_object_mut() {
-            fields.remove("keptBecause");
-        }
-        Ok(status)
+/// dereference -> validate -> apply, needed only for a backup that has no Job yet.
+async fn create_job(backup: &DatabaseBackup, job_name: &str, context: &Context) -> Result<Outcome, kube::Error> {
+    let references = match dereference::dereference(backup, context).await {
+        Ok(references) => references,
+        Err(error) => return error.into_rejection().map(Outcome::Rejected),
     };
-    let current = backup.status.as_ref().map(ours).transpose()?;
-    context.write_status(DatabaseBackups::NAME, backup, current.as_ref(), &ours(next)?).await
+    let spec = match validate::validate(backup, references, &context.cluster_id) {
+        Ok(spec) => spec,
+        Err(error) => return Ok(Outcome::Rejected(error.rejection())),
+    };
+    apply::apply(backup, job_name, &spec, context).await?;
+    Ok(Progress::Waiting("its Job was created".to_owned()).into())
 }
 
-/// Tells what a backup came to, when it came to it.
-async fn announce(context: &Context, backup: &DatabaseBackup, next: &DatabaseBackupStatus) {
-    let now = context.now();
-    match next.phase {
-        Some(BackupPhase::Succeeded) => {
-            let location = next.location.as_deref().unwrap_or_default();
-            let note = format!("{} rows of {} tables at {location}", next.rows.unwrap_or(0), next.tables.unwrap_or(0));
-            context.events.publish(backup, Severity::Normal, "Verify", event::BACKUP_VERIFIED, note, now).await;
-        }
-        Some(BackupPhase::Failed) => {
-            context.events.publish(backup, Severity::Warning, "Dump", event::BACKUP_FAILED, &next.message, now).await;
-        }
-        _ => {}
-    }
-}
-
-fn wait(context: &Context, backup: &DatabaseBackup, finding: &Finding) -> Action {
+fn wait(backup: &DatabaseBackup, outcome: &Outcome, context: &Context) -> Action {
     let key = format!("backup/{}", backup.uid().unwrap_or_default());
-    match finding {
-        Finding::Refused { .. } => Action::requeue(context.backoff.next(&key).min(STALLED_RETRY)),
-        Finding::Progress(_) => {
+    match outcome {
+        Outcome::Rejected(_) => Action::requeue(context.backoff.next(&key).min(STALLED_RETRY)),
+        Outcome::Progress { .. } => {
             context.backoff.reset(&key);
-            Action::requeue(LOOK_AGAIN)
+            Action::requeue(RECHECK)
         }
     }
 }

@@ -1,54 +1,43 @@
-//! The status of a `DatabaseBackup`, from how far it is. Pure.
+//! The status of a `DatabaseBackup`, and the Events of its result.
 
-use crate::backup_jobs::outcome::{Failed, Progress};
+use super::plan::Outcome;
+use crate::backup_jobs::outcome::Progress;
+use crate::context::Context;
 use crate::kubernetes::conditions::{Conditions, Status, whole_seconds};
+use crate::kubernetes::events::Severity;
 use crate::kubernetes::text::truncated;
 use jiff::Timestamp;
 use pgrail_crds::conditions::READY;
-use pgrail_crds::conditions::reasons::{self, backup as backup_reasons};
+use pgrail_crds::conditions::reasons::{self, backup as backup_reasons, event};
 use pgrail_crds::{BackupPhase, BackupVerification, DatabaseBackup, DatabaseBackupStatus, Time, VerificationLevel};
 use pgrail_dump::{DumpResult, StoreUrl, VerificationLevel as Verified};
+use serde_json::Value;
 
-/// The longest message that a status takes, in characters.
+/// Field manager and metric label.
+pub(super) const CONTROLLER: &str = "databasebackup";
+
+/// The longest message of the status, in bytes.
 const LONGEST_MESSAGE: usize = 4096;
 
-/// What one look at a backup came to.
-#[derive(Clone, Debug)]
-pub(crate) enum Finding {
-    /// It cannot even be started; only its user can mend that.
-    Refused {
-        /// The condition's reason.
-        reason: &'static str,
-        /// What is wrong and what mends it.
-        message: String,
-    },
-    /// It is under way, or over.
-    Progress(Progress),
-}
-
-/// Whether nothing more will come of a backup.
+/// Whether a backup is finished.
 pub(crate) fn is_final(backup: &DatabaseBackup) -> bool {
     let phase = backup.status.as_ref().and_then(|status| status.phase);
     matches!(phase, Some(BackupPhase::Succeeded | BackupPhase::Failed | BackupPhase::Discovered))
 }
 
-/// The status that the backup should have. `store` is where its dump goes, where that is known.
-pub(crate) fn status(
-    backup: &DatabaseBackup,
-    finding: &Finding,
-    store: Option<&StoreUrl>,
-    now: Timestamp,
-) -> DatabaseBackupStatus {
+pub(crate) fn status(backup: &DatabaseBackup, outcome: &Outcome, now: Timestamp) -> DatabaseBackupStatus {
     let mut status = backup.status.clone().unwrap_or_default();
     let generation = backup.metadata.generation;
     let mut conditions = Conditions::new(&status.conditions, generation, now);
-    match finding {
-        Finding::Refused { reason, message } => {
+    match outcome {
+        Outcome::Rejected(rejection) => {
             status.phase = Some(BackupPhase::Pending);
-            status.message.clone_from(message);
-            conditions.stalled(reason, message);
+            status.message.clone_from(&rejection.message);
+            conditions.stalled(rejection.reason, &rejection.message);
         }
-        Finding::Progress(progress) => report_progress(progress, store, &mut status, &mut conditions, now),
+        Outcome::Progress { progress, store } => {
+            report_progress(progress, store.as_ref(), &mut status, &mut conditions, now);
+        }
     }
     status.message = truncated(&status.message, LONGEST_MESSAGE);
     status.observed_generation = generation;
@@ -76,7 +65,7 @@ fn report_progress(
         }
         Progress::Verifying(dump) => {
             status.phase = Some(BackupPhase::Verifying);
-            "the dump lies in the store and is being read back".clone_into(&mut status.message);
+            "the dump is in the store and is being read back".clone_into(&mut status.message);
             if let Some(dump) = dump {
                 report_dump(dump, store, status);
             }
@@ -87,7 +76,7 @@ fn report_progress(
             status.message.clear();
             report_dump(&result.backup, store, status);
             status.completion_time = Some(Time(whole_seconds(result.backup.completion_time)));
-            let (level, reason, words) = match result.level {
+            let (level, reason, proof) = match result.level {
                 Verified::ReadBack => {
                     (VerificationLevel::ReadBack, backup_reasons::READ_BACK, "every byte was read from the store again")
                 }
@@ -96,17 +85,17 @@ fn report_progress(
                 }
             };
             status.verification = Some(BackupVerification { level, time: Some(Time(whole_seconds(result.time))) });
-            let message = format!("{} rows of {} tables: {words}", result.backup.rows, result.backup.tables);
+            let message = format!("{} rows of {} tables: {proof}", result.backup.rows, result.backup.tables);
             conditions.set(READY, Status::True, reason, message);
         }
-        Progress::Failed(Failed { reason, message }) => {
+        Progress::Failed(rejection) => {
             status.phase = Some(BackupPhase::Failed);
-            status.message.clone_from(message);
+            status.message.clone_from(&rejection.message);
             status.completion_time = Some(Time(whole_seconds(now)));
-            // A dump that was not published does not exist: nothing may look as if it did.
+            // An unpublished dump does not exist, and the status must not suggest one.
             status.location = None;
             status.verification = None;
-            conditions.stalled(reason, message);
+            conditions.stalled(rejection.reason, &rejection.message);
         }
     }
 }
@@ -124,10 +113,44 @@ fn report_dump(dump: &DumpResult, store: Option<&StoreUrl>, status: &mut Databas
     status.sha256 = Some(dump.sha256.clone());
 }
 
+/// Writes the status, except for `keptBecause`, which the controller of the schedule writes.
+pub(super) async fn write(
+    backup: &DatabaseBackup,
+    next: &DatabaseBackupStatus,
+    context: &Context,
+) -> Result<bool, kube::Error> {
+    let ours = |status: &DatabaseBackupStatus| -> Result<Value, kube::Error> {
+        let mut status = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
+        if let Some(fields) = status.as_object_mut() {
+            fields.remove("keptBecause");
+        }
+        Ok(status)
+    };
+    let current = backup.status.as_ref().map(ours).transpose()?;
+    context.write_status(CONTROLLER, backup, current.as_ref(), &ours(next)?).await
+}
+
+/// Publishes the result as an Event.
+pub(super) async fn announce(backup: &DatabaseBackup, next: &DatabaseBackupStatus, context: &Context) {
+    let now = context.now();
+    match next.phase {
+        Some(BackupPhase::Succeeded) => {
+            let location = next.location.as_deref().unwrap_or_default();
+            let note = format!("{} rows of {} tables at {location}", next.rows.unwrap_or(0), next.tables.unwrap_or(0));
+            context.events.publish(backup, Severity::Normal, "Verify", event::BACKUP_VERIFIED, note, now).await;
+        }
+        Some(BackupPhase::Failed) => {
+            context.events.publish(backup, Severity::Warning, "Dump", event::BACKUP_FAILED, &next.message, now).await;
+        }
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backup_jobs::examples::backup;
+    use crate::kubernetes::rejection::{Reason, Rejection};
     use pgrail_crds::conditions::STALLED;
     use serde_json::json;
 
@@ -144,11 +167,11 @@ mod tests {
     fn report(progress: Progress) -> DatabaseBackupStatus {
         let backup = backup("b", "2026-11-23T02:15:00Z", json!({}));
         let url = StoreUrl::parse("s3://backups/shop").unwrap();
-        status(&backup, &Finding::Progress(progress), Some(&url), "2026-11-23T03:00:00Z".parse().unwrap())
+        status(&backup, &Outcome::Progress { progress, store: Some(url) }, "2026-11-23T03:00:00Z".parse().unwrap())
     }
 
     #[test]
-    fn a_success_says_where_and_what_and_how_proven() {
+    fn a_success_reports_location_size_and_proof() {
         let result = pgrail_dump::VerifyResult {
             backup: dump(),
             level: Verified::ReadBack,
@@ -172,10 +195,10 @@ mod tests {
         assert!(status.location.is_some() && status.verification.is_none());
         let mut backup = backup("b", "2026-11-23T02:15:00Z", json!({}));
         backup.status = Some(status);
-        let failed = Finding::Progress(Progress::Failed(Failed::new("ChecksumMismatch", "other bytes came back")));
-        let status = super::status(&backup, &failed, None, "2026-11-23T03:00:00Z".parse().unwrap());
+        let failed = Rejection::new(Reason::ChecksumMismatch, "other bytes");
+        let status = super::status(&backup, &Progress::Failed(failed).into(), "2026-11-23T03:00:00Z".parse().unwrap());
         assert_eq!((status.phase, status.location, status.verification), (Some(BackupPhase::Failed), None, None));
-        assert_eq!(status.message, "other bytes came back");
+        assert_eq!(status.message, "other bytes");
         assert!(status.conditions.iter().any(|it| it.type_ == STALLED && it.reason == "ChecksumMismatch"));
     }
 }

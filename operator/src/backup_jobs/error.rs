@@ -1,0 +1,54 @@
+//! Why a spec makes no Job.
+
+use crate::database::ResolveError;
+use crate::kubernetes::rejection::{Reason, Rejection};
+use crate::kubernetes::text::chain;
+use pgrail_dump::{PatternError, StoreUrlError};
+
+/// Why a spec makes no Job.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JobSpecError {
+    #[error("spec.storage.url: {0}")]
+    Url(#[from] StoreUrlError),
+    #[error("spec.storage.endpoint {endpoint:?}: {problem}")]
+    Endpoint { endpoint: String, problem: &'static str },
+    /// Fields that do not go together.
+    #[error("spec.storage: {0}")]
+    Storage(&'static str),
+    #[error("spec.dump: {0}")]
+    Pattern(#[from] PatternError),
+    /// A field that this release does not implement.
+    #[error("{field} is not part of pgrail {}: {remedy}", env!("CARGO_PKG_VERSION"))]
+    NotImplemented { field: &'static str, remedy: &'static str },
+    #[error(
+        "spec.podTemplate.securityContext: user and group 0 are root, which pods of pgrail must not be: set another number, or remove it"
+    )]
+    Root,
+    /// A value that the schema should have rejected.
+    #[error("{field}: {problem}")]
+    Field { field: &'static str, problem: &'static str },
+    #[error(transparent)]
+    Connection(#[from] ResolveError),
+    #[error(
+        "there is no Secret {0:?} in this namespace, which spec.storage.secretRef names: create it, or correct the name"
+    )]
+    StoreSecretMissing(String),
+    #[error("the Secret {name:?}, which spec.storage.secretRef names, cannot be used: {problem}")]
+    StoreSecret { name: String, problem: String },
+}
+
+impl JobSpecError {
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::Url(_) | Self::Endpoint { .. } | Self::Storage(_) => Reason::InvalidStorage,
+            Self::NotImplemented { .. } => Reason::NotImplemented,
+            Self::Pattern(_) | Self::Root | Self::Field { .. } => Reason::InvalidSpec,
+            Self::Connection(error) => Reason::named(error.reason()).unwrap_or(Reason::InvalidSpec),
+            Self::StoreSecretMissing(_) | Self::StoreSecret { .. } => Reason::SecretMissing,
+        }
+    }
+
+    pub(crate) fn rejection(&self) -> Rejection {
+        Rejection::new(self.reason(), chain(self))
+    }
+}

@@ -1,0 +1,230 @@
+//! The validated spec of a backup's Job: its pods are built from nothing else. Pure.
+
+use super::dereference::Secrets;
+use super::destination::{self, Destination};
+use super::error::JobSpecError;
+use super::names::cron_job_name;
+use crate::agent::config::{ConnectionConfig, DumpConfig};
+use crate::agent::run_name::RunName;
+use pgrail_crds::{
+    BackupSchedule, BackupScheduleSpec, CompressionMethod as DeclaredMethod, Connection, DatabaseBackup, Dump,
+    ProtectedDatabase, RequestedVerification, RowCounts as DeclaredCounts, SecretKeyReference, TlsMode,
+};
+use pgrail_dump::{Compression, CompressionMethod, Filter, RowCounts, VerificationLevel};
+
+/// Retries of a failed run of a backup without a schedule.
+const DEFAULT_BACKOFF_LIMIT: i32 = 2;
+
+/// A connection and its Secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionSpec {
+    /// Name of the Secret with the login.
+    pub(crate) secret: String,
+    pub(crate) ca: Option<SecretKeyReference>,
+    /// Override the Secret's keys.
+    pub(crate) overrides: ConnectionConfig,
+}
+
+/// A backup's Job.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct JobSpec {
+    pub(crate) destination: Destination,
+    /// UID of the `ProtectedDatabase`.
+    pub(crate) database_uid: String,
+    pub(crate) connection: ConnectionSpec,
+    pub(crate) compression: Compression,
+    pub(crate) filter: Filter,
+    pub(crate) globals: bool,
+    pub(crate) row_counts: RowCounts,
+    pub(crate) verification: VerificationLevel,
+    pub(crate) backoff_limit: i32,
+    pub(crate) active_deadline_seconds: Option<i64>,
+}
+
+impl JobSpec {
+    /// The agent's configuration of the dump. Without `backup`, the run is one of the schedule's CronJob.
+    pub(crate) fn dump_config(&self, backup: Option<&str>) -> DumpConfig {
+        DumpConfig {
+            database: format!("{}/{}", self.destination.identity.namespace, self.destination.database),
+            database_uid: self.database_uid.clone(),
+            name: match backup {
+                Some(backup) => RunName::Backup(backup.to_owned()),
+                None => RunName::CronJob(cron_job_name(&self.destination.identity.schedule)),
+            },
+            connection: self.connection.overrides.clone(),
+            compression: self.compression,
+            filter: self.filter.clone(),
+            globals: self.globals,
+            row_counts: self.row_counts,
+            verification: self.verification,
+        }
+    }
+}
+
+pub(crate) fn of_schedule(
+    schedule: &BackupSchedule,
+    database: &ProtectedDatabase,
+    secrets: Secrets,
+    cluster_id: &str,
+) -> Result<JobSpec, JobSpecError> {
+    let spec = &schedule.spec;
+    reject_not_implemented(spec)?;
+    let connection = spec.connection.as_ref().unwrap_or(&database.spec.connection);
+    let mut job = job_spec(destination::of_schedule(schedule, cluster_id)?, database, connection, &spec.dump)?;
+    job.verification = match spec.verification.level {
+        RequestedVerification::ReadBack => VerificationLevel::ReadBack,
+        RequestedVerification::Checksum => VerificationLevel::Checksum,
+    };
+    job.backoff_limit = spec.backoff_limit;
+    job.active_deadline_seconds = spec.active_deadline_seconds;
+    check_secrets(&job, secrets)?;
+    Ok(job)
+}
+
+/// Of a backup without a schedule.
+pub(crate) fn of_backup(
+    backup: &DatabaseBackup,
+    database: &ProtectedDatabase,
+    secrets: Secrets,
+    cluster_id: &str,
+) -> Result<JobSpec, JobSpecError> {
+    let dump = backup.spec.dump.clone().unwrap_or_default();
+    let job = job_spec(destination::of_backup(backup, cluster_id)?, database, &database.spec.connection, &dump)?;
+    check_secrets(&job, secrets)?;
+    Ok(job)
+}
+
+fn check_secrets(job: &JobSpec, secrets: Secrets) -> Result<(), JobSpecError> {
+    if let Some(error) = secrets.connection {
+        return Err(error.into());
+    }
+    job.destination.store.check_secret(secrets.store)
+}
+
+fn job_spec(
+    destination: Destination,
+    database: &ProtectedDatabase,
+    declared: &Connection,
+    dump: &Dump,
+) -> Result<JobSpec, JobSpecError> {
+    if dump.jobs > 1 {
+        let remedy = "set it to 1";
+        return Err(JobSpecError::NotImplemented { field: "spec.dump.jobs greater than 1", remedy });
+    }
+    let filter = Filter {
+        schemas: dump.schemas.clone(),
+        exclude_tables: dump.exclude_tables.clone(),
+        exclude_table_data: dump.exclude_table_data.clone(),
+    };
+    filter.check()?;
+    Ok(JobSpec {
+        destination,
+        database_uid: database.metadata.uid.clone().unwrap_or_default(),
+        connection: connection(declared)?,
+        compression: compression(dump),
+        filter,
+        globals: dump.globals,
+        row_counts: match dump.row_counts {
+            DeclaredCounts::Exact => RowCounts::Exact,
+            DeclaredCounts::Archive => RowCounts::Archive,
+        },
+        verification: VerificationLevel::ReadBack,
+        backoff_limit: DEFAULT_BACKOFF_LIMIT,
+        active_deadline_seconds: None,
+    })
+}
+
+/// Fields of the API that this release does not implement are rejected, never ignored.
+fn reject_not_implemented(spec: &BackupScheduleSpec) -> Result<(), JobSpecError> {
+    if !spec.encryption.age_recipients.is_empty() {
+        let remedy = "remove it, and let the store encrypt";
+        return Err(JobSpecError::NotImplemented { field: "spec.encryption.ageRecipients", remedy });
+    }
+    if spec.decryption.identity_secret_ref.is_some() {
+        let remedy = "remove it: it is used only for drills of encrypted backups";
+        return Err(JobSpecError::NotImplemented { field: "spec.decryption.identitySecretRef", remedy });
+    }
+    Ok(())
+}
+
+fn connection(declared: &Connection) -> Result<ConnectionSpec, JobSpecError> {
+    let port = declared.port.map(u16::try_from).transpose();
+    let port =
+        port.map_err(|_| JobSpecError::Field { field: "spec.connection.port", problem: "it is not 1 to 65535" })?;
+    Ok(ConnectionSpec {
+        secret: declared.secret_ref.name.clone(),
+        ca: declared.tls.ca_secret_ref.clone(),
+        overrides: ConnectionConfig {
+            host: declared.host.clone(),
+            port,
+            database: declared.database.clone(),
+            user: declared.user.clone(),
+            tls: Some(sslmode(declared.tls.mode).to_owned()),
+        },
+    })
+}
+
+fn sslmode(mode: TlsMode) -> &'static str {
+    match mode {
+        TlsMode::Disable => "disable",
+        TlsMode::Prefer => "prefer",
+        TlsMode::Require => "require",
+        TlsMode::VerifyCa => "verify-ca",
+        TlsMode::VerifyFull => "verify-full",
+    }
+}
+
+fn compression(dump: &Dump) -> Compression {
+    let method = match dump.compression.method {
+        DeclaredMethod::Zstd => CompressionMethod::Zstd,
+        DeclaredMethod::Gzip => CompressionMethod::Gzip,
+        DeclaredMethod::Lz4 => CompressionMethod::Lz4,
+        DeclaredMethod::None => CompressionMethod::None,
+    };
+    // Level 0 of the API is the method's own default.
+    Compression { method, level: Some(dump.compression.level).filter(|level| *level > 0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup_jobs::examples::{database, schedule};
+    use serde_json::json;
+
+    fn rejected(patch: serde_json::Value) -> JobSpecError {
+        of_schedule(&schedule(patch), &database(), Secrets::default(), "cluster").unwrap_err()
+    }
+
+    #[test]
+    fn a_schedule_becomes_a_job_spec() {
+        let spec = of_schedule(&schedule(json!({})), &database(), Secrets::default(), "cluster").unwrap();
+        assert_eq!(spec.destination.identity.directory().unwrap(), "cluster/shop/nightly");
+        assert_eq!(
+            (spec.connection.secret.as_str(), spec.destination.store.secret.as_deref()),
+            ("shop-pgrail", Some("backup-store"))
+        );
+        assert_eq!(spec.connection.overrides.host.as_deref(), Some("shop-rw"));
+        assert_eq!(spec.connection.overrides.tls.as_deref(), Some("prefer"));
+        assert_eq!(spec.compression, Compression { method: CompressionMethod::Zstd, level: Some(3) });
+        assert_eq!(spec.dump_config(None).database, "shop/shop");
+        let own = json!({"connection": {"secretRef": {"name": "replica"}, "host": "shop-ro"}});
+        let spec = of_schedule(&schedule(own), &database(), Secrets::default(), "cluster").unwrap();
+        assert_eq!(
+            (spec.connection.secret.as_str(), spec.connection.overrides.host.as_deref()),
+            ("replica", Some("shop-ro"))
+        );
+    }
+
+    #[test]
+    fn fields_that_are_not_implemented_are_rejected() {
+        for (patch, field) in [
+            (json!({"encryption": {"ageRecipients": ["age1qqqqqqqqq"]}}), "spec.encryption.ageRecipients"),
+            (json!({"dump": {"jobs": 4}}), "spec.dump.jobs"),
+            (json!({"decryption": {"identitySecretRef": {"name": "age"}}}), "spec.decryption.identitySecretRef"),
+        ] {
+            let error = rejected(patch);
+            assert_eq!(error.reason().as_str(), "NotImplemented");
+            assert!(error.to_string().starts_with(field), "{error}");
+        }
+    }
+}
