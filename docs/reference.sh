@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Writes the reference pages of the book from the CRDs and the list of conditions, so that they cannot disagree.
+# Generates the reference pages of the book from the CRDs and the list of conditions.
 #   docs/reference.sh           writes docs/src/reference/{kinds/*,conditions}.md
-#   docs/reference.sh --check   writes nothing; exit code 1 when anything differs
+#   docs/reference.sh --check   writes nothing; exit code 1 if anything differs
 # Needs python3, and kubectl (from PATH or built by e2e/cluster/tools.sh) to read YAML.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -12,7 +12,7 @@ trap 'rm -rf "$scratch"' EXIT
 
 mkdir -p "$scratch/json" "$scratch/made/kinds"
 for crd in crds/yaml/*.yaml; do
-  "$kubectl" annotate --local -f "$crd" -o json reference=made >"$scratch/json/$(basename "$crd" .yaml).json"
+  "$kubectl" annotate --local -f "$crd" -o json reference=generated >"$scratch/json/$(basename "$crd" .yaml).json"
 done
 python3 docs/reference.py "$scratch/json" crds/src/conditions.rs "$scratch/made"
 
@@ -27,7 +27,7 @@ case ${1:-} in
     same=yes
     diff -r "$scratch/made/kinds" docs/src/reference/kinds || same=''
     diff "$scratch/made/conditions.md" docs/src/reference/conditions.md || same=''
-    [[ -n $same ]] || { echo "the reference is not what the types say: run docs/reference.sh" >&2; exit 1; }
+    [[ -n $same ]] || { echo "the reference is not up to date: run docs/reference.sh" >&2; exit 1; }
     ;;
   *) echo "usage: docs/reference.sh [--check]" >&2; exit 2 ;;
 esac

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests of the book: the reference is what the types say, every page is in the summary, every link leads somewhere.
+# Tests of the book: the reference is up to date, every page is in the summary, and the targets of links exist.
 # The last line is `N passed, N failed`.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -17,13 +17,13 @@ check() {
   fi
 }
 
-links_lead_somewhere() { # FILE...
+link_targets_exist() { # FILE...
   local file link target broken=0
   for file in "$@"; do
     while read -r link; do
       [[ $link == *://* || $link == '#'* || -z $link ]] && continue
       target=$(dirname "$file")/${link%%#*}
-      [[ -e $target ]] || { echo "$file: $link leads nowhere"; broken=1; }
+      [[ -e $target ]] || { echo "$file: $link does not exist"; broken=1; }
     done < <(grep -oE '\]\([^) ]+\)' "$file" | sed -E 's/^\]\(//; s/\)$//')
   done
   return "$broken"
@@ -35,7 +35,7 @@ all_in_summary() {
   done < <(find docs/src -name '*.md' ! -name SUMMARY.md)
   return "$missing"
 }
-# Commands that the book and the README tell people to run.
+# Files that the book and the README name.
 commands_exist() {
   local file missing=0
   while read -r file; do
@@ -45,14 +45,14 @@ commands_exist() {
 }
 not() { ! "$@"; }
 
-check "the reference is what the types say" docs/reference.sh --check
+check "the reference is up to date" docs/reference.sh --check
 check "every page is in the summary" all_in_summary
 mapfile -t pages < <(find README.md SECURITY.md CHANGELOG.md charts/pgrail/README.md docs/src -name '*.md')
-check "links lead somewhere" links_lead_somewhere "${pages[@]}"
+check "link targets exist" link_targets_exist "${pages[@]}"
 broken=$(mktemp)
 trap 'rm -f "$broken"' EXIT
 echo "[x](no-such-page.md)" >"$broken"
-check "a broken link is found" not links_lead_somewhere "$broken"
+check "a broken link is found" not link_targets_exist "$broken"
 check "files that the book names exist" commands_exist
 
 printf '%s passed, %s failed\n' "$passed" "$failed"

@@ -1,4 +1,4 @@
-//! `BackupSchedule`: scheduled logical dumps, their verification and retention.
+//! `BackupSchedule`.
 
 use crate::common::{Connection, DeletionPolicy, LocalReference, PodTemplate, retain};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     doc = "Scheduled logical dumps, their verification and retention.",
     selectable = ".spec.databaseRef.name",
-    validation = Rule::new("size(self.metadata.name) <= 40").message("the name may have at most 40 characters, since the names of Jobs are made from it"),
+    validation = Rule::new("size(self.metadata.name) <= 40").message("the name must have at most 40 characters, because the names of Jobs are derived from it"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Fresh", type_ = "string", json_path = ".status.conditions[?(@.type==\"BackupFresh\")].status"),
-    printcolumn(name = "Verified", type_ = "integer", description = "backups that were read back", json_path = ".status.verifiedBackups"),
+    printcolumn(name = "Verified", type_ = "integer", description = "verified backups", json_path = ".status.verifiedBackups"),
     printcolumn(name = "Last-Verified", type_ = "date", json_path = ".status.lastVerifiedTime"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Schedule", type_ = "string", priority = "1", json_path = ".spec.schedule"),
@@ -31,73 +31,73 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BackupScheduleSpec {
-    /// The `ProtectedDatabase` of this namespace. It cannot be changed: make another schedule.
+    /// The `ProtectedDatabase`, in the same namespace. It cannot be changed.
     #[x_kube(validation = Rule::new("self == oldSelf").message("databaseRef cannot be changed: create another BackupSchedule and delete this one"))]
     pub database_ref: LocalReference,
-    /// Another role or a replica to read from.
+    /// Another login role, or a standby, to dump from. Default: the connection of the `ProtectedDatabase`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<Connection>,
-    /// Cron expression of five fields; `H` stands for a minute or hour hashed from the object's name.
-    #[schemars(length(min = 1, max = 128))]
+    /// Cron expression with five fields. `H` is a minute or hour that is computed from the name of the object.
+    #[schemars(schema_with = "crate::schema::cron")]
     pub schedule: String,
-    /// Time zone of the schedule and of retention's days, as in the IANA database.
+    /// Name of an IANA time zone, for the schedule and for the days of the retention.
     #[serde(default = "utc")]
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(schema_with = "crate::schema::time_zone")]
     pub time_zone: String,
-    /// Make no backups. Counts as late once it lasts longer than `maxAge`.
+    /// Creates no backups while it is true. `BackupFresh` becomes `False` after `maxAge`.
     #[serde(default)]
     pub suspend: bool,
-    /// Make the first backup at once.
+    /// Starts the first backup immediately.
     #[serde(default = "yes")]
     pub run_on_create: bool,
-    /// Seconds after its time at which a missed run is still made; missed runs become one.
+    /// Seconds after the scheduled time in which a missed run is still started. Several missed runs become one.
     #[serde(default = "default_starting_deadline")]
     #[schemars(range(min = 10))]
     pub starting_deadline_seconds: i64,
-    /// Seconds after which a run is stopped; absent: never, since large dumps are not failures.
+    /// Seconds after which a run is stopped. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub active_deadline_seconds: Option<i64>,
-    /// How often a failed run is tried again; configuration errors are not.
+    /// Number of retries of a failed run. A run that failed because of a configuration error is not retried.
     #[serde(default = "default_backoff_limit")]
     #[schemars(range(min = 0, max = 10))]
     pub backoff_limit: i32,
-    /// Succeeded Jobs that are kept.
+    /// Number of succeeded Jobs that are kept.
     #[serde(default = "three")]
     #[schemars(range(min = 0, max = 100))]
     pub successful_jobs_history_limit: i32,
-    /// Failed Jobs that are kept.
+    /// Number of failed Jobs that are kept.
     #[serde(default = "three")]
     #[schemars(range(min = 0, max = 100))]
     pub failed_jobs_history_limit: i32,
-    /// What is dumped and how.
+    /// What is dumped, and in which format.
     #[serde(default)]
     pub dump: Dump,
-    /// Where dumps are kept.
+    /// Where dumps are stored.
     pub storage: Storage,
-    /// Scratch volume of the dump pod, only where one is needed.
+    /// Scratch volume of the dump pod, if one is needed.
     #[serde(default)]
     pub scratch: Scratch,
-    /// Encryption before anything leaves the pod.
+    /// Client-side encryption of the dumps.
     #[serde(default)]
     pub encryption: Encryption,
-    /// What drills of encrypted backups need.
+    /// Decryption of encrypted backups in drills.
     #[serde(default)]
     pub decryption: Decryption,
-    /// How dumps are proven.
+    /// How dumps are verified.
     #[serde(default)]
     pub verification: Verification,
     /// Which verified dumps are kept.
     #[serde(default)]
     pub retention: Retention,
-    /// What deleting this object does to its dumps.
+    /// `Delete`: the dumps are deleted with the object. `Retain`: they remain.
     #[serde(default = "retain")]
     pub deletion_policy: DeletionPolicy,
-    /// Recovery point objective; absent: twice the largest gap of the next 50 fires.
+    /// Maximum age of the newest verified backup. Default: twice the largest interval of the next 50 runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::optional_duration")]
     pub max_age: Option<Duration>,
-    /// Pods that do the work.
+    /// Settings of the pods.
     #[serde(default)]
     pub pod_template: PodTemplate,
 }
@@ -121,33 +121,33 @@ fn one() -> i32 {
     1
 }
 
-/// What is dumped and how.
+/// What is dumped, and in which format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dump {
-    /// Tables dumped at once; more than 1 uses the directory format and scratch space.
+    /// Number of tables that are dumped in parallel. Only 1 is implemented.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 64))]
     pub jobs: i32,
-    /// Compression of the archive.
+    /// Compression of the dump.
     #[serde(default)]
     pub compression: Compression,
-    /// Schemas that are dumped; empty: all.
+    /// Schemas that are dumped. Default: all.
     #[serde(default)]
     #[schemars(length(max = 64), inner(length(min = 1, max = 128)))]
     pub schemas: Vec<String>,
-    /// Globs of tables, `schema.table`, that are left out.
+    /// Globs of tables (`schema.table`) that are not dumped.
     #[serde(default)]
     #[schemars(length(max = 64), inner(length(min = 1, max = 257)))]
     pub exclude_tables: Vec<String>,
-    /// Globs of tables, `schema.table`, whose rows are left out.
+    /// Globs of tables (`schema.table`) whose rows are not dumped.
     #[serde(default)]
     #[schemars(length(max = 64), inner(length(min = 1, max = 257)))]
     pub exclude_table_data: Vec<String>,
-    /// Roles and grants as a separate file, without passwords and without role settings.
+    /// Writes the roles and their memberships to a separate file, without passwords and without role settings.
     #[serde(default = "yes")]
     pub globals: bool,
-    /// How rows are counted.
+    /// How the rows of each table are counted.
     #[serde(default)]
     pub row_counts: RowCounts,
 }
@@ -166,17 +166,17 @@ impl Default for Dump {
     }
 }
 
-/// How rows are counted.
+/// How the rows of each table are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RowCounts {
-    /// Under the dump's snapshot, beside it.
+    /// With the snapshot of the dump, by a separate query.
     #[default]
     Exact,
-    /// From the archive itself, without a second read of the tables.
+    /// In the archive, without reading the tables a second time.
     Archive,
 }
 
-/// Compression of an archive.
+/// Compression of a dump.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -184,10 +184,10 @@ pub enum RowCounts {
     validation = Rule::new("self.method != 'lz4' || self.level <= 12").message("lz4 levels are 0 to 12")
 )]
 pub struct Compression {
-    /// Method.
+    /// Compression method.
     #[serde(default)]
     pub method: CompressionMethod,
-    /// Level, in the method's own scale.
+    /// Compression level: 0 to 22 for zstd, 0 to 9 for gzip, 0 to 12 for lz4.
     #[serde(default = "three")]
     #[schemars(range(min = 0, max = 22))]
     pub level: i32,
@@ -199,55 +199,57 @@ impl Default for Compression {
     }
 }
 
-/// Methods that `pg_dump` knows.
+/// Compression methods of `pg_dump`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CompressionMethod {
     /// Zstandard.
     #[default]
     Zstd,
-    /// zlib.
+    /// gzip.
     Gzip,
     /// LZ4.
     Lz4,
-    /// None.
+    /// No compression.
     None,
 }
 
-/// Where dumps are kept.
+/// Where dumps are stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!self.url.startsWith('file://') || has(self.persistentVolumeClaim)").message("a file:// url needs persistentVolumeClaim: the claim that the path lies on"),
-    validation = Rule::new("!has(self.persistentVolumeClaim) || self.url.startsWith('file://')").message("persistentVolumeClaim goes with a file:// url"),
-    validation = Rule::new("!has(self.endpoint) || self.url.startsWith('s3://')").message("endpoint goes with an s3:// url"),
+    validation = Rule::new("!self.url.startsWith('file://') || has(self.persistentVolumeClaim)").message("a file:// url requires persistentVolumeClaim"),
+    validation = Rule::new("!has(self.persistentVolumeClaim) || self.url.startsWith('file://')").message("persistentVolumeClaim requires a file:// url"),
+    validation = Rule::new("!has(self.endpoint) || self.url.startsWith('s3://')").message("endpoint requires an s3:// url"),
     validation = Rule::new("!self.url.matches('(^|/)[.][.](/|$)')").message("url must not contain '..'")
 )]
 pub struct Storage {
-    /// `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, or `file:///path`, relative to the volume.
-    #[schemars(length(min = 6, max = 1024), regex(pattern = "^(s3|gs|az)://[^/]+(/.*)?$|^file:///.*$"))]
+    /// `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, or `file:///path`. A path is relative to
+    /// the volume.
+    #[schemars(length(min = 6, max = 1024))]
+    #[x_kube(validation = Rule::new("self.matches('^(s3|gs|az)://[^/]+(/.*)?$|^file:///.*$')").message("url must be s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, or file:///path"))]
     pub url: String,
-    /// An S3 server other than Amazon's.
+    /// URL of an S3-compatible server. Default: Amazon S3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 8, max = 1024), regex(pattern = "^https?://"))]
+    #[schemars(schema_with = "crate::schema::endpoint")]
     pub endpoint: Option<String>,
-    /// The bucket's region.
+    /// Region of the bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub region: Option<String>,
-    /// Secret with the provider's usual keys; absent: workload identity of `podTemplate.serviceAccountName`.
+    /// Secret with the credentials of the store. Default: the workload identity of `podTemplate.serviceAccountName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
-    /// The claim that a `file://` path lies on.
+    /// Volume of a `file://` URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<ClaimReference>,
 }
 
-/// A PersistentVolumeClaim of the same namespace.
+/// A PersistentVolumeClaim in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimReference {
-    /// Its name.
+    /// Name of the PersistentVolumeClaim.
     #[schemars(length(min = 1, max = 253))]
     pub claim_name: String,
 }
@@ -256,11 +258,11 @@ pub struct ClaimReference {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Scratch {
-    /// Its size.
+    /// Size of the volume.
     #[serde(default = "ten_gibibytes")]
     #[schemars(length(min = 1, max = 32), regex(pattern = "^[0-9]+(\\.[0-9]+)?([KMGTPE]i?|[kmunE])?$"))]
     pub size: String,
-    /// Its storage class; absent: the cluster's default.
+    /// Storage class of the volume. Default: the default of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
@@ -276,74 +278,74 @@ impl Default for Scratch {
     }
 }
 
-/// Encryption before anything leaves the pod.
+/// Client-side encryption of the dumps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Encryption {
-    /// age recipients; empty: not encrypted by pgrail.
+    /// age recipients. Default: no client-side encryption.
     #[serde(default)]
     #[schemars(length(max = 16), inner(length(min = 10, max = 4096)))]
     pub age_recipients: Vec<String>,
 }
 
-/// What reading encrypted backups needs.
+/// Decryption of encrypted backups.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Decryption {
-    /// Secret with an age identity under the key `identity`.
+    /// Secret with an age identity in the key `identity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_secret_ref: Option<LocalReference>,
 }
 
-/// How dumps are proven.
+/// How dumps are verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verification {
-    /// `ReadBack`: every byte read from the store again; `Checksum`: the store's own checksum.
+    /// `ReadBack`: every byte is read back from the store. `Checksum`: the checksum of the store is compared.
     #[serde(default)]
     pub level: RequestedVerification,
-    /// Restoring into an ephemeral PostgreSQL on a schedule of its own.
+    /// Restores a backup into a temporary PostgreSQL server, on a separate schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<Drill>,
 }
 
-/// How every dump is proven.
+/// How every dump is verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RequestedVerification {
-    /// Every byte read from the store again.
+    /// Every byte is read back from the store.
     #[default]
     ReadBack,
-    /// The store's own checksum.
+    /// The checksum of the store is compared.
     Checksum,
 }
 
-/// Restoring into an ephemeral PostgreSQL.
+/// Restore into a temporary PostgreSQL server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Drill {
-    /// Cron expression of five fields, in the schedule's time zone.
-    #[schemars(length(min = 1, max = 128))]
+    /// Cron expression with five fields, in the time zone of the schedule.
+    #[schemars(schema_with = "crate::schema::cron")]
     pub schedule: String,
-    /// Image with a PostgreSQL server and the extensions that the dump needs; absent: pgrail's own.
+    /// Image with a PostgreSQL server and the extensions of the database. Default: the image of pgrail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
-    /// Asked of the restored database.
+    /// Queries that are executed on the restored database.
     #[serde(default)]
     #[schemars(length(max = 32))]
     pub queries: Vec<DrillQuery>,
 }
 
-/// A question to a restored database.
+/// A query on a restored database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DrillQuery {
-    /// Its name in results.
+    /// Name of the query in the results.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
-    /// One SELECT with one value.
+    /// A SELECT that returns one value.
     #[schemars(length(min = 1, max = 4096))]
     pub sql: String,
-    /// What the value must be: a literal, or `> 0`, `>= 10`, `< 5`, `<= 5`, `!= x`.
+    /// Expected value: a literal, or a comparison such as `> 0`, `>= 10`, `< 5`, `<= 5`, `!= x`.
     #[schemars(length(min = 1, max = 256))]
     pub expect: String,
 }
@@ -352,23 +354,23 @@ pub struct DrillQuery {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
-    /// Never fewer than these.
+    /// The newest verified backups that are always kept.
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 1000))]
     pub min_keep: i32,
-    /// The newest so many.
+    /// Number of newest backups that are kept.
     #[serde(default = "three")]
     #[schemars(range(min = 0, max = 1000))]
     pub keep_last: i32,
-    /// The newest of each of so many days.
+    /// Number of days of which the newest backup is kept.
     #[serde(default = "seven")]
     #[schemars(range(min = 0, max = 1000))]
     pub keep_daily: i32,
-    /// The newest of each of so many weeks.
+    /// Number of weeks of which the newest backup is kept.
     #[serde(default = "four")]
     #[schemars(range(min = 0, max = 1000))]
     pub keep_weekly: i32,
-    /// The newest of each of so many months.
+    /// Number of months of which the newest backup is kept.
     #[serde(default = "twelve")]
     #[schemars(range(min = 0, max = 1000))]
     pub keep_monthly: i32,
@@ -390,44 +392,45 @@ impl Default for Retention {
     }
 }
 
-/// How the schedule does.
+/// Observed state of a `BackupSchedule`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupScheduleStatus {
-    /// When the next run is due.
+    /// Time of the next run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_schedule_time: Option<Time>,
-    /// When the last run was started.
+    /// Start time of the last run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_schedule_time: Option<Time>,
-    /// When the last successful dump was complete.
+    /// Completion time of the last successful dump.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_successful_time: Option<Time>,
-    /// The snapshot time of the newest verified dump.
+    /// Snapshot time of the newest verified backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verified_time: Option<Time>,
-    /// When the newest drill passed.
+    /// Time of the last successful drill.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_drill_time: Option<Time>,
-    /// How long it took: the measured recovery time.
+    /// Duration of the last successful drill: the measured recovery time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_drill_seconds: Option<i64>,
-    /// The largest gap between two runs of the schedule.
+    /// Largest interval between two runs of the schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_interval_seconds: Option<i64>,
-    /// Failed runs since the last successful one.
+    /// Number of failed runs since the last successful one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consecutive_failures: Option<i64>,
-    /// Dumps that exist.
+    /// Number of dumps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<i64>,
-    /// Of these, verified.
+    /// Number of verified dumps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_backups: Option<i64>,
-    /// The generation that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `BackupFresh`, `LastBackupSucceeded`, `Verified`, `Drilled`, `RetentionHealthy`, and `Stalled` while something must be mended.
+    /// `Ready`, `BackupFresh`, `LastBackupSucceeded`, `Verified`, `Drilled`, `RetentionHealthy`, and `Stalled` while a
+    /// change by the user is required.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -9,83 +9,86 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// An object of the same namespace.
+/// Reference to an object in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LocalReference {
-    /// Its name.
+    /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
-/// One key of a Secret of the same namespace.
+/// Reference to a key of a Secret in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretKeyReference {
-    /// The Secret's name.
+    /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// The key in it.
+    /// Key of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }
 
-/// How to reach a PostgreSQL database. A field of the spec wins over the Secret's `uri`, which wins over its other keys.
+/// Connection to a PostgreSQL database. The spec takes precedence over the `uri` of the Secret, which takes precedence
+/// over its
+/// other keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Connection {
-    /// The Secret with the login: `uri` if it has one, else `host`, `port`, `dbname`, `user` or `username`, `password`,
-    /// as CloudNativePG, PGO, Zalando and Supabase write them.
+    /// Secret with the login: `uri`, or `host`, `port`, `dbname`, `user` or `username`, and `password`, as in the
+    /// Secrets of
+    /// CloudNativePG, PGO, Zalando and Supabase.
     pub secret_ref: LocalReference,
-    /// Host name of the server: a Service of this namespace, or a host that the operator allows.
+    /// Host of the server: a Service of the namespace, or a host in `--allowed-hosts` of the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub host: Option<String>,
-    /// TCP port of the server; 5432 when neither this nor the Secret says.
+    /// Port of the server. Default: 5432, if the Secret does not contain a port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-    /// Name of the database.
+    /// Database name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub database: Option<String>,
-    /// Role to log in as.
+    /// Login role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub user: Option<String>,
-    /// Encryption of the connection; the stricter of this and the URI's `sslmode` holds.
+    /// TLS settings. The stricter one of `mode` and the `sslmode` of the URI applies.
     #[serde(default)]
     pub tls: Tls,
 }
 
-/// Encryption of a connection to PostgreSQL.
+/// TLS settings of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// As libpq's `sslmode`.
+    /// TLS mode, as `sslmode` in libpq.
     #[serde(default)]
     pub mode: TlsMode,
-    /// The certificate authority to trust; absent: the system's.
+    /// CA certificate. Default: the CA certificates in the image of pgrail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretKeyReference>,
 }
 
-/// As libpq's `sslmode`.
+/// TLS mode, as `sslmode` in libpq.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TlsMode {
-    /// Never encrypted.
+    /// Without TLS.
     Disable,
-    /// Encrypted when the server can.
+    /// With TLS, if the server supports it.
     #[default]
     Prefer,
-    /// Encrypted, the server's certificate is not checked.
+    /// With TLS. The certificate is not verified.
     Require,
-    /// Encrypted, the certificate is signed by a trusted authority.
+    /// With TLS. The certificate must be signed by a trusted CA.
     VerifyCa,
-    /// Encrypted, and the certificate names the host.
+    /// With TLS. The certificate must be signed by a trusted CA and contain the host name.
     VerifyFull,
 }
 
-/// How many rows one statement or transaction may take.
+/// Maximum numbers of rows that a statement or transaction can change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -93,27 +96,29 @@ pub enum TlsMode {
         .message("maxTransactionRows must be at least the larger of maxRows and maxCascadeRows")
 )]
 pub struct Limits {
-    /// Rows of the guarded table that one transaction may delete (one client statement, where `maxTransactionRows` is set).
+    /// Maximum number of rows of the guarded table that a transaction (with `maxTransactionRows`: a client statement)
+    /// can delete.
     #[serde(default = "default_max_rows")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_rows: i64,
-    /// Rows that other tables may lose as a consequence: deleted by CASCADE, or set to NULL or DEFAULT.
+    /// Maximum number of rows of other tables that are deleted, or set to NULL or DEFAULT, by foreign keys.
     #[serde(default = "default_max_cascade_rows")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_cascade_rows: i64,
-    /// Rows of everything that one transaction may take; where set, the two limits above hold per client statement.
+    /// Maximum number of all these rows in a transaction. If it is set, `maxRows` and `maxCascadeRows` apply per client
+    /// statement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_transaction_rows: Option<i64>,
-    /// Rows of the guarded table that one UPDATE may change; absent: not limited.
+    /// Maximum number of rows of the guarded table that a client statement can update. Default: not limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_updated_rows: Option<i64>,
 }
 
-/// `maxRows` where nothing is declared.
+/// Default of `maxRows`.
 pub const DEFAULT_MAX_ROWS: i64 = 100;
-/// `maxCascadeRows` where nothing is declared.
+/// Default of `maxCascadeRows`.
 pub const DEFAULT_MAX_CASCADE_ROWS: i64 = 1000;
 
 fn default_max_rows() -> i64 {
@@ -134,32 +139,32 @@ impl Default for Limits {
     }
 }
 
-/// Limits that override others field by field.
+/// Limits that replace other limits. A field that is not set keeps the other limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitOverrides {
-    /// Overrides `maxRows`.
+    /// Replaces `maxRows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_rows: Option<i64>,
-    /// Overrides `maxCascadeRows`.
+    /// Replaces `maxCascadeRows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_cascade_rows: Option<i64>,
-    /// Overrides `maxTransactionRows`.
+    /// Replaces `maxTransactionRows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_transaction_rows: Option<i64>,
-    /// Overrides `maxUpdatedRows`.
+    /// Replaces `maxUpdatedRows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_updated_rows: Option<i64>,
 }
 
-/// A statement that can be let through.
+/// An operation that an allowance or exemption allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Operation {
-    /// DELETE, and what cascades from it.
+    /// DELETE, including its cascades.
     Delete,
     /// TRUNCATE.
     Truncate,
@@ -173,12 +178,12 @@ pub(crate) fn delete_only() -> Vec<Operation> {
     vec![Operation::Delete]
 }
 
-/// What becomes of the real thing when its object is deleted.
+/// What happens to the guard or the dumps when the object is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// It goes with the object.
+    /// It is deleted with the object.
     Delete,
-    /// It stays.
+    /// It remains.
     Retain,
 }
 
@@ -186,68 +191,68 @@ pub(crate) fn retain() -> DeletionPolicy {
     DeletionPolicy::Retain
 }
 
-/// What may be said of the pods that the operator makes. It can only tighten their security context.
+/// Settings of the pods that the operator creates. The security context can only be restricted further.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodTemplate {
-    /// Requests and limits of each container.
+    /// Resource requests and limits of each container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::foreign_object")]
     pub resources: Option<ResourceRequirements>,
-    /// The service account, for workload identity; its token is never mounted.
+    /// Service account, for workload identity. Its API token is not mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
-    /// Secrets to pull the image with.
+    /// Image pull secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::foreign_list")]
     pub image_pull_secrets: Option<Vec<CoreLocalReference>>,
-    /// Nodes to run on.
+    /// Node selector of the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::string_map")]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints to tolerate.
+    /// Tolerations of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::foreign_list")]
     pub tolerations: Option<Vec<Toleration>>,
-    /// As a pod's `affinity`.
+    /// Affinity of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::foreign_object")]
     pub affinity: Option<Affinity>,
-    /// As a pod's `priorityClassName`.
+    /// Priority class of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
-    /// Annotations of the pods.
+    /// Additional annotations of the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::string_map")]
     pub annotations: BTreeMap<String, String>,
-    /// Labels of the pods.
+    /// Additional labels of the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::string_map")]
     pub labels: BTreeMap<String, String>,
-    /// Tightens the user and groups that the pods run as (`runAsUser`, `runAsGroup`, `fsGroup`, `supplementalGroups`).
+    /// User and groups of the pods (`runAsUser`, `runAsGroup`, `fsGroup`, `supplementalGroups`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<PodIdentity>,
 }
 
-/// The user and groups of a pod. Never root.
+/// User and groups of a pod. Root is not allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodIdentity {
-    /// As a pod's `runAsUser`.
+    /// User ID of the processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub run_as_user: Option<i64>,
-    /// As a pod's `runAsGroup`.
+    /// Primary group ID of the processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub run_as_group: Option<i64>,
-    /// As a pod's `fsGroup`.
+    /// Group ID of the volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub fs_group: Option<i64>,
-    /// As a pod's `supplementalGroups`.
+    /// Additional group IDs of the processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub supplemental_groups: Option<Vec<i64>>,

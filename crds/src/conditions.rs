@@ -1,232 +1,232 @@
-//! Condition types and reasons: the contract that dashboards, alerts and `kubectl wait` rely on.
+//! Condition types and reasons. Dashboards, alerts and `kubectl wait` depend on them.
 
-/// Applied to everything that exists; what that means is said per kind.
+/// The object is in the declared state. The meaning depends on the kind.
 pub const READY: &str = "Ready";
-/// Present and `True` only for an error that the user must mend.
+/// Retrying does not help, and a change by the user is required. The condition is removed otherwise.
 pub const STALLED: &str = "Stalled";
 
-/// `ProtectedDatabase`: the server answers and accepts the login.
+/// `ProtectedDatabase`: the operator can log in to the database.
 pub const REACHABLE: &str = "Reachable";
-/// `ProtectedDatabase`: the login can no more than it needs.
+/// `ProtectedDatabase`: the login role has no unnecessary privileges.
 pub const LEAST_PRIVILEGE: &str = "LeastPrivilege";
 
-/// `TableGuard`: every matched table was verified to stop DELETE and TRUNCATE.
+/// `TableGuard`: every matched table was verified in the catalog to stop DELETE and TRUNCATE.
 pub const ENFORCED: &str = "Enforced";
-/// `TableGuard`: DROP TABLE is stopped.
+/// `TableGuard`: DROP TABLE is refused.
 pub const DROP_PROTECTED: &str = "DropProtected";
-/// `TableGuard`: no application role can take the guard away.
+/// `TableGuard`: no application role can remove the guard.
 pub const TAMPER_RESISTANT: &str = "TamperResistant";
 
 /// `BackupSchedule`: the newest verified backup is younger than `maxAge`.
 pub const BACKUP_FRESH: &str = "BackupFresh";
-/// `BackupSchedule`: how the last run ended.
+/// `BackupSchedule`: the last run succeeded.
 pub const LAST_BACKUP_SUCCEEDED: &str = "LastBackupSucceeded";
 /// `BackupSchedule`: the newest backup was read back.
 pub const VERIFIED: &str = "Verified";
-/// `BackupSchedule`: the newest drill restored every row.
+/// `BackupSchedule`: the last drill restored all rows.
 pub const DRILLED: &str = "Drilled";
-/// `BackupSchedule`: retention was carried out.
+/// `BackupSchedule`: the retention was applied.
 pub const RETENTION_HEALTHY: &str = "RetentionHealthy";
 
-/// `GuardrailPolicy`: every selected database complies.
+/// `GuardrailPolicy`: all selected databases are compliant.
 pub const COMPLIANT: &str = "Compliant";
 
-/// Reasons of conditions and Events. Bounded, since they are metric labels too.
+/// Reasons of conditions and Events. The set is bounded, because reasons are also metric labels.
 pub mod reasons {
-    /// Nothing judged yet.
+    /// The operator has not checked the object yet.
     pub const PENDING: &str = "Pending";
-    /// The controller of this kind is not part of this release.
+    /// This release does not implement the kind.
     pub const NOT_IMPLEMENTED: &str = "NotImplemented";
-    /// All is as declared.
+    /// The state is as declared.
     pub const AS_DECLARED: &str = "AsDeclared";
     /// `spec.suspend` is true.
     pub const SUSPENDED: &str = "Suspended";
-    /// The object cannot be read as its type.
+    /// The object cannot be parsed.
     pub const UNPARSABLE: &str = "Unparsable";
-    /// A field has a value that cannot be used.
+    /// A field has an invalid value.
     pub const INVALID_SPEC: &str = "InvalidSpec";
 
     /// Reasons of `Reachable`.
     pub mod reachable {
-        /// The server answered.
+        /// The operator is connected.
         pub const CONNECTED: &str = "Connected";
-        /// Nothing listens there.
+        /// Nothing accepts connections at the address.
         pub const CONNECTION_REFUSED: &str = "ConnectionRefused";
-        /// The host name does not resolve.
+        /// The host name cannot be resolved.
         pub const NAME_RESOLUTION: &str = "NameResolution";
-        /// No answer in time.
+        /// The server did not answer in time.
         pub const TIMEOUT: &str = "Timeout";
-        /// Wrong user or password.
+        /// The login was rejected.
         pub const AUTHENTICATION_FAILED: &str = "AuthenticationFailed";
-        /// TLS could not be agreed on, or the certificate is not trusted.
+        /// The TLS handshake failed, or the certificate is not trusted.
         pub const TLS_FAILED: &str = "TlsFailed";
-        /// No such database.
+        /// The database does not exist.
         pub const DATABASE_MISSING: &str = "DatabaseMissing";
-        /// The server has no free connection.
+        /// The connection limit is reached.
         pub const TOO_MANY_CONNECTIONS: &str = "TooManyConnections";
-        /// No such Secret.
+        /// The Secret does not exist.
         pub const SECRET_MISSING: &str = "SecretMissing";
-        /// The Secret lacks keys, or a key's value cannot be used.
+        /// A key of the Secret is missing or invalid.
         pub const SECRET_INCOMPLETE: &str = "SecretIncomplete";
-        /// The host is neither a Service of the namespace nor allowed by the operator.
+        /// The host is not a Service of the namespace, and does not match `--allowed-hosts` of the operator.
         pub const HOST_NOT_ALLOWED: &str = "HostNotAllowed";
     }
 
-    /// Reasons of `ProtectedDatabase`'s `Ready` and `LeastPrivilege`.
+    /// Reasons of `Ready` and `LeastPrivilege` of a `ProtectedDatabase`
     pub mod database {
-        /// Older than PostgreSQL 14.
+        /// The server is older than PostgreSQL 15.
         pub const UNSUPPORTED_VERSION: &str = "UnsupportedVersion";
-        /// A standby, or read only.
+        /// The server is a standby, or read-only.
         pub const READ_ONLY_SERVER: &str = "ReadOnlyServer";
-        /// A transaction-mode pooler stands in between.
+        /// The connection uses a pooler in transaction mode.
         pub const POOLER_DETECTED: &str = "PoolerDetected";
-        /// `Reachable` is false: see there.
+        /// `Reachable` is `False`. Its reason contains the cause.
         pub const UNREACHABLE: &str = "Unreachable";
         /// The catalog could not be read.
         pub const CATALOG_UNREADABLE: &str = "CatalogUnreadable";
-        /// The login is a superuser.
+        /// The login role is a superuser.
         pub const SUPERUSER: &str = "Superuser";
-        /// The login is one of the applications'.
+        /// The login role is also used by an application.
         pub const APPLICATION_ROLE: &str = "ApplicationRole";
-        /// The login has only what it needs.
+        /// The login role has no unnecessary privileges.
         pub const DEDICATED_ROLE: &str = "DedicatedRole";
     }
 
-    /// Reasons of `TableGuard`'s conditions.
+    /// Reasons of the conditions of a `TableGuard`
     pub mod guard {
-        /// Verified on every matched table.
+        /// All matched tables were verified.
         pub const VERIFIED: &str = "Verified";
-        /// An exact name matches nothing.
+        /// An exact name matches no table.
         pub const TABLES_MISSING: &str = "TablesMissing";
-        /// Not on every table yet.
+        /// The guard is not installed on all tables yet.
         pub const INSTALLING: &str = "Installing";
-        /// What is installed is not what was installed.
+        /// The guard in the database was changed.
         pub const DRIFTED: &str = "Drifted";
-        /// The login lacks a privilege.
+        /// The login role lacks a privilege.
         pub const NO_PRIVILEGE: &str = "NoPrivilege";
-        /// The server does not count rows.
+        /// `track_counts` is off, so the server does not count rows.
         pub const TRACK_COUNTS_OFF: &str = "TrackCountsOff";
-        /// Mode `Warn` stops nothing.
+        /// The mode is `Warn`, which stops nothing.
         pub const WARN: &str = "Warn";
-        /// A matched relation cannot be guarded (view, foreign table).
+        /// A matched relation is not a table, for example a view or a foreign table.
         pub const NOT_A_TABLE: &str = "NotATable";
-        /// A step failed.
+        /// The installation failed.
         pub const INSTALL_FAILED: &str = "InstallFailed";
         /// The `ProtectedDatabase` does not exist.
         pub const DATABASE_NOT_FOUND: &str = "DatabaseNotFound";
-        /// The `ProtectedDatabase` cannot be reached: the last known state stands.
+        /// The `ProtectedDatabase` cannot be reached. The status contains the last known state.
         pub const DATABASE_UNREACHABLE: &str = "DatabaseUnreachable";
-        /// The `ProtectedDatabase` is reachable but cannot be guarded.
+        /// The `ProtectedDatabase` is reachable, but not ready.
         pub const DATABASE_NOT_READY: &str = "DatabaseNotReady";
-        /// Another cluster's operator, or the command line, manages the guards of this database.
+        /// The operator of another cluster, or the command line, manages the guards of this database.
         pub const OWNED_BY_OTHER: &str = "OwnedByOther";
-        /// Many guards are being deleted at once.
+        /// Many guards are being deleted at once. The operator waits for a confirmation.
         pub const MASS_DELETION: &str = "MassDeletion";
-        /// An event trigger stops DROP.
+        /// An event trigger refuses DROP.
         pub const EVENT_TRIGGER: &str = "EventTrigger";
-        /// A view of ours makes plain DROP TABLE fail; CASCADE passes.
+        /// A view makes a plain DROP TABLE fail. DROP TABLE … CASCADE is not refused.
         pub const PINNED: &str = "Pinned";
-        /// Nothing stops DROP.
+        /// DROP is not refused.
         pub const NOT_PROTECTED: &str = "NotProtected";
-        /// `Drop` is not in `spec.protect`.
+        /// `spec.protect` does not contain `Drop`.
         pub const NOT_REQUESTED: &str = "NotRequested";
         /// An application role owns a guarded table.
         pub const OWNER_CAN_DISABLE: &str = "OwnerCanDisable";
-        /// An application role has TRIGGER on a guarded table.
+        /// An application role has the TRIGGER privilege on a guarded table.
         pub const TRIGGER_PRIVILEGE: &str = "TriggerPrivilege";
-        /// An application role owns a schema of a guarded table.
+        /// An application role owns the schema of a guarded table.
         pub const SCHEMA_OWNER_CAN_DROP: &str = "SchemaOwnerCanDrop";
-        /// An application role may set session_replication_role.
+        /// An application role can set `session_replication_role`.
         pub const REPLICA_ROLE_SETTABLE: &str = "ReplicaRoleSettable";
-        /// A role's sessions may do without `track_counts`.
+        /// A role can turn `track_counts` off for its sessions, or has it turned off.
         pub const TRACK_COUNTS_SETTABLE: &str = "TrackCountsSettable";
-        /// An application role owns the guard's functions.
+        /// An application role owns the functions of the guard.
         pub const FUNCTION_OWNER: &str = "FunctionOwner";
-        /// Nobody but administrators.
+        /// Only administrators can remove the guard.
         pub const ADMINISTRATORS_ONLY: &str = "AdministratorsOnly";
-        /// Could not be read.
+        /// The privileges could not be read.
         pub const UNREADABLE: &str = "Unreadable";
     }
 
-    /// Reasons of `GuardExemption`'s `Ready`.
+    /// Reasons of `Ready` of a `GuardExemption`
     pub mod exemption {
-        /// In force.
+        /// The exemption is active.
         pub const ACTIVE: &str = "Active";
-        /// `notBefore` has not come.
+        /// `notBefore` is in the future.
         pub const NOT_YET: &str = "NotYet";
-        /// Its time is over.
+        /// `notAfter` has passed.
         pub const EXPIRED: &str = "Expired";
-        /// `notAfter` had passed before it was ever in force.
+        /// `notAfter` had passed before the exemption became active.
         pub const TOO_LATE: &str = "TooLate";
-        /// A `GuardrailPolicy` of the namespace forbids it.
+        /// A `GuardrailPolicy` of the namespace forbids the exemption.
         pub const EXCEEDS_POLICY: &str = "ExceedsPolicy";
-        /// Waiting for the backup that `requireBackup` asks for.
+        /// The backup that `requireBackup` requires does not exist yet.
         pub const BACKUP_REQUIRED: &str = "BackupRequired";
-        /// A `TableGuard` that it names does not exist.
+        /// A `TableGuard` in `guardRefs` does not exist.
         pub const GUARD_NOT_FOUND: &str = "GuardNotFound";
-        /// A `TableGuard` that it names is not in the database yet.
+        /// A `TableGuard` in `guardRefs` is not installed in the database yet.
         pub const GUARD_NOT_INSTALLED: &str = "GuardNotInstalled";
-        /// A table that it names is none of its guards'.
+        /// A table in `tables` is not guarded by a guard in `guardRefs`.
         pub const TABLE_NOT_GUARDED: &str = "TableNotGuarded";
     }
 
-    /// Reasons of `BackupSchedule`'s conditions and of failed backups.
+    /// Reasons of the conditions of a `BackupSchedule`, and of failed backups
     pub mod backup {
-        /// Runs are planned.
+        /// The next run is scheduled.
         pub const SCHEDULED: &str = "Scheduled";
-        /// The cron expression cannot be read, or never fires.
+        /// The cron expression is invalid, or never matches a date.
         pub const INVALID_SCHEDULE: &str = "InvalidSchedule";
-        /// No such time zone.
+        /// The time zone does not exist.
         pub const INVALID_TIME_ZONE: &str = "InvalidTimeZone";
-        /// `storage` cannot be used as declared.
+        /// `storage` is invalid.
         pub const INVALID_STORAGE: &str = "InvalidStorage";
-        /// A Secret that is named does not exist or lacks keys.
+        /// A Secret does not exist, or lacks keys.
         pub const SECRET_MISSING: &str = "SecretMissing";
-        /// No backup yet.
+        /// There is no backup yet.
         pub const NEVER_RAN: &str = "NeverRan";
-        /// Waiting for the first run.
+        /// The first run has not finished yet.
         pub const FIRST_RUN_PENDING: &str = "FirstRunPending";
         /// The newest verified backup is too old.
         pub const LATE: &str = "Late";
-        /// Suspended for longer than `maxAge`.
+        /// The schedule has been suspended for longer than `maxAge`.
         pub const SUSPENDED: &str = "Suspended";
-        /// Every run since the last verified backup failed.
+        /// All runs since the last verified backup failed.
         pub const FAILING: &str = "Failing";
-        /// Young enough.
+        /// The newest verified backup is younger than `maxAge`.
         pub const FRESH: &str = "Fresh";
         /// The last run succeeded.
         pub const SUCCEEDED: &str = "Succeeded";
         /// The last run failed.
         pub const FAILED: &str = "Failed";
-        /// A run is under way.
+        /// A run is in progress.
         pub const RUNNING: &str = "Running";
-        /// Read back and compared.
+        /// The backup was read back from the store and compared.
         pub const READ_BACK: &str = "ReadBack";
-        /// Compared by the store's checksum.
+        /// The checksum of the store was compared.
         pub const CHECKSUM: &str = "Checksum";
-        /// Nothing verified yet.
+        /// No backup was verified yet.
         pub const UNVERIFIED: &str = "Unverified";
-        /// No drill is declared.
+        /// The schedule has no drill.
         pub const NOT_DECLARED: &str = "NotDeclared";
-        /// Nothing to do, or done.
+        /// The retention was applied.
         pub const RETAINED: &str = "Retained";
         /// Pruning failed.
         pub const PRUNE_FAILED: &str = "PruneFailed";
-        /// Dumps are being removed.
+        /// Dumps are being deleted.
         pub const PRUNING: &str = "Pruning";
-        /// Something of another owner has the name that is needed.
+        /// An object of another owner has the required name.
         pub const NAME_TAKEN: &str = "NameTaken";
-        /// The Job or its pod was gone before its result was read.
+        /// The Job or its pod was deleted before its result was read.
         pub const RESULT_LOST: &str = "ResultLost";
-        /// The Job was stopped: by `activeDeadlineSeconds`, or by somebody.
+        /// The Job was stopped by `activeDeadlineSeconds`, or by a user.
         pub const STOPPED: &str = "Stopped";
-        /// The pod was killed for its use of memory.
+        /// The pod was killed because it exceeded its memory limit.
         pub const OUT_OF_MEMORY: &str = "OutOfMemory";
-        /// The `BackupSchedule` that is named does not exist.
+        /// The `BackupSchedule` does not exist.
         pub const SCHEDULE_NOT_FOUND: &str = "ScheduleNotFound";
     }
 
-    /// Reasons of failed backups that the agent reports. Also `AuthenticationFailed`, `DatabaseMissing` and `PoolerDetected`.
+    /// Reasons of failed backups
     pub mod agent {
         /// The configuration of the run is invalid.
         pub const INVALID_REQUEST: &str = "InvalidRequest";
@@ -268,7 +268,7 @@ pub mod reasons {
         pub const STORE_FULL: &str = "StoreFull";
         /// The quota of the store is used up.
         pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
-        /// The store cannot be reached, or reports errors of its own.
+        /// The store cannot be reached, or reports an internal error.
         pub const STORE_UNAVAILABLE: &str = "StoreUnavailable";
         /// The agent was stopped.
         pub const INTERRUPTED: &str = "Interrupted";
@@ -278,37 +278,37 @@ pub mod reasons {
         pub const UNKNOWN: &str = "Unknown";
     }
 
-    /// Reasons of Events that are not condition reasons.
+    /// Other reasons of Events
     pub mod event {
-        /// A bulk delete, update or truncate was stopped.
+        /// A bulk DELETE, UPDATE or TRUNCATE was stopped.
         pub const BULK_DELETE_BLOCKED: &str = "BulkDeleteBlocked";
-        /// A guard was put back.
+        /// A guard was changed in the database, and was repaired.
         pub const DRIFT_REPAIRED: &str = "DriftRepaired";
         /// A guard was installed.
         pub const GUARD_INSTALLED: &str = "GuardInstalled";
-        /// The finalizer let go without cleaning up.
+        /// The finalizer was removed without cleaning up. The guard remains in the database.
         pub const GUARDS_LEFT_BEHIND: &str = "GuardsLeftBehind";
-        /// The last guard of a database went, and with it the rows that were kept to be put back.
+        /// The last guard of a database was removed, and with it the captured rows.
         pub const CAPTURED_ROWS_REMOVED: &str = "CapturedRowsRemoved";
-        /// Guards in the database that no object declares.
+        /// The database contains guards that no object declares.
         pub const ORPHANED_GUARDS: &str = "OrphanedGuards";
-        /// An exemption is in force.
+        /// An exemption became active.
         pub const EXEMPTION_ACTIVE: &str = "ExemptionActive";
-        /// Rows went under an exemption.
+        /// An exemption was used.
         pub const EXEMPTION_USED: &str = "ExemptionUsed";
-        /// An exemption's time is over.
+        /// An exemption expired.
         pub const EXEMPTION_EXPIRED: &str = "ExemptionExpired";
-        /// An exemption will never be in force.
+        /// An exemption was rejected, and never becomes active.
         pub const EXEMPTION_REJECTED: &str = "ExemptionRejected";
-        /// A deleted exemption could not be taken back: it ends by itself.
+        /// A deleted exemption could not be revoked. It remains active until `notAfter`.
         pub const EXEMPTION_LEFT_BEHIND: &str = "ExemptionLeftBehind";
-        /// A backup was made and verified.
+        /// A backup was created and verified.
         pub const BACKUP_VERIFIED: &str = "BackupVerified";
         /// A backup failed.
         pub const BACKUP_FAILED: &str = "BackupFailed";
-        /// Retention removed a backup.
+        /// The retention deleted a backup.
         pub const BACKUP_PRUNED: &str = "BackupPruned";
-        /// The finalizer let go of a dump that could not be removed.
+        /// The finalizer was removed, although the dump could not be deleted from the store.
         pub const BACKUP_LEFT_BEHIND: &str = "BackupLeftBehind";
     }
 }

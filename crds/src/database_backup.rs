@@ -1,4 +1,4 @@
-//! `DatabaseBackup`: one dump: made by a schedule, by hand, or discovered in the store.
+//! `DatabaseBackup`.
 
 use crate::backup_schedule::{Dump, Storage};
 use crate::common::{DeletionPolicy, LocalReference, retain};
@@ -7,7 +7,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One dump: made by a schedule, by hand, or discovered in the store. Creating one by hand takes a backup now.
+/// A dump that was created by a schedule, created by a user, or discovered in the store. Creating an object starts a
+/// backup.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "pgrail.dev",
@@ -18,12 +19,17 @@ use serde::{Deserialize, Serialize};
     category = "pgrail",
     status = "DatabaseBackupStatus",
     derive = "PartialEq",
-    doc = "One dump: made by a schedule, by hand, or discovered in the store. Creating one by hand takes a backup now.",
+    doc = "A dump that was created by a schedule, created by a user, or discovered in the store. Creating an object starts a backup.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Verified", type_ = "string", json_path = ".status.verification.level"),
     printcolumn(name = "Rows", type_ = "integer", json_path = ".status.rows"),
-    printcolumn(name = "Size", type_ = "integer", description = "bytes in the store", json_path = ".status.sizeBytes"),
+    printcolumn(
+        name = "Size",
+        type_ = "integer",
+        description = "size in the store, in bytes",
+        json_path = ".status.sizeBytes"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Reason",
@@ -35,85 +41,85 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.scheduleRef) != has(self.databaseRef)").message("set either scheduleRef, or databaseRef with storage"),
-    validation = Rule::new("has(self.databaseRef) == has(self.storage)").message("databaseRef and storage go together; with scheduleRef the schedule's storage is used"),
-    validation = Rule::new("!has(self.dump) || has(self.databaseRef)").message("dump goes with databaseRef; with scheduleRef the schedule's settings are used"),
+    validation = Rule::new("has(self.databaseRef) == has(self.storage)").message("databaseRef requires storage, and storage requires databaseRef; with scheduleRef, the storage of the schedule is used"),
+    validation = Rule::new("!has(self.dump) || has(self.databaseRef)").message("dump requires databaseRef; with scheduleRef, the settings of the schedule are used"),
     validation = Rule::new("has(self.scheduleRef) == has(oldSelf.scheduleRef) && (!has(self.scheduleRef) || self.scheduleRef == oldSelf.scheduleRef)").message("scheduleRef cannot be changed"),
     validation = Rule::new("has(self.databaseRef) == has(oldSelf.databaseRef) && (!has(self.databaseRef) || self.databaseRef == oldSelf.databaseRef)").message("databaseRef cannot be changed"),
     validation = Rule::new("has(self.storage) == has(oldSelf.storage) && (!has(self.storage) || self.storage == oldSelf.storage)").message("storage cannot be changed")
 )]
 pub struct DatabaseBackupSpec {
-    /// Back up as this `BackupSchedule` does.
+    /// Uses the settings of this `BackupSchedule`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule_ref: Option<LocalReference>,
-    /// The `ProtectedDatabase`, where there is no schedule.
+    /// The `ProtectedDatabase`, if `scheduleRef` is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_ref: Option<LocalReference>,
-    /// Where the dump is kept, where there is no schedule.
+    /// Where the dump is stored, if `scheduleRef` is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
-    /// What is dumped and how, where there is no schedule.
+    /// What is dumped, and in which format, if `scheduleRef` is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dump: Option<Dump>,
-    /// Retention never removes it.
+    /// The retention does not delete a pinned backup.
     #[serde(default)]
     pub pinned: bool,
-    /// What deleting this object does to the dump.
+    /// `Delete`: the dump is deleted with the object. `Retain`: it remains.
     #[serde(default = "retain")]
     pub deletion_policy: DeletionPolicy,
 }
 
-/// What became of it.
+/// Observed state of a `DatabaseBackup`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseBackupStatus {
-    /// How far it got.
+    /// Phase of the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<BackupPhase>,
-    /// Where the dump is: a URL that ends in its folder.
+    /// URL of the directory of the dump.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
-    /// When the dump's snapshot was taken.
+    /// Time of the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// When it was over.
+    /// Completion time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
-    /// Bytes in the store.
+    /// Size of the dump in the store, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<i64>,
-    /// Bytes of the database.
+    /// Size of the database, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_bytes: Option<i64>,
-    /// Tables in it.
+    /// Number of tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<i64>,
-    /// Rows in it.
+    /// Number of rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<i64>,
-    /// Version of the server.
+    /// Version of the PostgreSQL server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_version: Option<String>,
     /// Version of `pg_dump`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_version: Option<String>,
-    /// SHA-256 of the archive as it is stored.
+    /// SHA-256 hash of the archive in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// How it was proven.
+    /// How the backup was verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<BackupVerification>,
-    /// Why retention keeps it.
+    /// Reasons why the retention keeps the backup.
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub kept_because: Vec<String>,
-    /// What went wrong, in the tool's own last lines.
+    /// Error message, with the last lines of the output of the tool.
     #[serde(default)]
     #[schemars(length(max = 4096))]
     pub message: String,
-    /// The generation that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, and `Stalled` while something must be mended.
+    /// `Ready`, and `Stalled` while a change by the user is required.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -122,40 +128,40 @@ pub struct DatabaseBackupStatus {
 /// Phases of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BackupPhase {
-    /// No pod yet.
+    /// The pod has not started.
     Pending,
-    /// Dumping.
+    /// The dump is running.
     Running,
-    /// Dumped; being read back.
+    /// The dump is being read back.
     Verifying,
-    /// Dumped and verified.
+    /// The backup was verified.
     Succeeded,
-    /// No backup came of it.
+    /// The backup failed.
     Failed,
-    /// Found in the store; read-only until adopted.
+    /// The backup was found in the store. It is read-only until it is adopted.
     Discovered,
 }
 
-/// How a backup was proven.
+/// How a backup was verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupVerification {
-    /// The strongest proof so far.
+    /// Highest level of verification.
     pub level: VerificationLevel,
-    /// When.
+    /// Time of the verification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
 }
 
-/// Proofs, from none to the strongest.
+/// Levels of verification, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum VerificationLevel {
-    /// Not proven.
+    /// Not verified.
     None,
-    /// The store's checksum was compared.
+    /// The checksum of the store was compared.
     Checksum,
-    /// Every byte was read again.
+    /// Every byte was read back from the store.
     ReadBack,
-    /// Every row was restored.
+    /// All rows were restored in a drill.
     Drill,
 }

@@ -1,4 +1,4 @@
-//! `DatabaseRestore`: put a backup, or some tables of it, back somewhere safe.
+//! `DatabaseRestore`.
 
 use crate::backup_schedule::Decryption;
 use crate::common::LocalReference;
@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Put a backup, or some tables of it, back somewhere safe.
+/// Restores a backup, or some of its tables, into a new schema, a new database, or existing tables. Not implemented.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "pgrail.dev",
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
     category = "pgrail",
     status = "DatabaseRestoreStatus",
     derive = "PartialEq",
-    doc = "Put a backup, or some tables of it, back somewhere safe.",
+    doc = "Restores a backup, or some of its tables, into a new schema, a new database, or existing tables. Not implemented.",
     validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: create another DatabaseRestore"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
@@ -29,115 +29,115 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Reason", type_ = "string", priority = "1", json_path = ".status.conditions[?(@.type==\"Ready\")].reason")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.target.mode) || self.target.mode != 'NewSchema' || (has(self.tables) && size(self.tables) > 0)").message("target.mode NewSchema needs tables"))]
+#[x_kube(validation = Rule::new("!has(self.target.mode) || self.target.mode != 'NewSchema' || (has(self.tables) && size(self.tables) > 0)").message("target.mode NewSchema requires tables"))]
 pub struct DatabaseRestoreSpec {
-    /// What is restored; what it resolved to is pinned in the status.
+    /// The backup that is restored. `status.source` contains the selected backup.
     pub source: RestoreSource,
-    /// What reading an encrypted backup needs.
+    /// Decryption of an encrypted backup.
     #[serde(default)]
     pub decryption: Decryption,
-    /// Only these tables and what they need; empty: all.
+    /// Restores only these tables and the objects that they require. Default: all tables.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub tables: Vec<TableName>,
-    /// Where to.
+    /// Target of the restore.
     pub target: RestoreTarget,
-    /// Mode `InPlace`: what becomes of rows that exist.
+    /// With mode `InPlace`: what happens if a row already exists.
     #[serde(default)]
     pub conflict_policy: ConflictPolicy,
 }
 
-/// What is restored.
+/// The backup that is restored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.backupRef) != has(self.scheduleRef)").message("set either backupRef or scheduleRef"),
-    validation = Rule::new("!has(self.before) || has(self.scheduleRef)").message("before goes with scheduleRef")
+    validation = Rule::new("!has(self.before) || has(self.scheduleRef)").message("before requires scheduleRef")
 )]
 pub struct RestoreSource {
-    /// This `DatabaseBackup`.
+    /// Restores this `DatabaseBackup`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_ref: Option<LocalReference>,
-    /// The newest verified backup of this `BackupSchedule`.
+    /// Restores the newest verified backup of this `BackupSchedule`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule_ref: Option<LocalReference>,
-    /// The newest one before this time.
+    /// Restores the newest backup before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Time>,
 }
 
-/// Where to.
+/// Target of the restore.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreTarget {
-    /// The `ProtectedDatabase` of this namespace whose server is used.
+    /// The `ProtectedDatabase`, in the same namespace, whose server is used.
     pub database_ref: LocalReference,
-    /// Default: `NewSchema` with tables, `NewDatabase` without.
+    /// Where the rows are restored. Default: `NewSchema` if `tables` is set, otherwise `NewDatabase`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<RestoreMode>,
-    /// Name of the new schema or database; absent: derived.
+    /// Name of the new schema or database. Default: derived from the name of the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub name: Option<String>,
 }
 
-/// Where rows go.
+/// Where the rows are restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RestoreMode {
-    /// A schema beside; of one source schema.
+    /// Into a new schema. All tables must be in one schema.
     NewSchema,
-    /// A database beside; needs CREATEDB.
+    /// Into a new database. Requires CREATEDB.
     NewDatabase,
-    /// Into the tables themselves; only inserts what is missing.
+    /// Into the existing tables. Only inserts missing rows.
     InPlace,
 }
 
-/// What becomes of rows that exist.
+/// What happens if a row already exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConflictPolicy {
-    /// Stop.
+    /// The restore fails.
     #[default]
     Fail,
-    /// Leave them.
+    /// The existing row is kept.
     SkipExisting,
 }
 
-/// What became of it.
+/// Observed state of a `DatabaseRestore`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseRestoreStatus {
-    /// How far it got.
+    /// Phase of the restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<RestorePhase>,
-    /// The backup that the source resolved to.
+    /// The selected backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Tables restored.
+    /// Number of restored tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_tables: Option<i64>,
-    /// Rows restored.
+    /// Number of restored rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_rows: Option<i64>,
-    /// Rows that existed and were left.
+    /// Number of existing rows that were kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped_rows: Option<i64>,
-    /// Rows that the manifest expects.
+    /// Number of rows in the manifest of the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_rows: Option<i64>,
-    /// How long it took.
+    /// Duration in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<i64>,
-    /// The schema or database that holds the rows.
+    /// The schema or database with the restored rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// What went wrong.
+    /// Error message.
     #[serde(default)]
     #[schemars(length(max = 4096))]
     pub message: String,
-    /// The generation that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, and `Stalled` while something must be mended.
+    /// `Ready`, and `Stalled` while a change by the user is required.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -146,12 +146,12 @@ pub struct DatabaseRestoreStatus {
 /// Phases of a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RestorePhase {
-    /// No pod yet.
+    /// The pod has not started.
     Pending,
-    /// Restoring.
+    /// The restore is running.
     Running,
-    /// Every expected row was counted in the target.
+    /// The target contains all rows of the manifest.
     Succeeded,
-    /// Not all of it is there.
+    /// The restore failed.
     Failed,
 }

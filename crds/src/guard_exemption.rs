@@ -1,4 +1,4 @@
-//! `GuardExemption`: time-boxed, role-bound break-glass.
+//! `GuardExemption`.
 
 use crate::common::{LocalReference, Operation, delete_only};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Time-boxed, role-bound break-glass.
+/// Allows a login role to exceed the limits of guards for a limited time.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "pgrail.dev",
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
     category = "pgrail",
     status = "GuardExemptionStatus",
     derive = "PartialEq",
-    doc = "Time-boxed, role-bound break-glass.",
+    doc = "Allows a login role to exceed the limits of guards for a limited time.",
     validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: create another GuardExemption"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
@@ -33,64 +33,66 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("!has(self.notBefore) || self.notBefore < self.notAfter").message("notBefore must be earlier than notAfter")
 )]
 pub struct GuardExemptionSpec {
-    /// The `TableGuard`s of this namespace that it lifts.
+    /// The `TableGuard`s, in the same namespace, that the exemption applies to.
     #[schemars(length(min = 1, max = 16))]
+    #[x_kube(validation = Rule::new("self.all(x, self.exists_one(y, y.name == x.name))").message("guardRefs must not contain the same name twice"))]
     pub guard_refs: Vec<LocalReference>,
-    /// The login role (`session_user`); no patterns.
+    /// The login role (`session_user`). Globs are not supported.
     #[schemars(length(min = 1, max = 63))]
     pub role: String,
-    /// Narrows it to some of the guards' tables, by exact name.
+    /// Limits the exemption to these tables of the guards, by exact name. Default: all tables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.all(x, self.exists_one(y, y.schema == x.schema && y.name == x.name))").message("tables must not contain the same schema and name twice"))]
     pub tables: Vec<TableName>,
-    /// Limits in place of the guards'.
+    /// Replaces the limits of the guards. A field that is not set keeps the limit of the guard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<ExemptionLimits>,
-    /// No limits at all, if policy allows.
+    /// Allows any number of rows, if no `GuardrailPolicy` forbids it.
     #[serde(default)]
     pub unlimited: bool,
-    /// Rows that may go over its whole life.
+    /// Budget of rows for the lifetime of the exemption. Default: not limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub total_rows: Option<i64>,
-    /// What it lets through.
+    /// The operations that the exemption allows.
     #[serde(default = "delete_only")]
     #[schemars(length(min = 1, max = 4))]
     pub operations: Vec<Operation>,
-    /// Not active earlier.
+    /// Start of the exemption. Default: immediately.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
-    /// Not active later.
+    /// End of the exemption.
     pub not_after: Time,
-    /// Active only once a verified backup of the database that young exists.
+    /// The exemption is active only if a recent verified backup of the database exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require_backup: Option<RequiredBackup>,
-    /// Why, recorded.
+    /// Reason of the exemption, for the audit.
     #[schemars(length(min = 1, max = 1024))]
     pub reason: String,
-    /// Seconds after its end until the object is deleted; absent: kept.
+    /// Seconds after the end of the exemption until the object is deleted. Default: it is not deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub ttl_seconds_after_finished: Option<i64>,
 }
 
-/// Limits that an exemption puts in place of the guards'.
+/// Limits that replace the limits of the guards.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExemptionLimits {
-    /// In place of `maxRows`.
+    /// Replaces `maxRows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_rows: Option<i64>,
-    /// In place of `maxCascadeRows`.
+    /// Replaces `maxCascadeRows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_cascade_rows: Option<i64>,
-    /// In place of `maxTransactionRows`.
+    /// Replaces `maxTransactionRows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_transaction_rows: Option<i64>,
-    /// In place of `maxUpdatedRows`.
+    /// Replaces `maxUpdatedRows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_updated_rows: Option<i64>,
@@ -99,43 +101,43 @@ pub struct ExemptionLimits {
 /// A table by exact name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TableName {
-    /// Schema.
+    /// Name of the schema.
     #[schemars(length(min = 1, max = 63))]
     pub schema: String,
-    /// Table.
+    /// Name of the table.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
 }
 
-/// A backup that must exist.
+/// A backup that is required.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RequiredBackup {
-    /// At most that old.
+    /// Maximum age of the backup.
     #[schemars(schema_with = "crate::schema::duration")]
     pub max_age: Duration,
 }
 
-/// How far it got.
+/// Observed state of a `GuardExemption`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GuardExemptionStatus {
-    /// How far it got.
+    /// Phase of the exemption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<ExemptionPhase>,
-    /// Rows that went under it.
+    /// Number of rows that were deleted or updated with the exemption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_rows: Option<i64>,
-    /// Statements that it let through.
+    /// Number of statements that the exemption allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statements: Option<i64>,
-    /// When the operator last saw it used.
+    /// Time when the operator last observed a use of the exemption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_time: Option<Time>,
-    /// The generation that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, and `Stalled` while something must be mended.
+    /// `Ready`, and `Stalled` while a change by the user is required.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -144,12 +146,12 @@ pub struct GuardExemptionStatus {
 /// Phases of an exemption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ExemptionPhase {
-    /// Not yet in force.
+    /// The exemption is not active yet.
     Pending,
-    /// In force.
+    /// The exemption is active.
     Active,
-    /// Over.
+    /// The exemption has expired.
     Expired,
-    /// Never will be in force: the condition says why.
+    /// The exemption never becomes active. The condition contains the reason.
     Rejected,
 }

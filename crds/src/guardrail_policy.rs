@@ -1,4 +1,4 @@
-//! `GuardrailPolicy`: what the platform team demands of every database.
+//! `GuardrailPolicy`.
 
 use crate::common::duration;
 use crate::table_guard::GuardMode;
@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the platform team demands of every database; reports who complies.
+/// Requirements of the platform team for databases, and a report of their compliance. Only `exemptions` is implemented.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "pgrail.dev",
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
     category = "pgrail",
     status = "GuardrailPolicyStatus",
     derive = "PartialEq",
-    doc = "What the platform team demands of every database; reports who complies.",
+    doc = "Requirements of the platform team for databases, and a report of their compliance. Only `exemptions` is implemented.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Compliant", type_ = "integer", json_path = ".status.compliant"),
     printcolumn(name = "Databases", type_ = "integer", json_path = ".status.databases"),
@@ -33,44 +33,44 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GuardrailPolicySpec {
-    /// Namespaces whose databases are meant; empty: all.
+    /// Selects the namespaces. Default: all namespaces.
     #[serde(default)]
     pub namespace_selector: LabelSelector,
-    /// Databases that are not meant, by label; listed in the status. Empty: none.
+    /// Excludes databases by label. The status lists them. Default: none.
     #[serde(default)]
     pub exclude_databases: LabelSelector,
-    /// What is demanded of guards.
+    /// Requirements for guards.
     #[serde(default)]
     pub guards: GuardRules,
-    /// What is demanded of backups.
+    /// Requirements for backups.
     #[serde(default)]
     pub backups: BackupRules,
-    /// What exemptions may do.
+    /// Limits of exemptions.
     #[serde(default)]
     pub exemptions: ExemptionRules,
-    /// Objects that the operator creates for every selected database that has none.
+    /// Objects that the operator creates for selected databases that have none.
     #[serde(default)]
     pub templates: Templates,
 }
 
-/// What is demanded of guards.
+/// Requirements for guards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GuardRules {
-    /// Tables with more rows at risk than this need a guard.
+    /// Tables with more rows at risk require a guard.
     #[serde(default = "default_min_rows_at_risk")]
     #[schemars(range(min = 0))]
     pub min_rows_at_risk: i64,
-    /// The mode that counts.
+    /// Required mode of the guards.
     #[serde(default)]
     pub required_mode: GuardMode,
-    /// The loosest limits that count.
+    /// Highest limits that are allowed.
     #[serde(default)]
     pub max_limits: MaxLimits,
-    /// `TamperResistant=True` is demanded.
+    /// Requires `TamperResistant=True`.
     #[serde(default)]
     pub require_tamper_resistant: bool,
-    /// Guards may have allowances.
+    /// Allows guards with allowances.
     #[serde(default = "yes")]
     pub allow_allowances: bool,
 }
@@ -94,19 +94,19 @@ impl Default for GuardRules {
     }
 }
 
-/// The loosest limits that count.
+/// Highest limits that are allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MaxLimits {
-    /// Of `maxRows`.
+    /// Highest `maxRows`.
     #[serde(default = "default_max_rows")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_rows: i64,
-    /// Of `maxCascadeRows`.
+    /// Highest `maxCascadeRows`.
     #[serde(default = "default_max_cascade_rows")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_cascade_rows: i64,
-    /// Of `maxTransactionRows`.
+    /// Highest `maxTransactionRows`.
     #[serde(default = "default_max_transaction_rows")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_transaction_rows: i64,
@@ -132,26 +132,26 @@ impl Default for MaxLimits {
     }
 }
 
-/// What is demanded of backups.
+/// Requirements for backups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupRules {
-    /// Every database needs a schedule.
+    /// Requires a `BackupSchedule` for each database.
     #[serde(default = "yes")]
     pub required: bool,
-    /// The newest verified backup is at most that old.
+    /// Maximum age of the newest verified backup.
     #[serde(default = "a_day")]
     #[schemars(schema_with = "crate::schema::duration")]
     pub max_age: Duration,
-    /// Something was read back within this time.
+    /// Maximum age of the last read-back.
     #[serde(default = "eight_days")]
     #[schemars(schema_with = "crate::schema::duration")]
     pub verified_within: Duration,
-    /// A drill passed within this time.
+    /// Maximum age of the last successful drill.
     #[serde(default = "a_month")]
     #[schemars(schema_with = "crate::schema::duration")]
     pub drilled_within: Duration,
-    /// Schedules that leave schemas or tables out count.
+    /// Accepts schedules that exclude schemas or tables.
     #[serde(default)]
     pub allow_partial: bool,
 }
@@ -178,15 +178,15 @@ impl Default for BackupRules {
     }
 }
 
-/// What exemptions may do.
+/// Limits of exemptions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExemptionRules {
-    /// The furthest that `notAfter` may lie ahead.
+    /// Maximum time until `notAfter`.
     #[serde(default = "four_hours")]
     #[schemars(schema_with = "crate::schema::duration")]
     pub max_duration: Duration,
-    /// `unlimited: true` is allowed.
+    /// Allows `unlimited: true`.
     #[serde(default)]
     pub allow_unlimited: bool,
 }
@@ -201,7 +201,7 @@ impl Default for ExemptionRules {
     }
 }
 
-/// Specs that the operator creates for every selected database that has none, without `databaseRef`.
+/// Specs, without `databaseRef`, of the objects that the operator creates for selected databases that have none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Templates {
@@ -215,45 +215,45 @@ pub struct Templates {
     pub backup_schedule: Option<serde_json::Value>,
 }
 
-/// Who complies.
+/// Observed compliance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GuardrailPolicyStatus {
-    /// Databases selected.
+    /// Number of selected databases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub databases: Option<i64>,
-    /// Of these, compliant.
+    /// Number of compliant databases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compliant: Option<i64>,
-    /// Databases excluded, `namespace/name`.
+    /// Excluded databases, as `namespace/name`.
     #[serde(default)]
     #[schemars(length(max = 100))]
     pub excluded: Vec<String>,
-    /// What does not comply.
+    /// Violations of the policy.
     #[serde(default)]
     #[schemars(length(max = 100))]
     pub violations: Vec<Violation>,
-    /// The generation that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Compliant`, and `Stalled` while something must be mended.
+    /// `Ready`, `Compliant`, and `Stalled` while a change by the user is required.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
-/// One thing that does not comply.
+/// A violation of the policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Violation {
-    /// `namespace/name` of the database.
+    /// The database, as `namespace/name`.
     pub database: String,
     /// The field of the policy.
     pub rule: String,
-    /// The table or object meant.
+    /// The table or object that violates the policy.
     #[serde(default)]
     pub object: String,
-    /// What is wrong.
+    /// Description of the violation.
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub message: String,

@@ -1,4 +1,4 @@
-//! `ProtectedDatabase`: one PostgreSQL database, how to reach it, and what was found there.
+//! `ProtectedDatabase`.
 
 use crate::common::{Connection, duration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -7,7 +7,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One PostgreSQL database: how to reach it and who its applications are; reports version, capabilities and blast radius.
+/// A PostgreSQL database: its connection and the roles of its applications. The status reports version, capabilities
+/// and blast radius.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "pgrail.dev",
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
     category = "pgrail",
     status = "ProtectedDatabaseStatus",
     derive = "PartialEq",
-    doc = "One PostgreSQL database: how to reach it and who its applications are; reports version, capabilities and blast radius.",
+    doc = "A PostgreSQL database: its connection and the roles of its applications. The status reports version, capabilities and blast radius.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.serverVersion"),
     printcolumn(
@@ -37,18 +38,20 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ProtectedDatabaseSpec {
-    /// How to reach it.
+    /// Connection to the database.
     pub connection: Connection,
-    /// Roles of applications; adds to what is computed: every login role that can delete from a guarded table.
+    /// Additional roles of applications. Every login role that can delete from a guarded table is considered anyway.
     #[serde(default)]
     #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
     pub application_roles: Vec<String>,
-    /// How often drift and counters are looked at, 5s to 24h. Catalog and blast radius: hourly, and after any drift.
+    /// Interval of the checks for drift and of the counters, 5s to 24h. The blast radius is computed hourly, and after
+    /// drift.
     #[serde(default = "default_check_interval")]
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('5s') && duration(self) <= duration('24h')").message("checkInterval must be between 5s and 24h"))]
     pub check_interval: Duration,
-    /// Leave the database alone (hibernated, upgrading). Never reported as compliant.
+    /// Suspends all access to the database, for example during hibernation or an upgrade. A suspended database is never
+    /// compliant.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -57,76 +60,77 @@ fn default_check_interval() -> Duration {
     duration("30s")
 }
 
-/// What was found.
+/// Observed state of a `ProtectedDatabase`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProtectedDatabaseStatus {
-    /// The server's version, such as `17.12`.
+    /// Version of the server, such as `17.12`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_version: Option<String>,
-    /// What pgrail's login can do there.
+    /// Capabilities of pgrail's login role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
-    /// Worst first: what deletes on a table can take with them. Estimates from statistics, never a scan.
+    /// The tables with the largest blast radius. The numbers are estimates from the statistics of the server.
     #[serde(default)]
     #[schemars(length(max = 20))]
     pub blast_radius: Vec<BlastRadius>,
-    /// Tables in the database.
+    /// Number of tables in the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<i64>,
-    /// Tables with a cascade closure and no guard.
+    /// Number of tables with a cascade and without a guard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unguarded_at_risk: Option<i64>,
-    /// Guards in the database, as `namespace/name`, that no `TableGuard` of this cluster declares: left by `Retain`, by a
-    /// finalizer that let go, or by another cluster. They go on stopping; nobody repairs them.
+    /// Guards in the database, as `namespace/name`, that no `TableGuard` of this cluster declares. They remain in
+    /// force, but are not
+    /// repaired.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 512)))]
     pub orphaned_guards: Vec<String>,
-    /// The generation that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Reachable`, `LeastPrivilege`, and `Stalled` while something must be mended.
+    /// `Ready`, `Reachable`, `LeastPrivilege`, and `Stalled` while a change by the user is required.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
-/// What pgrail's login can do in a database.
+/// Capabilities of pgrail's login role in a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, shown under its name")]
 pub struct Capabilities {
-    /// It is a superuser.
+    /// The role is a superuser.
     #[serde(default)]
     pub superuser: bool,
-    /// It owns (or is a member of the owner of) every table.
+    /// The role owns every table, or is a member of its owner.
     #[serde(default)]
     pub owns_tables: bool,
-    /// It may create event triggers.
+    /// The role can create event triggers.
     #[serde(default)]
     pub event_triggers: bool,
-    /// It may read every table.
+    /// The role can read every table.
     #[serde(default)]
     pub read_all_data: bool,
-    /// Row level security does not hide rows from it.
+    /// The role bypasses row-level security.
     #[serde(default)]
     pub bypass_rls: bool,
 }
 
-/// What deletes on one table can take with them.
+/// The rows that a DELETE on a table can remove.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BlastRadius {
-    /// `schema.table`.
+    /// The table, as `schema.table`.
     pub table: String,
-    /// Its rows, estimated.
+    /// Estimated number of rows of the table.
     pub rows: i64,
-    /// Tables that lose rows with it.
+    /// Number of other tables that lose rows, or whose columns are set to NULL or DEFAULT.
     pub cascade_tables: i64,
-    /// Rows of them all, estimated.
+    /// Estimated number of rows of these tables that depend on the table.
     pub rows_at_risk: i64,
-    /// Rows that one deleted row takes with it on average, estimated.
+    /// Estimated average number of rows that depend on one row.
     pub per_row: i64,
-    /// A guard stands on it.
+    /// A guard selects the table.
     pub guarded: bool,
 }

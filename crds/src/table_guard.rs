@@ -1,4 +1,4 @@
-//! `TableGuard`: tables whose rows, and whose dependants' rows, cannot be removed in bulk.
+//! `TableGuard`.
 
 use crate::common::{DeletionPolicy, LimitOverrides, Limits, LocalReference, Operation, delete_only, duration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Tables whose rows, and whose dependants' rows, cannot be removed in bulk.
+/// Limits how many rows a transaction can delete from tables, and from the tables that reference them.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "pgrail.dev",
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
     category = "pgrail",
     status = "TableGuardStatus",
     derive = "PartialEq",
-    doc = "Tables whose rows, and whose dependants' rows, cannot be removed in bulk.",
+    doc = "Limits how many rows a transaction can delete from tables, and from the tables that reference them.",
     selectable = ".spec.databaseRef.name",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Enforced", type_ = "string", json_path = ".status.conditions[?(@.type==\"Enforced\")].status"),
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(
         name = "Blocked",
         type_ = "integer",
-        description = "statements stopped since installed",
+        description = "statements that were stopped",
         json_path = ".status.blockedAttempts"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -40,47 +40,52 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TableGuardSpec {
-    /// The `ProtectedDatabase` of this namespace. It cannot be changed: make another guard.
+    /// The `ProtectedDatabase`, in the same namespace. It cannot be changed.
     #[x_kube(validation = Rule::new("self == oldSelf").message("databaseRef cannot be changed: create another TableGuard and delete this one"))]
     pub database_ref: LocalReference,
-    /// `Enforce` blocks; `Warn` lets it pass with one WARNING per statement to the client, counted.
+    /// `Enforce`: stops statements that exceed a limit. `Warn`: allows them, sends one WARNING per statement, and
+    /// counts them.
     #[serde(default)]
     pub mode: GuardMode,
-    /// Which tables; partitioned tables cover their partitions, inheritance parents their children, present and future.
+    /// The tables. A partitioned table includes its partitions, and an inheritance parent includes its children, also
+    /// future ones.
     #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new("self.all(x, self.exists_one(y, y.schema == x.schema && y.name == x.name))").message("tables must not contain the same schema and name twice"))]
     pub tables: Vec<TableSelector>,
-    /// Limits of every table above that does not override them.
+    /// Limits of all tables that have no limits of their own.
     #[serde(default)]
     pub limits: Limits,
-    /// Operations that are stopped.
+    /// Operations that are limited or refused.
     #[serde(default = "default_protect")]
     #[schemars(length(min = 1, max = 4))]
     #[x_kube(validation = Rule::new("self.exists(p, p == 'Delete')").message("protect must contain Delete"))]
     pub protect: Vec<Protection>,
-    /// Standing rights of a login role, for purge jobs and migrations.
+    /// Permanent allowances of login roles, for purge jobs and migrations.
     #[serde(default)]
     #[schemars(length(max = 32))]
     pub allowances: Vec<Allowance>,
-    /// Keeps rows that are deleted within the limits for a while, so that `pgrail undo` can put them back. Absent: none
-    /// are kept. They hold what the tables hold, personal data too.
+    /// Keeps rows that are deleted within the limits, so that `pgrail undo` can restore them. Captured rows can contain
+    /// personal
+    /// data. Default: no rows are captured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
-    /// `Delete`: the triggers go with the object; `Retain`: they stay.
+    /// `Delete`: the guard is removed from the database with the object. `Retain`: it remains.
     #[serde(default = "delete")]
     pub deletion_policy: DeletionPolicy,
 }
 
-/// For how long, and how many, deleted rows are kept.
+/// Which deleted rows are kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Capture {
-    /// For how long, 1m to 8760h: rows that were deleted longer ago are not kept any more.
+    /// How long rows are kept, 1m to 8760h.
     #[serde(default = "default_retention")]
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('8760h')").message("retention must be between 1m and 8760h"))]
     pub retention: Duration,
-    /// Rows that are kept for this guard; beyond that the oldest transactions go first. Of a transaction that deletes
-    /// more than that by itself, none are kept.
+    /// Maximum number of rows that are kept for this guard. The oldest transactions are removed first. If one
+    /// transaction deletes
+    /// more rows, none of them are kept.
     #[serde(default = "default_captured_rows")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_rows: i64,
@@ -94,17 +99,17 @@ fn default_captured_rows() -> i64 {
     10_000
 }
 
-/// What a guard does when a limit is passed.
+/// What a guard does when a statement exceeds a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GuardMode {
-    /// Block the statement.
+    /// Stops the statement.
     #[default]
     Enforce,
-    /// Let it pass, warn the client, count it.
+    /// Allows the statement, sends a WARNING to the client, and counts it.
     Warn,
 }
 
-/// An operation that a guard stops.
+/// An operation that a guard limits or refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Protection {
     /// Bulk DELETE.
@@ -117,35 +122,37 @@ pub enum Protection {
     DropPartition,
 }
 
-/// Tables, by exact name or glob (`*` any run of characters, `?` one). Globs never match system schemas.
+/// Selects tables by exact name or glob. `*` matches any number of characters, and `?` matches one. Globs do not match
+/// system
+/// schemas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TableSelector {
-    /// Schema, exact or glob.
+    /// Exact name or glob of the schema.
     #[schemars(length(min = 1, max = 128))]
     pub schema: String,
-    /// Table, exact or glob.
+    /// Exact name or glob of the table.
     #[schemars(length(min = 1, max = 128))]
     pub name: String,
-    /// Globs of table names that are not meant.
+    /// Globs of table names that are excluded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 128)))]
     pub exclude: Vec<String>,
-    /// Overrides `spec.limits` field by field.
+    /// Replaces `spec.limits` for these tables. A field that is not set keeps the limit of `spec.limits`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitOverrides>,
 }
 
-/// A standing right of a login role.
+/// A permanent allowance of a login role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Allowance {
     /// The login role (`session_user`).
     #[schemars(length(min = 1, max = 63))]
     pub role: String,
-    /// Its limits, in place of the guard's.
+    /// Limits for the role. A field that is not set keeps the limit of the guard.
     pub limits: LimitOverrides,
-    /// What it may do.
+    /// The operations that the allowance applies to.
     #[serde(default = "delete_only")]
     #[schemars(length(min = 1, max = 4))]
     pub operations: Vec<Operation>,
@@ -159,74 +166,74 @@ fn delete() -> DeletionPolicy {
     DeletionPolicy::Delete
 }
 
-/// What is in force.
+/// Observed state of a `TableGuard`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TableGuardStatus {
-    /// Tables that the selectors match.
+    /// Number of tables that the selectors match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables_matched: Option<i64>,
-    /// Of these, verified in the catalog.
+    /// Number of matched tables that were verified in the catalog.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables_enforced: Option<i64>,
-    /// Statements stopped (mode `Warn`: warned of) since the guard was installed.
+    /// Number of statements that were stopped, or warned about in mode `Warn`, since the guard was installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked_attempts: Option<i64>,
-    /// When the operator last saw the counter move.
+    /// Time when the operator last observed an increase of `blockedAttempts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_blocked_time: Option<Time>,
-    /// How often the guard was put back.
+    /// Number of repairs of the guard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift_repairs: Option<i64>,
-    /// Worst first; the rest is summed in the last row.
+    /// The tables, with the most severe state first. The last entry summarizes the remaining tables.
     #[serde(default)]
     #[schemars(length(max = 200))]
     pub tables: Vec<GuardedTable>,
-    /// The generation that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Enforced`, `DropProtected`, `TamperResistant`, and `Stalled` while something must be mended.
+    /// `Ready`, `Enforced`, `DropProtected`, `TamperResistant`, and `Stalled` while a change by the user is required.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
-/// One guarded table.
+/// State of a guarded table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GuardedTable {
-    /// `schema.table`.
+    /// The table, as `schema.table`.
     pub table: String,
-    /// What was verified of it.
+    /// Verified state of the table.
     pub state: TableState,
-    /// Tables that lose rows with it.
+    /// Number of other tables that lose rows.
     #[serde(default)]
     pub closure: i64,
-    /// Rows of them all, estimated.
+    /// Estimated number of rows of these tables.
     #[serde(default)]
     pub rows_at_risk: i64,
-    /// Statements stopped on it.
+    /// Number of statements that were stopped on the table.
     #[serde(default)]
     pub blocked_attempts: i64,
-    /// What is missing and what would mend it.
+    /// What is missing, and how to fix it.
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub message: String,
 }
 
-/// What was verified of one table.
+/// Verified state of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TableState {
-    /// Stops DELETE and TRUNCATE.
+    /// The guard stops DELETE and TRUNCATE.
     Enforced,
-    /// Waits for a lock.
+    /// The installation waits for a lock.
     Pending,
-    /// Not what was installed.
+    /// The guard was changed in the database.
     Drifted,
-    /// Weaker than declared: the message says what is missing.
+    /// The guard is weaker than declared. The message contains what is missing.
     Degraded,
-    /// No such table.
+    /// The table does not exist.
     Missing,
-    /// Could not be installed.
+    /// The installation failed.
     Failed,
 }

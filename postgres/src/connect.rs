@@ -223,7 +223,7 @@ async fn encrypt(
         b'N' if settings.tls == TlsMode::Prefer => Ok(Transport::Plain(stream)),
         b'N' => Err(TlsProblem::NotOffered.into()),
         // A server that could not start a process for us answers with an error at once.
-        b'E' => Err(ConnectError::TurnedDown),
+        b'E' => Err(ConnectError::Rejected),
         _ => Err(ConnectError::NotPostgres),
     }
 }

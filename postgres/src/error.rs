@@ -1,7 +1,7 @@
-//! Why a connection could not be made.
+//! Errors of a connection attempt.
 //!
-//! Nothing of the settings (they come from a Secret) and no text that a server sent before it proved anything is in
-//! these errors, in `Display`, in `Debug` or as a source: only what went wrong and what mends it.
+//! `Display`, `Debug` and the sources of these errors contain no part of the settings, which come from a Secret, and no
+//! text that a server sent before authentication. They contain the cause and the solution.
 
 use std::io;
 use std::time::Duration;
@@ -10,68 +10,66 @@ use tokio_postgres::error::SqlState;
 
 use crate::addresses::AddressNotAllowed;
 
-/// A connection that could not be made.
+/// Error of a connection attempt.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The operating system could not connect.
-    #[error(
-        "nothing accepts connections there: check that the database runs, that host and port are right and that no network policy is in the way"
-    )]
+    #[error("connection refused: check that the server is running, the host and the port, and the network policies")]
     Refused(#[source] io::Error),
-    /// The connection ended before the login was through.
-    #[error("the connection was closed during the login: check that the port is the database's, and see its log")]
+    /// The connection was closed before the login was complete.
+    #[error("the server closed the connection during the login: check the port, and the log of the server")]
     Closed,
-    /// SQLSTATE class 57P0x and the like.
+    /// SQLSTATE 57P01, 57P02, 57P03, 57P05 or 55000.
     #[error(
-        "the server takes no logins just now: it is starting, stopping, recovering, or the database is closed to connections; this passes or its log says why"
+        "the server is not accepting connections: it is starting up, shutting down or recovering, or the database does not allow connections; check the log of the server"
     )]
     NotReady,
-    /// The answer was not one of PostgreSQL's.
-    #[error("what answers there is not PostgreSQL: check host and port")]
+    /// The answer is not a message of the PostgreSQL protocol.
+    #[error("the server is not a PostgreSQL server: check the host and the port")]
     NotPostgres,
-    /// The server or a proxy ended the login with an error of another kind.
-    #[error("the server, or a proxy before it, turned the login down: see its log")]
-    TurnedDown,
-    /// The name did not resolve.
-    #[error("the host name does not resolve: check its spelling, and that the Service exists")]
+    /// Another error that the server or a proxy reported during the login.
+    #[error("the server, or a proxy, reported an error during the login: check its log")]
+    Rejected,
+    /// The host name could not be resolved.
+    #[error("the host name cannot be resolved: check its spelling, and that the Service exists")]
     NameResolution(#[source] io::Error),
-    /// The host has no address that may be connected to.
+    /// All addresses of the host are refused.
     #[error("the host is not allowed: {0}")]
     HostNotAllowed(#[from] AddressNotAllowed),
-    /// Time was up.
-    #[error("no answer within {} while {stage}: check the network between here and the database, and its load", seconds(*.after))]
+    /// The timeout expired.
+    #[error("no answer within {} while {stage}: check the network, and the load of the server", seconds(*.after))]
     Timeout {
-        /// What was being waited for.
+        /// The stage that did not complete.
         stage: Stage,
-        /// The time allowed for all stages together.
+        /// Timeout for all stages together.
         after: Duration,
     },
-    /// The login failed.
+    /// The authentication failed.
     #[error(transparent)]
     Authentication(#[from] AuthenticationProblem),
-    /// TLS failed.
+    /// The TLS handshake failed.
     #[error(transparent)]
     Tls(#[from] TlsProblem),
     /// SQLSTATE 3D000.
-    #[error("the server has no such database: create it, or name another one")]
+    #[error("the database does not exist on the server: create it, or correct its name")]
     DatabaseMissing,
     /// SQLSTATE 53300.
     #[error(
-        "the server has no connection left: raise max_connections, the role's or the database's limit, or the pool's size, or close idle sessions"
+        "the connection limit is reached: raise max_connections, or the limit of the role, the database or the pool, or close idle sessions"
     )]
     TooManyConnections,
 }
 
-/// What a connection attempt was waiting for.
+/// Stage of a connection attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// An address for the name.
+    /// Name resolution.
     Resolving,
     /// The TCP connection.
     Connecting,
-    /// TLS.
+    /// TLS handshake.
     Encrypting,
-    /// The login.
+    /// Authentication.
     LoggingIn,
 }
 
@@ -80,84 +78,86 @@ impl std::fmt::Display for Stage {
         formatter.write_str(match self {
             Self::Resolving => "resolving the host name",
             Self::Connecting => "connecting",
-            Self::Encrypting => "agreeing on TLS",
+            Self::Encrypting => "negotiating TLS",
             Self::LoggingIn => "logging in",
         })
     }
 }
 
-/// Why a login failed.
+/// Cause of a failed authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthenticationProblem {
-    /// SQLSTATE class 28.
-    #[error(
-        "the server rejected the login: check user and password, and that pg_hba.conf lets this role in from here, with or without TLS as set"
-    )]
+    /// SQLSTATE 28000 or 28P01.
+    #[error("the server rejected the login: check the user, the password, and pg_hba.conf")]
     Rejected,
     /// SQLSTATE 42501.
     #[error(
-        "the role may not connect to the database: GRANT CONNECT ON DATABASE … TO the role, and check that it may log in"
+        "the role lacks the CONNECT privilege on the database: run GRANT CONNECT ON DATABASE, and check that the role has LOGIN"
     )]
     NotPermitted,
-    /// There is none to send.
-    #[error("the server asks for a password and the settings have none")]
+    /// The settings contain no password.
+    #[error("the server requires a password, and none is set")]
     PasswordMissing,
-    /// It was not sent.
+    /// The server requested the password in clear text. It was not sent.
     #[error(
-        "the server asks for the password in clear, which is sent only under TLS mode verify-full: set that mode, or let the server use scram-sha-256"
+        "the server requests the password in clear text, which is sent only with TLS mode verify-full: set this mode, or use scram-sha-256 in pg_hba.conf"
     )]
     ClearPassword,
-    /// Kerberos and the like.
+    /// For example GSSAPI.
     #[error(
-        "the server asks for a way of authentication that pgrail does not know: use scram-sha-256 for this role in pg_hba.conf"
+        "the server requests an authentication method that is not supported: use scram-sha-256 for this role in pg_hba.conf"
     )]
     UnsupportedMethod,
-    /// `channel_binding=require`, and the server did without.
+    /// `channel_binding=require`, and the server did not use channel binding.
     #[error(
-        "the login is not bound to the TLS channel, which channel_binding=require asks for: use TLS and scram-sha-256, or leave the key out"
+        "channel_binding=require is set, but the server did not use channel binding: use TLS and scram-sha-256, or remove the parameter"
     )]
     ChannelBinding,
-    /// The server did not prove that it knows the password.
-    #[error("the server did not prove that it knows the password: is it the right server?")]
-    ServerNotProven,
+    /// The server signature of SCRAM is wrong.
+    #[error("the server could not prove that it knows the password: check that it is the right server")]
+    WrongServerSignature,
 }
 
-/// Why TLS failed.
+/// Cause of a failed TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsProblem {
-    /// The server speaks none.
-    #[error("the server does not offer TLS, which the TLS mode asks for: turn it on there, or set mode prefer")]
-    NotOffered,
-    /// Not signed by a trusted authority.
-    #[error("the server's certificate is not signed by a trusted authority: name its authority in tls.caSecretRef")]
-    UnknownIssuer,
-    /// For another name.
-    #[error("the server's certificate is not for this host name: use a name it is for, or TLS mode verify-ca")]
-    WrongName,
-    /// Past its time.
-    #[error("the server's certificate has expired: renew it")]
-    Expired,
-    /// Before its time.
-    #[error("the server's certificate is not valid yet: check the clocks")]
-    NotYetValid,
-    /// Anything else about the certificate.
+    /// The server does not support TLS.
     #[error(
-        "the server's certificate cannot be used: it must be version 3, signed with a current algorithm and for servers; an authority's own certificate is not accepted as a server's"
+        "the server does not support TLS, which the TLS mode requires: enable TLS on the server, or use TLS mode prefer"
+    )]
+    NotOffered,
+    /// The certificate is not signed by a trusted CA.
+    #[error("the certificate of the server is not signed by a trusted CA: configure its CA certificate")]
+    UnknownIssuer,
+    /// The certificate does not contain the host name.
+    #[error(
+        "the certificate of the server does not contain the host name: use a name that it contains, or TLS mode verify-ca"
+    )]
+    WrongName,
+    /// The certificate has expired.
+    #[error("the certificate of the server has expired: renew it")]
+    Expired,
+    /// The certificate is not valid yet.
+    #[error("the certificate of the server is not valid yet: check the clocks")]
+    NotYetValid,
+    /// The certificate is invalid for another reason.
+    #[error(
+        "the certificate of the server is invalid: it must have version 3, a supported signature algorithm and the key usage serverAuth, and must not be a CA certificate"
     )]
     BadCertificate,
-    /// No version or cipher in common.
+    /// No common TLS version or cipher suite.
     #[error(
-        "the TLS handshake failed: the server must speak TLS 1.2 or 1.3, and must not ask for a client certificate"
+        "the TLS handshake failed: the server must support TLS 1.2 or 1.3, and must not require a client certificate"
     )]
     Handshake,
-    /// The certificates to trust cannot be read.
-    #[error("the certificate authority cannot be read: it must be one or more certificates in PEM form")]
-    BadAuthority,
-    /// There is nothing to check a certificate with.
-    #[error("this machine has no certificate authorities to check the server with: name one in tls.caSecretRef")]
-    NoAuthorities,
+    /// The CA certificates cannot be parsed.
+    #[error("the CA certificate cannot be parsed: it must be one or more certificates in PEM format")]
+    InvalidCa,
+    /// There are no CA certificates.
+    #[error("no CA certificates are installed to verify the server: configure its CA certificate")]
+    MissingCa,
     /// The host is neither a DNS name nor an address.
-    #[error("the host is not a name that a certificate can be for")]
+    #[error("the host is neither a DNS name nor an IP address, so its certificate cannot be verified")]
     BadName,
 }
 
@@ -165,7 +165,7 @@ impl ConnectError {
     /// Reason for the condition `Reachable`, also a metric label.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Refused(_) | Self::Closed | Self::NotReady | Self::NotPostgres | Self::TurnedDown => {
+            Self::Refused(_) | Self::Closed | Self::NotReady | Self::NotPostgres | Self::Rejected => {
                 "ConnectionRefused"
             }
             Self::NameResolution(_) => "NameResolution",
@@ -178,7 +178,7 @@ impl ConnectError {
         }
     }
 
-    /// Judges an error of the login. Its text is looked at for two poolers that have no codes, and never kept.
+    /// Classifies an error of the login. The text of the message is used only for poolers that have no SQLSTATE, and is not kept.
     pub(crate) fn of_login(error: &tokio_postgres::Error, channel_binding_required: bool) -> Self {
         if let Some(answer) = error.as_db_error() {
             return Self::of_code(answer.code(), answer.message());
@@ -186,16 +186,16 @@ impl ConnectError {
         if let Some(problem) = find::<AuthenticationProblem>(error) {
             return Self::Authentication(*problem);
         }
-        // With TLS 1.3 a server complains of a missing client certificate only after the handshake.
+        // With TLS 1.3, a server reports a missing client certificate only after the handshake.
         if find::<rustls::Error>(error).is_some() {
             return Self::Tls(TlsProblem::Handshake);
         }
-        // The kinds of tokio-postgres are private; its texts of this kind are its own, not the server's.
+        // The kind of a tokio-postgres error is private. This text is its own, and not the server's.
         if error.to_string().starts_with("authentication error") {
             return Self::Authentication(if channel_binding_required {
                 AuthenticationProblem::ChannelBinding
             } else {
-                AuthenticationProblem::ServerNotProven
+                AuthenticationProblem::WrongServerSignature
             });
         }
         if find::<io::Error>(error).is_some() || error.is_closed() {
@@ -211,7 +211,7 @@ impl ConnectError {
             "3D000" => Self::DatabaseMissing,
             "53300" => Self::TooManyConnections,
             "57P01" | "57P02" | "57P03" | "57P05" | "55000" => Self::NotReady,
-            // PgBouncer before 1.21 has one code for everything; Supavisor's says nothing.
+            // PgBouncer before 1.21 and Supavisor use one SQLSTATE for all errors.
             "08P01" if message.contains("authentication failed") => {
                 Self::Authentication(AuthenticationProblem::Rejected)
             }
@@ -220,12 +220,12 @@ impl ConnectError {
             "XX000" if message.contains("Tenant or user not found") => {
                 Self::Authentication(AuthenticationProblem::Rejected)
             }
-            _ => Self::TurnedDown,
+            _ => Self::Rejected,
         }
     }
 }
 
-/// Searches an error and everything it wraps; `io::Error` does not count what it wraps as its source.
+/// Searches an error and its sources. `io::Error` does not return the error it wraps as its source.
 fn find<'error, Wanted: std::error::Error + 'static>(
     error: &'error (dyn std::error::Error + 'static),
 ) -> Option<&'error Wanted> {

@@ -1,9 +1,9 @@
-//! How pgrail reaches a PostgreSQL server: URIs, TLS, connecting, and why that failed.
+//! Connections to a PostgreSQL server: URIs, TLS, and errors.
 //!
 //! From a URI: [`parse_uri`], [`ParsedUri::into_settings`], then [`connect`]; [`connect_within`] where an
 //! [`AddressPolicy`] applies.
 //!
-//! Works with PostgreSQL 15 to 18 and what speaks its protocol. Knows nothing of Kubernetes.
+//! Supports PostgreSQL 15 to 18, and does not depend on Kubernetes.
 
 mod addresses;
 mod connect;

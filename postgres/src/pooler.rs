@@ -1,5 +1,5 @@
-//! Telling a pooler that lends server sessions by the transaction. Guards need their session: advisory locks and
-//! settings would end up in somebody else's.
+//! Detection of poolers in transaction or statement mode. With such a pooler, advisory locks and settings would apply to
+//! the session of another client.
 
 use tokio_postgres::SimpleQueryMessage;
 
@@ -8,33 +8,32 @@ use crate::connect::{Connection, connect_within};
 use crate::error::ConnectError;
 use crate::settings::ConnectionSettings;
 
-/// Why it could not be told.
+/// Error of the detection.
 #[derive(Debug, thiserror::Error)]
 pub enum DetectPoolerError {
-    /// No connection.
+    /// The connection failed.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// A statement failed.
-    #[error("asking for the backend's process id")]
+    #[error("could not read the process ID of the backend")]
     Query(#[source] tokio_postgres::Error),
 }
 
-/// Whether a pooler that lends sessions by the transaction (or the statement) is in between. One that lends them by the
-/// session is fine, and so is none.
+/// Whether the connection uses a pooler in transaction or statement mode. A pooler in session mode is not detected.
 ///
-/// Shown by process ids: on a session of one's own, every transaction runs in the same server process, and no other
-/// session runs in it. Opens two connections, one after the other's first transactions, and closes both. Several
-/// pooler processes behind one address can escape it by chance, never the other way round.
+/// Without such a pooler, all transactions of a session run in the same server process, and no other session runs in it.
+/// Opens two connections and closes both. Several pooler processes behind one address can remain undetected by chance.
+/// There are no false positives.
 pub async fn detect_pooler(settings: &ConnectionSettings, policy: &AddressPolicy) -> Result<bool, DetectPoolerError> {
     let first = connect_within(settings, policy).await?;
     detect_pooler_on(&first, policy).await
 }
 
-/// Whether the server itself is at the other end of this session's socket: it sees the very port that the socket has
-/// here. `false` says nothing: addresses may be translated in between.
+/// Whether the session is connected to the server without a pooler: the server then sees the local port of the socket.
+/// `false` means unknown, because of address translation.
 pub async fn is_direct(connection: &Connection) -> Result<bool, DetectPoolerError> {
     let Some(own) = connection.reached().local_port else { return Ok(false) };
-    // The simple protocol: no prepared statement that a pooler could lose.
+    // The simple query protocol uses no prepared statement that a pooler could lose.
     let answer =
         connection.simple_query("SELECT pg_catalog.inet_client_port()").await.map_err(DetectPoolerError::Query)?;
     Ok(answer.iter().any(|message| match message {
@@ -43,26 +42,26 @@ pub async fn is_direct(connection: &Connection) -> Result<bool, DetectPoolerErro
     }))
 }
 
-/// The same, with the session that is held already and one more that is closed again.
+/// As [`detect_pooler`], with an existing session and a second one, which is closed.
 pub async fn detect_pooler_on(first: &Connection, policy: &AddressPolicy) -> Result<bool, DetectPoolerError> {
-    // Two in a row: a pooler that takes turns among idle sessions gives two.
+    // A pooler that rotates idle sessions uses two processes for two transactions.
     let Some(own) = transaction(first).await? else { return Ok(true) };
     if transaction(first).await?.as_deref() != Some(own.as_str()) {
         return Ok(true);
     }
-    // One that reuses the latest gives our process to the second session …
+    // A pooler that reuses the last session gives the process of the first session to the second one …
     let second = connect_within(first.settings(), policy).await?;
     let Some(other) = begin(&second).await? else { return Ok(true) };
     if other == own {
         return Ok(true);
     }
-    // … or another one to us, while the second session holds on to its own.
+    // … or gives another process to the first session while the second one keeps its process.
     let differs = transaction(first).await?.as_deref() != Some(own.as_str());
     rollback(&second).await?;
     Ok(differs || transaction(&second).await? != Some(other))
 }
 
-/// Process id in a transaction of its own. `None`: transactions are not let through, so sessions go by the statement.
+/// Process ID in a separate transaction. `None`: the pooler refuses transactions, because it is in statement mode.
 async fn transaction(connection: &Connection) -> Result<Option<String>, DetectPoolerError> {
     let process = begin(connection).await?;
     if process.is_some() {
@@ -72,10 +71,10 @@ async fn transaction(connection: &Connection) -> Result<Option<String>, DetectPo
 }
 
 async fn begin(connection: &Connection) -> Result<Option<String>, DetectPoolerError> {
-    // The simple protocol: no prepared statement that a pooler could mislay.
+    // The simple query protocol uses no prepared statement that a pooler could lose.
     match connection.simple_query("BEGIN READ ONLY").await {
         Ok(_) => {}
-        // PgBouncer's protocol violation: "transaction blocks not allowed in statement pooling mode".
+        // Protocol violation of PgBouncer: "transaction blocks not allowed in statement pooling mode".
         Err(error) if error.code().is_some_and(|code| code.code() == "08P01") => return Ok(None),
         Err(error) => return Err(DetectPoolerError::Query(error)),
     }

@@ -43,10 +43,10 @@ fn roots(settings: &ConnectionSettings) -> Result<Option<Arc<RootCertStore>>, Tl
 fn read_authorities(pem: &[u8]) -> Result<RootCertStore, TlsProblem> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|_| TlsProblem::BadAuthority)?;
-        roots.add(certificate).map_err(|_| TlsProblem::BadAuthority)?;
+        let certificate = certificate.map_err(|_| TlsProblem::InvalidCa)?;
+        roots.add(certificate).map_err(|_| TlsProblem::InvalidCa)?;
     }
-    if roots.is_empty() { Err(TlsProblem::BadAuthority) } else { Ok(roots) }
+    if roots.is_empty() { Err(TlsProblem::InvalidCa) } else { Ok(roots) }
 }
 
 /// The machine's authorities, read once: they are some hundred and change with the image.
@@ -57,7 +57,7 @@ fn system_authorities() -> Result<Arc<RootCertStore>, TlsProblem> {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         Arc::new(roots)
     });
-    if roots.is_empty() { Err(TlsProblem::NoAuthorities) } else { Ok(Arc::clone(roots)) }
+    if roots.is_empty() { Err(TlsProblem::MissingCa) } else { Ok(Arc::clone(roots)) }
 }
 
 /// Checks what the mode asks for: nothing, the authority, or authority and name. Whatever the mode, the server must

@@ -1,26 +1,26 @@
-//! Connection URIs, read the way libpq reads them.
+//! Connection URIs, parsed as libpq does.
 //!
-//! No error and no `Debug` here shows a part of the URI: what looks like a host may be half a password that somebody
-//! forgot to percent-encode.
+//! No error and no `Debug` output contains a part of the URI: what looks like a host can be a part of a password that is
+//! not percent-encoded.
 
 use std::str::FromStr;
 
 use crate::settings::{ConnectionSettings, DEFAULT_PORT, Password, TlsMode};
 
-/// What a URI says; what it leaves out is `None`.
+/// Parameters of a URI. A missing parameter is `None`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct PartialSettings {
-    /// Host name, address, or folder of a Unix socket (starting with `/`).
+    /// Host name, address, or directory of a Unix socket (starting with `/`).
     pub host: Option<String>,
     /// Port.
     pub port: Option<u16>,
     /// Database.
     pub database: Option<String>,
-    /// Role.
+    /// Login role.
     pub user: Option<String>,
     /// Password.
     pub password: Option<Password>,
-    /// `sslmode`, or what `ssl=true` and `sslrootcert=system` mean.
+    /// `sslmode`, `ssl=true` or `sslrootcert=system`.
     pub tls: Option<TlsMode>,
     /// `channel_binding=require`.
     pub channel_binding_required: bool,
@@ -28,7 +28,7 @@ pub struct PartialSettings {
     pub connect_timeout: Option<std::time::Duration>,
 }
 
-/// Shows which parts there are, and none of their contents.
+/// Shows which parameters are set, without their values.
 impl std::fmt::Debug for PartialSettings {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
@@ -43,81 +43,83 @@ impl std::fmt::Debug for PartialSettings {
     }
 }
 
-/// A URI, read.
+/// A parsed URI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsedUri {
-    /// What it says.
+    /// Parameters.
     pub parts: PartialSettings,
-    /// Names of the keys that mean nothing here and were left alone, in order: of other drivers (Prisma's `pgbouncer`),
-    /// or of libpq where they make no difference (`keepalives`).
+    /// Names of ignored parameters: of other drivers (`pgbouncer` of Prisma), or of libpq (`keepalives`).
     pub ignored_keys: Vec<String>,
 }
 
-/// Why a URI was not accepted.
+/// Error of parsing a URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UriError {
     /// Another scheme, or none.
-    #[error("not a PostgreSQL URI: it must start with postgres:// or postgresql:// (no jdbc: and no +driver)")]
+    #[error("not a PostgreSQL URI: it must start with postgres:// or postgresql://, without jdbc: and without +driver")]
     Scheme,
-    /// An `@` where only half a password can have brought it.
-    #[error("the URI is malformed: percent-encode '/', '?', '#' and '@' in the password (%2F, %3F, %23, %40)")]
+    /// An `@` after `/`, `?` or `#`, which is probably a part of a password.
+    #[error("invalid URI: percent-encode the characters '/', '?', '#' and '@' in the password (%2F, %3F, %23, %40)")]
     UnencodedPassword,
-    /// A `%` without two hexadecimal digits, or bytes that are no UTF-8 or have a NUL.
+    /// A `%` without two hexadecimal digits, invalid UTF-8, or a null byte.
     #[error(
-        "the URI is malformed: after '%' there must be two hexadecimal digits, and what they spell must be UTF-8 without NUL"
+        "invalid URI: '%' must be followed by two hexadecimal digits, and the result must be UTF-8 without null bytes"
     )]
     Encoding,
-    /// A bracket or colon too many.
-    #[error("the host in the URI is malformed: an IPv6 address stands in brackets, as in [fd00::1]:5432")]
+    /// Invalid host.
+    #[error("invalid host in the URI: enclose an IPv6 address in brackets, as in [fd00::1]:5432")]
     Host,
     /// The port is not 1 to 65535.
     #[error(
-        "the port in the URI is not a number from 1 to 65535 (or the password has a '/', '?' or '@' that must be percent-encoded)"
+        "invalid port in the URI: it must be a number from 1 to 65535, or the password contains a '/', '?' or '@' that is not percent-encoded"
     )]
     Port,
     /// More than one host.
-    #[error("the URI names several hosts: name the one that takes writes, such as the read-write Service")]
+    #[error("the URI contains several hosts: use only the host that accepts writes, such as the read-write Service")]
     SeveralHosts,
     /// Something after `?` that is not `key=value`.
-    #[error("the parameters after '?' in the URI must be key=value pairs joined by '&'")]
+    #[error("invalid parameters in the URI: after '?', they must be key=value pairs, separated by '&'")]
     Parameters,
-    /// Unknown `sslmode`.
-    #[error("sslmode in the URI must be disable, allow, prefer, require, verify-ca or verify-full")]
+    /// Invalid `sslmode`.
+    #[error("invalid sslmode in the URI: it must be disable, allow, prefer, require, verify-ca or verify-full")]
     TlsMode,
-    /// Unknown value of another key.
-    #[error("the value of {0} in the URI is not one of those PostgreSQL knows")]
+    /// Invalid value of another parameter.
+    #[error("invalid value of {0} in the URI")]
     Value(&'static str),
-    /// A key that would reach outside the URI, or promise what pgrail does not do.
+    /// A parameter that refers to files, or that is not implemented.
     #[error("{key} in the URI is not supported: {remedy}")]
     Refused {
-        /// The key.
+        /// Name of the parameter.
         key: &'static str,
-        /// What to do instead.
+        /// Alternative.
         remedy: &'static str,
     },
 }
 
-/// Keys that are refused because ignoring them would break what they promise.
+/// Parameters that are refused, because ignoring them would be unsafe.
 const REFUSED: &[(&str, &str)] = &[
-    ("service", "write host, port, dbname and user into the URI"),
-    ("servicefile", "write host, port, dbname and user into the URI"),
-    ("passfile", "put the password into the URI or next to it in the Secret"),
-    ("options", "set what the role needs with ALTER ROLE … SET"),
-    ("hostaddr", "put the address into host"),
-    ("sslcert", "files cannot be read from here; log in with a password"),
-    ("sslkey", "files cannot be read from here; log in with a password"),
-    ("sslpassword", "files cannot be read from here; log in with a password"),
-    ("sslrootcert", "files cannot be read from here; put the certificate into a Secret and name it in tls.caSecretRef"),
-    ("sslcrl", "revocation lists are not read"),
-    ("sslcrldir", "revocation lists are not read"),
-    ("require_auth", "leave it out; a password is never sent in clear unless under verify-full"),
-    ("requirepeer", "leave it out"),
-    ("replication", "leave it out; it is not for SQL"),
+    ("service", "add host, port, dbname and user to the URI"),
+    ("servicefile", "add host, port, dbname and user to the URI"),
+    ("passfile", "add the password to the URI, or to the key password of the Secret"),
+    ("options", "use ALTER ROLE … SET for the role"),
+    ("hostaddr", "use the address as the host"),
+    ("sslcert", "client certificates are not supported; use a password"),
+    ("sslkey", "client certificates are not supported; use a password"),
+    ("sslpassword", "client certificates are not supported; use a password"),
+    (
+        "sslrootcert",
+        "files cannot be read; create a Secret with the CA certificate, and reference it in tls.caSecretRef",
+    ),
+    ("sslcrl", "certificate revocation lists are not supported"),
+    ("sslcrldir", "certificate revocation lists are not supported"),
+    ("require_auth", "remove it; a password is sent in clear text only with verify-full"),
+    ("requirepeer", "remove it"),
+    ("replication", "remove it; a replication connection cannot run SQL"),
 ];
 
-/// Reads a URI. Accepts what libpq accepts, but one host only, and no key of a fixed list of refusals.
+/// Parses a URI. Accepts the same URIs as libpq, except for several hosts and some parameters.
 ///
-/// White space around the URI is dropped: files and Secrets tend to end with a line feed.
+/// Leading and trailing white space is ignored, because files and Secrets often end with a line feed.
 pub fn parse_uri(uri: &str) -> Result<ParsedUri, UriError> {
     let uri = uri.trim();
     let rest = uri.strip_prefix("postgres://").or_else(|| uri.strip_prefix("postgresql://")).ok_or(UriError::Scheme)?;
@@ -149,8 +151,8 @@ pub fn parse_uri(uri: &str) -> Result<ParsedUri, UriError> {
 }
 
 impl ParsedUri {
-    /// The settings, for whoever has nothing but a URI (the command line, where Unix sockets are fine too).
-    /// Host and database must be in it. No user: the one given, as libpq takes the login name.
+    /// Settings for the command line, which has only a URI. Host and database are required. `default_user` is used if the
+    /// URI contains no user, as libpq does.
     pub fn into_settings(self, default_user: Option<&str>) -> Result<ConnectionSettings, MissingPart> {
         let parts = self.parts;
         let host = parts.host.ok_or(MissingPart("host"))?;
@@ -166,15 +168,15 @@ impl ParsedUri {
     }
 }
 
-/// A URI without a part that is needed.
+/// A required parameter is missing in the URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the URI names no {0}: write postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
+#[error("the URI contains no {0}: use postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
 pub struct MissingPart(pub &'static str);
 
 fn read_authority(authority: &str, parts: &mut PartialSettings) -> Result<(), UriError> {
     let address = match authority.rsplit_once('@') {
         Some((login, address)) => {
-            // An '@' in the password is as common as it is wrong; the last one can only be the separator.
+            // Passwords often contain an '@' that is not encoded. Only the last one can be the separator.
             let (user, password) = match login.split_once(':') {
                 Some((user, password)) => (user, Some(password)),
                 None => (login, None),
@@ -205,10 +207,10 @@ fn read_authority(authority: &str, parts: &mut PartialSettings) -> Result<(), Ur
     Ok(())
 }
 
-/// Takes in one parameter; false when it means nothing here.
+/// Reads one parameter. Returns false if it is ignored.
 fn read_parameter(key: &str, value: String, parts: &mut PartialSettings) -> Result<bool, UriError> {
     if key == "sslrootcert" && value == "system" {
-        // libpq: trust the system's authorities, and then only verify-full will do.
+        // As libpq: use the CA certificates of the system, which requires verify-full.
         parts.tls = Some(TlsMode::VerifyFull);
         return Ok(true);
     }
@@ -228,7 +230,7 @@ fn read_parameter(key: &str, value: String, parts: &mut PartialSettings) -> Resu
             let mode = TlsMode::from_str(&value).map_err(|_| UriError::TlsMode)?;
             parts.tls = Some(parts.tls.map_or(mode, |other| other.max(mode)));
         }
-        // JDBC's, which libpq understands in URIs too.
+        // A parameter of JDBC, which libpq accepts in URIs, too.
         "ssl" if value == "true" => parts.tls = Some(parts.tls.unwrap_or_default().max(TlsMode::Require)),
         "channel_binding" => match value.as_str() {
             "require" => parts.channel_binding_required = true,
@@ -237,7 +239,7 @@ fn read_parameter(key: &str, value: String, parts: &mut PartialSettings) -> Resu
         },
         "connect_timeout" => {
             let seconds: i32 = value.parse().map_err(|_| UriError::Value("connect_timeout"))?;
-            // libpq: zero and less mean for ever, which nobody wants of a controller.
+            // In libpq, zero and negative values mean no timeout. A controller requires one.
             parts.connect_timeout =
                 u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(std::time::Duration::from_secs);
         }
@@ -268,7 +270,7 @@ fn read_port(text: &str) -> Result<u16, UriError> {
     }
 }
 
-/// Keys are shown when ignored, so nothing but a key may pass for one.
+/// The names of ignored parameters are shown, so a name must not contain a part of a password.
 fn is_key(key: &str) -> bool {
     (1..=40).contains(&key.len())
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' || byte == b'.')
@@ -278,7 +280,7 @@ fn filled(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Percent-decoding as libpq does it: strict, and `+` is a plus.
+/// Percent-decoding as in libpq: strict, and `+` is not a space.
 fn decode(text: &str) -> Result<String, UriError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

@@ -163,9 +163,10 @@ async fn an_invalid_schedule_is_rejected_with_its_field_and_runs_once_corrected(
     let server = pgrail_testing::servers().remove(0);
     let backups = Backups::new(&server, "malformed").await;
     for (patch, reason, parts) in [
-        (json!({"schedule": "61 2 * * *"}), "InvalidSchedule", ["spec.schedule", "61"]),
-        (json!({"schedule": "every night"}), "InvalidSchedule", ["spec.schedule", "write five"]),
-        (json!({"schedule": "0 0 31 2 *"}), "InvalidSchedule", ["spec.schedule", "never fires"]),
+        // What the rules of the CRD cannot refuse.
+        (json!({"schedule": "0 22-2 * * *"}), "InvalidSchedule", ["spec.schedule", "22-2"]),
+        (json!({"schedule": "H/70 2 * * *"}), "InvalidSchedule", ["spec.schedule", "H/15"]),
+        (json!({"schedule": "0 0 31 4-4 *"}), "InvalidSchedule", ["spec.schedule", "never fires"]),
         (json!({"timeZone": "Europe/Springfield"}), "InvalidTimeZone", ["spec.timeZone", "Europe/Springfield"]),
     ] {
         backups.apply(&patch).await;
@@ -173,12 +174,12 @@ async fn an_invalid_schedule_is_rejected_with_its_field_and_runs_once_corrected(
         assert!(parts.iter().all(|part| message.contains(part)), "{patch}: {message}");
     }
     assert!(backups.list().await.is_empty(), "an invalid schedule has no runs");
-    backups.apply(&json!({"schedule": "61 2 * * *"})).await;
+    backups.apply(&json!({"schedule": "0 22-2 * * *"})).await;
     backups.until("Stalled", "True", "InvalidSchedule").await;
     backups.apply(&json!({})).await;
     backups.until("BackupFresh", "True", "Fresh").await;
     // Invalid again: existing backups still count, and the runs continue.
-    backups.apply(&json!({"schedule": "61 2 * * *"})).await;
+    backups.apply(&json!({"schedule": "0 22-2 * * *"})).await;
     assert!(backups.message("Stalled", "True", "InvalidSchedule").await.contains("Runs continue as last applied"));
     backups.until("BackupFresh", "True", "Fresh").await;
     backups.finish().await;

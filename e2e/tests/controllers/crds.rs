@@ -78,10 +78,10 @@ async fn bad_objects_are_refused_with_the_remedy() {
 
     let schedule = || backup_schedule(&json!({"url": "s3://backups/shop"}));
     for (pointer, value, expected) in [
-        ("/spec/storage", json!({"url": "ftp://x/y"}), "should match"),
-        ("/spec/storage", json!({"url": "file:///dumps"}), "needs persistentVolumeClaim"),
+        ("/spec/storage", json!({"url": "ftp://x/y"}), "url must be s3://bucket/prefix"),
+        ("/spec/storage", json!({"url": "file:///dumps"}), "requires persistentVolumeClaim"),
         ("/spec/storage", json!({"url": "s3://b/../c"}), "must not contain '..'"),
-        ("/spec/storage", json!({"url": "gs://b/c", "endpoint": "http://s3"}), "endpoint goes with an s3:// url"),
+        ("/spec/storage", json!({"url": "gs://b/c", "endpoint": "http://s3"}), "endpoint requires an s3:// url"),
         ("/spec/retention", json!({"minKeep": 0}), "should be greater than or equal to 1"),
         ("/spec/dump", json!({"compression": {"method": "gzip", "level": 12}}), "gzip levels are 0 to 9"),
         ("/metadata/name", json!("a".repeat(41)), "at most 40 characters"),
@@ -101,10 +101,151 @@ async fn bad_objects_are_refused_with_the_remedy() {
     let backup = |spec: Value| json!({"metadata": {"name": "now"}, "spec": spec});
     refuses::<DatabaseBackup>(&namespace, backup(json!({})), "set either scheduleRef, or databaseRef").await;
     let half = json!({"databaseRef": {"name": "shop"}});
-    refuses::<DatabaseBackup>(&namespace, backup(half), "databaseRef and storage go together").await;
+    refuses::<DatabaseBackup>(&namespace, backup(half), "databaseRef requires storage").await;
     let restore = json!({"metadata": {"name": "back"}, "spec": {
         "source": {"backupRef": {"name": "now"}}, "target": {"databaseRef": {"name": "shop"}, "mode": "NewSchema"}}});
-    refuses::<DatabaseRestore>(&namespace, restore, "NewSchema needs tables").await;
+    refuses::<DatabaseRestore>(&namespace, restore, "NewSchema requires tables").await;
+    namespace.finish().await;
+}
+
+#[tokio::test]
+async fn impossible_schedules_are_refused_with_the_field() {
+    let namespace = Cluster::connect().await.namespace("cron").await;
+    let at =
+        |schedule: &str| with(backup_schedule(&json!({"url": "s3://backups/shop"})), "/spec/schedule", schedule.into());
+    for good in [
+        "15 2 * * *",
+        "  0 0 29 2 *",
+        "H H/6 * * *",
+        "H/15\t2 1-7 JAN-mar,Dec sun",
+        "*/20 9-17/2,22 ? * mon-FRI",
+        "0/30 05 01,31 12 0,6",
+        "0 0 31 4 1",
+        "0 0 30,31 2,3 *",
+    ] {
+        namespace.apply::<BackupSchedule>(&at(good)).await;
+    }
+    for (bad, expected) in [
+        ("every night", "must have five fields"),
+        ("@daily", "must have five fields"),
+        ("0 15 2 * * *", "must have five fields"),
+        ("60 2 * * *", "the minute must be"),
+        ("*/0 2 * * *", "the minute must be"),
+        ("5,, 2 * * *", "the minute must be"),
+        ("H-5 2 * * *", "the minute must be"),
+        ("0 24 * * *", "the hour must be"),
+        ("0 2 0 * *", "the day of month must be"),
+        ("0 2 32 * *", "the day of month must be"),
+        ("0 2 L * *", "the day of month must be"),
+        ("0 2 H * *", "the day of month must be"),
+        ("0 2 * 13 *", "the month must be"),
+        ("0 2 * Foo *", "the month must be"),
+        ("0 2 * * 7", "the day of week must be"),
+        ("0 2 * * 1#2", "the day of week must be"),
+        ("0 0 30 2 *", "the date must exist"),
+        ("0 0 31 feb,2 ?", "the date must exist"),
+        ("0 0 31 4,06,SEP,11 *", "the date must exist"),
+    ] {
+        refuses::<BackupSchedule>(&namespace, at(bad), expected).await;
+    }
+    let drill = json!({"drill": {"schedule": "0 24 * * 0"}});
+    refuses::<BackupSchedule>(&namespace, with(at("0 2 * * *"), "/spec/verification", drill), "the hour must be").await;
+    namespace.finish().await;
+}
+
+#[tokio::test]
+async fn time_zones_that_cannot_exist_are_refused() {
+    let namespace = Cluster::connect().await.namespace("zones").await;
+    let at = |zone: &str| with(backup_schedule(&json!({"url": "s3://backups/shop"})), "/spec/timeZone", zone.into());
+    for good in [
+        "UTC",
+        "Europe/Berlin",
+        "europe/berlin",
+        "America/Argentina/Buenos_Aires",
+        "Etc/GMT+5",
+        "EST5EDT",
+        "NZ-CHAT",
+        "GB",
+    ] {
+        namespace.apply::<BackupSchedule>(&at(good)).await;
+    }
+    for bad in
+        ["CEST", "UTC+2", "+02:00", "Local", "Berlin", "Berlin/Europe", "Europe/", "Europe / Berlin", "../etc/passwd"]
+    {
+        refuses::<BackupSchedule>(&namespace, at(bad), "must be the name of an IANA time zone").await;
+    }
+    namespace.finish().await;
+}
+
+#[tokio::test]
+async fn endpoints_that_are_never_a_store_are_refused() {
+    let namespace = Cluster::connect().await.namespace("endpoints").await;
+    let at = |endpoint: Value| backup_schedule(&json!({"url": "s3://backups/shop", "endpoint": endpoint}));
+    for good in [
+        json!(null),
+        json!("https://minio.example.com"),
+        json!("http://s3:9000"),
+        json!("http://s3.infra.svc.cluster.local:9000/"),
+        json!("https://10.0.0.7:9000"),
+        json!("https://[fd00::7]:9000"),
+        json!("https://1.s3.example.com"),
+    ] {
+        namespace.apply::<BackupSchedule>(&at(good)).await;
+    }
+    for bad in ["s3.example.com", "ftp://s3.example.com", "https://", "https:///bucket"] {
+        refuses::<BackupSchedule>(&namespace, at(bad.into()), "endpoint must be a URL").await;
+    }
+    refuses::<BackupSchedule>(&namespace, at("https://key:secret@s3.example.com".into()), "credentials").await;
+    for bad in [
+        "http://169.254.169.254",
+        "http://169.254.169.254:80/latest/meta-data",
+        "https://[fe80::1]",
+        "https://[::ffff:169.254.169.254]",
+        "https://[::ffff:a9fe:a9fe]",
+        "https://127.0.0.1:9000",
+        "https://[::1]:9000",
+        "https://0.0.0.0",
+        "https://[::]",
+        "https://224.0.0.1",
+        "https://2852039166",
+        "https://0xa9fea9fe",
+        "https://169.254.43518",
+        "https://169.254.169.254.",
+        "https://localhost:9000",
+        "https://s3.localhost",
+        "http://metadata.google.internal",
+    ] {
+        refuses::<BackupSchedule>(&namespace, at(bad.into()), "link-local, loopback").await;
+    }
+    let now = json!({"metadata": {"name": "now"}, "spec": {"databaseRef": {"name": "shop"},
+        "storage": {"url": "s3://backups/shop", "endpoint": "http://169.254.169.254"}}});
+    refuses::<DatabaseBackup>(&namespace, now, "link-local, loopback").await;
+    namespace.finish().await;
+}
+
+#[tokio::test]
+async fn nothing_is_selected_twice() {
+    let namespace = Cluster::connect().await.namespace("twice").await;
+    let twice = json!([
+        {"schema": "public", "name": "users"},
+        {"schema": "public", "name": "order_*"},
+        {"schema": "public", "name": "users", "limits": {"maxRows": 5}},
+    ]);
+    refuses::<TableGuard>(&namespace, with(table_guard(&["users"]), "/spec/tables", twice), "tables must not contain")
+        .await;
+    let many: Vec<_> = (0..64)
+        .map(|number| json!({"schema": "s".repeat(128), "name": format!("{number}{}", "t".repeat(126))}))
+        .collect();
+    namespace.apply::<TableGuard>(&with(table_guard(&["users"]), "/spec/tables", many.into())).await;
+    let exemption = |pointer: &str, value: Value| {
+        let manifest = json!({"metadata": {"name": "purge"}, "spec": {"guardRefs": [{"name": "core"}], "role": "admin",
+            "limits": {"maxRows": 5}, "notAfter": "2030-01-01T00:00:00Z", "reason": "x"}});
+        with(manifest, pointer, value)
+    };
+    let guards = exemption("/spec/guardRefs", json!([{"name": "core"}, {"name": "core"}]));
+    refuses::<GuardExemption>(&namespace, guards, "guardRefs must not contain").await;
+    let tables = json!([{"schema": "public", "name": "users"}, {"schema": "public", "name": "users"}]);
+    refuses::<GuardExemption>(&namespace, exemption("/spec/tables", tables), "tables must not contain").await;
     namespace.finish().await;
 }
 

@@ -52,7 +52,7 @@ impl DatabaseError {
         .contains(&reason);
         let place = if named_in_spec { format!("{}: ", settings.host) } else { String::new() };
         let field = match error {
-            ConnectError::Tls(TlsProblem::UnknownIssuer | TlsProblem::NoAuthorities | TlsProblem::BadAuthority) => {
+            ConnectError::Tls(TlsProblem::UnknownIssuer | TlsProblem::MissingCa | TlsProblem::InvalidCa) => {
                 " (spec.connection.tls.caSecretRef)"
             }
             _ => "",

@@ -185,7 +185,7 @@ fn bad_values_are_refused_without_being_quoted() {
     let error = from_secret(&refused, &Overrides::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the key uri of the Secret cannot be used: service in the URI is not supported: write host, port, dbname and user into the URI"
+        "the key uri of the Secret cannot be used: service in the URI is not supported: add host, port, dbname and user to the URI"
     );
 }
 

@@ -78,7 +78,7 @@ async fn an_authority_that_is_none_is_said_so() {
             settings.tls = TlsMode::VerifyFull;
             settings.ca_pem = Some(pem.into());
             let error = fails(&settings, "TlsFailed").await;
-            assert!(matches!(error, ConnectError::Tls(TlsProblem::BadAuthority)), "{pem:?}: {error:?}");
+            assert!(matches!(error, ConnectError::Tls(TlsProblem::InvalidCa)), "{pem:?}: {error:?}");
         }
     })
     .await;

@@ -12,8 +12,8 @@ use std::collections::HashMap;
 const LISTED: usize = 20;
 /// Guards without an object that the status lists.
 const ORPHANS_LISTED: usize = 100;
-/// The oldest server that is worked with.
-const OLDEST_SERVER: i32 = 140_000;
+/// The oldest supported server, as `server_version_num`: PostgreSQL 15.
+const OLDEST_SERVER: i32 = 150_000;
 
 /// The status that the database should have.
 pub(super) fn status(
@@ -106,7 +106,8 @@ fn report_privilege(database: &ProtectedDatabase, reached: &Reached, conditions:
 fn report_ready(reached: &Reached, conditions: &mut Conditions) {
     let found = &reached.capabilities;
     if found.server_version_num < OLDEST_SERVER {
-        let message = format!("PostgreSQL {} is too old: pgrail works with 15 and newer", found.server_version);
+        let message =
+            format!("PostgreSQL {} is not supported: upgrade to PostgreSQL 15 or newer", found.server_version);
         conditions.stalled(database_reasons::UNSUPPORTED_VERSION, message);
     } else if found.in_recovery {
         let message = "the server is a standby, where nothing can be installed: point the connection at the primary";
@@ -181,6 +182,45 @@ pub(crate) fn two_digits(estimate: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Status of `Ready` and its reason for a server of this version.
+    fn ready(server_version: &str, server_version_num: i32) -> (String, String) {
+        let capabilities = pgrail_guard::Capabilities {
+            role: "pgrail".into(),
+            superuser: false,
+            owns_tables: true,
+            event_triggers: false,
+            read_all_data: true,
+            bypass_rls: true,
+            create_schema: true,
+            server_version_num,
+            server_version: server_version.into(),
+            in_recovery: false,
+            track_counts: true,
+            tables: 0,
+        };
+        let reached = Reached {
+            capabilities,
+            user: "pgrail".into(),
+            ignored_keys: Vec::new(),
+            survey: Survey::Unchanged,
+            orphans: None,
+        };
+        let mut conditions = Conditions::new(&[], Some(1), Timestamp::UNIX_EPOCH);
+        report_ready(&reached, &mut conditions);
+        let ready = conditions.finish().into_iter().find(|it| it.type_ == READY).unwrap();
+        (ready.status, ready.reason)
+    }
+
+    #[test]
+    fn servers_before_15_are_not_supported() {
+        let unsupported = ("False".to_owned(), database_reasons::UNSUPPORTED_VERSION.to_owned());
+        assert_eq!(ready("13.23", 130_023), unsupported);
+        assert_eq!(ready("14.20", 140_020), unsupported);
+        let supported = ("True".to_owned(), reasons::AS_DECLARED.to_owned());
+        assert_eq!(ready("15.0", 150_000), supported);
+        assert_eq!(ready("18.1", 180_001), supported);
+    }
 
     #[test]
     fn estimates_have_two_digits() {
