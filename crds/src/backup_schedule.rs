@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BackupScheduleSpec {
-    /// The `ProtectedDatabase`, in the same namespace. It cannot be changed.
+    /// The `ProtectedDatabase`, in the same namespace.
     #[x_kube(validation = Rule::new("self == oldSelf").message("databaseRef cannot be changed: create another BackupSchedule and delete this one"))]
     pub database_ref: LocalReference,
     /// Another login role, or a standby, to dump from. Default: the connection of the `ProtectedDatabase`.

@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TableGuardSpec {
-    /// The `ProtectedDatabase`, in the same namespace. It cannot be changed.
+    /// The `ProtectedDatabase`, in the same namespace.
     #[x_kube(validation = Rule::new("self == oldSelf").message("databaseRef cannot be changed: create another TableGuard and delete this one"))]
     pub database_ref: LocalReference,
     /// `Enforce`: stops statements that exceed a limit. `Warn`: allows them, sends one WARNING per statement, and
