@@ -1,4 +1,4 @@
-//! Certificates that a server should not have, shown by a TLS server that is real up to the handshake.
+//! Invalid certificates, presented by a server that implements only the TLS handshake.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+type Ca = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Authority {
+fn certificate_authority() -> Ca {
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
@@ -23,8 +23,8 @@ fn for_names(names: &[&str]) -> CertificateParams {
     CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
 }
 
-/// Accepts TLS as a PostgreSQL server does, shows this certificate, and ends.
-async fn serve(certificate: CertificateDer<'static>, key: &KeyPair, clients: Option<&Authority>) -> u16 {
+/// Accepts `SSLRequest` as a PostgreSQL server does, presents this certificate, and closes the connection.
+async fn serve(certificate: CertificateDer<'static>, key: &KeyPair, clients: Option<&Ca>) -> u16 {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let builder =
@@ -56,8 +56,8 @@ async fn serve(certificate: CertificateDer<'static>, key: &KeyPair, clients: Opt
     port
 }
 
-/// What comes of it, under one mode, with this authority trusted.
-async fn outcome(port: u16, mode: TlsMode, trusted: Option<&Authority>) -> ConnectError {
+/// The error with this TLS mode and this trusted CA.
+async fn outcome(port: u16, mode: TlsMode, trusted: Option<&Ca>) -> ConnectError {
     let mut settings = ConnectionSettings::new("127.0.0.1", "d", "u");
     settings.port = port;
     settings.tls = mode;
@@ -66,8 +66,8 @@ async fn outcome(port: u16, mode: TlsMode, trusted: Option<&Authority>) -> Conne
 }
 
 #[tokio::test]
-async fn every_kind_of_bad_certificate_has_its_message() {
-    let authority = authority();
+async fn each_invalid_certificate_has_its_error() {
+    let authority = certificate_authority();
     let key = KeyPair::generate().unwrap();
     let good = for_names(&["127.0.0.1"]);
     let mut expired = good.clone();
@@ -93,11 +93,11 @@ async fn every_kind_of_bad_certificate_has_its_message() {
         for (mode, expected) in
             [(TlsMode::VerifyCa, under_verify_ca), (TlsMode::VerifyFull, under_verify_full), (TlsMode::Require, None)]
         {
-            // Require with an authority is verify-ca; here it has none, and takes any certificate.
+            // `require` without a CA accepts any certificate.
             let error = outcome(port, mode, (mode != TlsMode::Require).then_some(&authority)).await;
             match (&error, expected) {
                 (ConnectError::Tls(found), Some(problem)) => assert_eq!(*found, problem, "{what} under {mode}"),
-                // Through the handshake: the server then hangs up.
+                // The handshake succeeds, and then the server closes the connection.
                 (ConnectError::Closed, None) => {}
                 _ => panic!("{what} under {mode}: {error:?}"),
             }
@@ -106,10 +106,10 @@ async fn every_kind_of_bad_certificate_has_its_message() {
     }
 }
 
-/// The authority of that name was made anew; the Secret still has the old one.
+/// The CA was created again with the same name, and the Secret contains the old certificate.
 #[tokio::test]
-async fn an_authority_made_anew_is_an_unknown_one() {
-    let (old, new) = (authority(), authority());
+async fn a_ca_with_a_new_key_is_not_trusted() {
+    let (old, new) = (certificate_authority(), certificate_authority());
     let key = KeyPair::generate().unwrap();
     let certificate = for_names(&["127.0.0.1"]).signed_by(&key, &new).unwrap();
     let port = serve(certificate.der().clone(), &key, None).await;
@@ -118,8 +118,8 @@ async fn an_authority_made_anew_is_an_unknown_one() {
 }
 
 #[tokio::test]
-async fn a_server_that_wants_a_client_certificate_gets_none() {
-    let authority = authority();
+async fn a_server_that_requires_a_client_certificate_is_reported() {
+    let authority = certificate_authority();
     let key = KeyPair::generate().unwrap();
     let certificate = for_names(&["127.0.0.1"]).signed_by(&key, &authority).unwrap();
     let port = serve(certificate.der().clone(), &key, Some(&authority)).await;

@@ -6,7 +6,7 @@ use pgrail_testing::for_each_server;
 use crate::{of_uri, settings, text};
 
 #[tokio::test]
-async fn a_session_is_ours_and_says_so() {
+async fn a_session_has_the_application_name() {
     for_each_server(async |server| {
         let database = server.database("connect").await;
         let connection = connect(&of_uri(&database.uri)).await.unwrap();
@@ -21,18 +21,18 @@ async fn a_session_is_ours_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_dropped_session_ends_in_the_middle_of_a_statement_too() {
+async fn a_dropped_session_ends_during_a_statement() {
     for_each_server(async |server| {
         let watcher = connect(&settings(&server)).await.unwrap();
         let connection = connect(&settings(&server)).await.unwrap();
         let process: i32 = connection.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&process];
-        // The server looks after its client while a statement runs.
+        // The server checks the connection while a statement runs.
         connection.batch_execute("SET client_connection_check_interval = '100ms'").await.unwrap();
         {
             let statement = connection.batch_execute("SELECT pg_sleep(600)");
             tokio::pin!(statement);
-            // Sent once it is seen to run.
+            // The statement is running.
             let running = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND state = 'active'";
             loop {
                 tokio::select! {
@@ -54,13 +54,13 @@ async fn a_dropped_session_ends_in_the_middle_of_a_statement_too() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_session_is_noticed() {
+async fn the_end_of_a_session_is_detected() {
     for_each_server(async |server| {
         let watcher = connect(&settings(&server)).await.unwrap();
         let connection = connect(&settings(&server)).await.unwrap();
         let process: i32 = connection.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
         watcher.execute("SELECT pg_terminate_backend($1)", &[&process]).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(30), connection.closed()).await.expect("the end to be noticed");
+        tokio::time::timeout(Duration::from_secs(30), connection.closed()).await.expect("the end to be detected");
         assert!(connection.is_closed());
     })
     .await;
@@ -75,7 +75,7 @@ async fn a_statement_can_be_cancelled_with_and_without_tls() {
             let connection = connect(&settings).await.unwrap();
             let statement = connection.batch_execute("SELECT pg_sleep(600)");
             tokio::pin!(statement);
-            // A request that comes before the statement runs is lost, so it is made again.
+            // A request that arrives before the statement starts has no effect, so it is repeated.
             let error = loop {
                 tokio::select! {
                     biased;
@@ -107,7 +107,7 @@ async fn only_allowed_addresses_are_connected_to() {
 }
 
 #[tokio::test]
-async fn another_name_is_looked_up_where_one_is_given() {
+async fn the_lookup_name_is_resolved_instead_of_the_host() {
     for_each_server(async |server| {
         let mut settings = settings(&server);
         settings.host = "shop-rw".into();
@@ -118,7 +118,7 @@ async fn another_name_is_looked_up_where_one_is_given() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_is_reached() {
+async fn a_unix_socket_is_supported() {
     for_each_server(async |server| {
         let database = server.database("connect").await;
         let client = database.connect().await;

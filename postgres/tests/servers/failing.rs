@@ -8,8 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::{fails, of_uri, settings, texts};
 
 #[tokio::test]
-async fn nothing_listens() {
-    // A port that was free a moment ago, and is not handed out again so soon.
+async fn a_refused_connection() {
+    // A port that was free a moment ago, and is not reused so soon.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
@@ -18,21 +18,21 @@ async fn nothing_listens() {
 }
 
 #[tokio::test]
-async fn no_socket_file() {
+async fn a_missing_socket_file() {
     let error = fails(&of_uri("postgres://u:p@%2Fnonexistent/d"), "ConnectionRefused").await;
     assert!(matches!(error, ConnectError::Refused(_)), "{error:?}");
 }
 
 #[tokio::test]
-async fn the_name_does_not_resolve() {
-    // A label may have 63 characters: refused without asking a name server, whose answer could take its time.
+async fn a_name_that_cannot_be_resolved() {
+    // A label has at most 63 characters. A longer one is refused without a DNS query.
     fails(&of_uri(&format!("postgres://u:p@{}.invalid/d", "a".repeat(64))), "NameResolution").await;
 }
 
 #[tokio::test]
-async fn silence_is_a_timeout_wherever_it_falls() {
+async fn no_answer_is_a_timeout_at_each_stage() {
     for (mode, stage) in [(TlsMode::Prefer, Stage::Encrypting), (TlsMode::Disable, Stage::LoggingIn)] {
-        // Accepts by the backlog and never says a word.
+        // The backlog accepts the connection, and nothing is sent.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut settings = of_uri(&format!("postgres://u:p@{}/d", listener.local_addr().unwrap()));
         settings.connect_timeout = Duration::from_millis(300);
@@ -73,7 +73,7 @@ async fn an_unknown_role_and_one_that_pg_hba_rejects() {
 }
 
 #[tokio::test]
-async fn a_password_is_missing() {
+async fn a_missing_password() {
     for_each_server(async |server| {
         for role in ["postgres", "hba_md5", "hba_cleartext"] {
             let mut settings = settings(&server);
@@ -104,7 +104,7 @@ async fn md5_still_logs_in() {
 }
 
 #[tokio::test]
-async fn the_database_is_missing() {
+async fn a_missing_database() {
     for_each_server(async |server| {
         let settings = settings(&server).with_database("never_created");
         assert!(matches!(fails(&settings, "DatabaseMissing").await, ConnectError::DatabaseMissing));
@@ -113,7 +113,7 @@ async fn the_database_is_missing() {
 }
 
 #[tokio::test]
-async fn the_role_may_not_connect() {
+async fn a_role_without_connect() {
     for_each_server(async |server| {
         let database = server.database("connect").await;
         let client = database.connect().await;
@@ -127,7 +127,7 @@ async fn the_role_may_not_connect() {
 }
 
 #[tokio::test]
-async fn no_connection_is_left() {
+async fn too_many_connections() {
     for_each_server(async |server| {
         let database = server.database("connect").await;
         let client = database.connect().await;
@@ -147,7 +147,7 @@ async fn no_connection_is_left() {
 }
 
 #[tokio::test]
-async fn the_database_takes_no_logins() {
+async fn a_database_that_does_not_allow_connections() {
     for_each_server(async |server| {
         let database = server.database("connect").await;
         let admin = pgrail_testing::connect(&server.uri).await;
@@ -158,7 +158,7 @@ async fn the_database_takes_no_logins() {
     .await;
 }
 
-/// Answers every connection with these bytes, one after the other, each once it has read something.
+/// Answers each connection with these bytes, one after the other, each after reading from the connection.
 async fn answering(answers: Vec<Vec<u8>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -191,9 +191,9 @@ fn fatal(code: &str) -> Vec<u8> {
     message(b'E', format!("SFATAL\0VFATAL\0C{code}\0Mcrooked words\0Dcrooked words\0Hcrooked words\0\0").as_bytes())
 }
 
-/// No peer that has proved nothing gets a word into our errors, whatever it says and when.
+/// Text that a peer sends before authentication is not in any error.
 #[tokio::test]
-async fn what_a_peer_says_before_the_login_is_through_shows_nowhere() {
+async fn text_before_authentication_is_in_no_error() {
     let bytes = |text: &str| text.as_bytes().to_vec();
     let no_tls = || bytes("N");
     let sasl = || message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0");
@@ -211,11 +211,11 @@ async fn what_a_peer_says_before_the_login_is_through_shows_nowhere() {
         (vec![no_tls(), message(b'?', b"crooked words")], "ConnectionRefused"),
         (vec![no_tls(), message(b'N', b"Mcrooked words\0\0")], "ConnectionRefused"),
         (vec![no_tls(), bytes("")], "ConnectionRefused"),
-        // The password in clear, please.
+        // AuthenticationCleartextPassword.
         (vec![no_tls(), message(b'R', &[0, 0, 0, 3]), bytes("thanks")], "AuthenticationFailed"),
-        // Kerberos, please.
+        // AuthenticationKerberosV5.
         (vec![no_tls(), message(b'R', &[0, 0, 0, 2])], "AuthenticationFailed"),
-        // A mechanism of its own, then a SCRAM that proves nothing.
+        // An unknown SASL mechanism, and then SCRAM with a wrong server signature.
         (vec![no_tls(), message(b'R', b"\0\0\0\x0acrooked words\0\0")], "AuthenticationFailed"),
         (vec![no_tls(), sasl(), message(b'R', b"\0\0\0\x0br=crooked words,s=Y3Jvb2s=,i=1")], "AuthenticationFailed"),
         (vec![no_tls(), sasl(), fatal("XX000")], "ConnectionRefused"),

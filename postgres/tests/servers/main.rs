@@ -1,4 +1,4 @@
-//! Connecting to real servers: see `e2e/postgres/servers.sh`.
+//! Connections to real servers, which `e2e/postgres/servers.sh` starts.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
@@ -14,7 +14,7 @@ use std::path::Path;
 use pgrail_postgres::{ConnectError, Connection, ConnectionSettings, Password, TlsMode, connect, parse_uri};
 use pgrail_testing::Server;
 
-/// Settings of a test server's superuser.
+/// Settings of the superuser of a test server.
 fn settings(server: &Server) -> ConnectionSettings {
     of_uri(&server.uri)
 }
@@ -30,7 +30,7 @@ fn with_mode(server: &Server, mode: TlsMode, authority: Option<&Path>) -> Connec
     settings
 }
 
-/// Every text that an error has: its own, its sources', and its `Debug`.
+/// All texts of an error: `Display` of the error and its sources, and `Debug`.
 fn texts(error: &ConnectError) -> String {
     let mut texts = format!("{error:?} {error}");
     let mut next = std::error::Error::source(error);
@@ -41,7 +41,7 @@ fn texts(error: &ConnectError) -> String {
     texts
 }
 
-/// The error of a connection that must fail for this reason, with no password, host, database or user in any text.
+/// The error of a connection that must fail with this reason. No text contains the password, host, database or user.
 async fn fails(settings: &ConnectionSettings, reason: &str) -> ConnectError {
     let error = connect(settings).await.expect_err("a failed connection");
     assert_eq!(error.reason(), reason, "{error:?}");

@@ -4,11 +4,11 @@ use pgrail_testing::{Pooler, for_each_server, pooler};
 use crate::{of_uri, settings};
 
 #[tokio::test]
-async fn a_pooler_by_the_transaction_is_detected() {
+async fn a_pooler_in_transaction_mode_is_detected() {
     let settings = of_uri(&pooler(Pooler::Transaction));
     let policy = AddressPolicy::any();
     assert!(detect_pooler(&settings, &policy).await.unwrap());
-    // With the pool warm, and with other sessions at it.
+    // With idle server connections in the pool, and with other sessions.
     let others = [connect(&settings).await.unwrap(), connect(&settings).await.unwrap()];
     for other in &others {
         other.simple_query("SELECT 1").await.unwrap();
@@ -20,7 +20,7 @@ async fn a_pooler_by_the_transaction_is_detected() {
 }
 
 #[tokio::test]
-async fn a_pooler_by_the_session_is_fine() {
+async fn a_pooler_in_session_mode_is_not_detected() {
     let settings = of_uri(&pooler(Pooler::Session));
     for _ in 0..5 {
         assert!(!detect_pooler(&settings, &AddressPolicy::any()).await.unwrap());
@@ -28,7 +28,7 @@ async fn a_pooler_by_the_session_is_fine() {
 }
 
 #[tokio::test]
-async fn no_pooler_is_fine() {
+async fn a_direct_connection_is_not_detected() {
     for_each_server(async |server| {
         let connection = connect(&settings(&server)).await.unwrap();
         assert!(!detect_pooler_on(&connection, &AddressPolicy::any()).await.unwrap());
@@ -37,7 +37,7 @@ async fn no_pooler_is_fine() {
 }
 
 #[tokio::test]
-async fn the_poolers_own_refusals_have_their_reasons() {
+async fn errors_of_the_pooler_have_their_reasons() {
     let mut settings = of_uri(&pooler(Pooler::Session));
     settings.password = Some(pgrail_postgres::Password::new("Geheimnis"));
     crate::fails(&settings, "AuthenticationFailed").await;

@@ -18,15 +18,15 @@ async fn every_mode_against_a_server_with_tls() {
             (TlsMode::VerifyCa, Some(&own), "127.0.0.1", Ok("true")),
             (TlsMode::VerifyFull, Some(&own), "127.0.0.1", Ok("true")),
             (TlsMode::VerifyFull, Some(&own), "localhost", Ok("true")),
-            // An authority given is checked in every mode that speaks TLS, and prefer does not fall back then.
+            // With a CA, the certificate is verified in each TLS mode, and `prefer` does not fall back.
             (TlsMode::Prefer, Some(&other), "127.0.0.1", Err(TlsProblem::UnknownIssuer)),
             (TlsMode::Require, Some(&other), "127.0.0.1", Err(TlsProblem::UnknownIssuer)),
             (TlsMode::VerifyCa, Some(&other), "127.0.0.1", Err(TlsProblem::UnknownIssuer)),
             (TlsMode::VerifyFull, Some(&other), "127.0.0.1", Err(TlsProblem::UnknownIssuer)),
-            // The system's authorities did not sign it.
+            // The certificate is not signed by a CA of the system.
             (TlsMode::VerifyCa, None, "127.0.0.1", Err(TlsProblem::UnknownIssuer)),
             (TlsMode::VerifyFull, None, "127.0.0.1", Err(TlsProblem::UnknownIssuer)),
-            // 127.0.0.2 is the same server by another name.
+            // 127.0.0.2 is the same server with another name.
             (TlsMode::VerifyCa, Some(&own), "elsewhere.example", Ok("true")),
             (TlsMode::Require, Some(&own), "elsewhere.example", Ok("true")),
             (TlsMode::VerifyFull, Some(&own), "elsewhere.example", Err(TlsProblem::WrongName)),
@@ -52,7 +52,7 @@ async fn every_mode_against_a_server_with_tls() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_is_reached_only_where_the_mode_allows_it() {
+async fn a_server_without_tls_is_used_only_if_the_mode_allows_it() {
     let server = plain_server();
     for mode in [TlsMode::Disable, TlsMode::Prefer] {
         let connection = connect(&with_mode(&server, mode, Some(&authority_file()))).await.unwrap();
@@ -66,7 +66,7 @@ async fn a_server_without_tls_is_reached_only_where_the_mode_allows_it() {
 }
 
 #[tokio::test]
-async fn an_authority_that_is_none_is_said_so() {
+async fn an_invalid_ca_is_reported() {
     for_each_server(async |server| {
         for pem in [
             "",
@@ -85,7 +85,7 @@ async fn an_authority_that_is_none_is_said_so() {
 }
 
 #[tokio::test]
-async fn a_host_that_no_certificate_can_be_for_is_said_so() {
+async fn a_host_that_cannot_be_in_a_certificate_is_reported() {
     for_each_server(async |server| {
         let mut settings = with_mode(&server, TlsMode::VerifyFull, Some(&authority_file()));
         settings.lookup = Some("127.0.0.1".into());
@@ -96,9 +96,9 @@ async fn a_host_that_no_certificate_can_be_for_is_said_so() {
     .await;
 }
 
-/// Roles that pg_hba.conf lets in with TLS only, or without it only.
+/// Roles that pg_hba.conf accepts only with TLS, or only without TLS.
 #[tokio::test]
-async fn pg_hba_has_the_last_word() {
+async fn pg_hba_can_require_or_forbid_tls() {
     for_each_server(async |server| {
         let table = [
             ("hba_tls_only", TlsMode::Require, true),
@@ -124,7 +124,7 @@ async fn pg_hba_has_the_last_word() {
 }
 
 #[tokio::test]
-async fn a_password_goes_out_in_clear_only_under_verify_full() {
+async fn a_password_is_sent_in_clear_text_only_with_verify_full() {
     for_each_server(async |server| {
         for mode in [TlsMode::Disable, TlsMode::Prefer, TlsMode::Require, TlsMode::VerifyCa] {
             let authority = (mode == TlsMode::VerifyCa).then(authority_file);
@@ -144,7 +144,7 @@ async fn a_password_goes_out_in_clear_only_under_verify_full() {
 }
 
 #[tokio::test]
-async fn channel_binding_is_used_over_tls_and_insisted_on_where_asked() {
+async fn channel_binding_is_used_with_tls_and_can_be_required() {
     for_each_server(async |server| {
         let mut settings = with_mode(&server, TlsMode::Require, None);
         settings.channel_binding_required = true;
