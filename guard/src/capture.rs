@@ -1,34 +1,44 @@
-//! The undo window: deleted rows are kept, in the transaction that deletes them, so that they can be put back.
+//! The undo window: deleted rows are captured in the transaction that deletes them, so that they can be put back.
 //!
-//! Rows that go are taken from the transition table of a trigger that fires once per statement and table. It holds what
-//! DELETE and cascades took and not what an UPDATE moved to another partition, at any level. Only where inheritance is
-//! at work does a row trigger do it, since a parent's transition table shows the rows of its children cut short. Links
-//! that are set to NULL or DEFAULT are nested updates: a row trigger again, whose condition spares all other updates.
+//! Deleted rows are read from the transition table of a trigger that fires once per statement and table. It has the rows of
+//! DELETE and of cascades, and not those that an UPDATE moved to another partition, at any level. Only where inheritance is
+//! at work does a row trigger do it, since a parent's transition table lacks the columns of its children. Keys that are set
+//! to NULL or DEFAULT are nested updates: a row trigger again, whose condition excludes all other updates.
+//!
+//! Rows are stored in tables of the owner of the table that they were deleted from, and written there as that owner: see
+//! [`store`].
+
+mod read;
+pub mod store;
+
+pub use read::{CapturedTable, CapturedTransaction, captured, captured_rows, prune};
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-use tokio_postgres::Client;
-
-use crate::catalog::{Catalog, Oid, TableKind};
+use crate::catalog::{Catalog, Oid, Table, TableKind};
 use crate::closure::Effect;
 use crate::configuration::GuardRow;
 use crate::desired::{Desired, Root};
-use crate::observe::ObserveError;
+use crate::observe::Observed;
 use crate::spec::Capture;
 use crate::sql::literal;
 
 const FUNCTION: &str = "capture_";
 
-/// Whether this is the name of a function that captures.
+/// Whether this is the name of a function that captures. They are named by owner and guard.
 pub(crate) fn is_function(name: &str) -> bool {
     name.starts_with(FUNCTION)
 }
 
-fn create_function(guard: &GuardRow, capture: Capture) -> String {
-    include_str!("sql/capture.sql")
-        .trim_end()
-        .replace("{function}", &format!("{FUNCTION}{}", guard.id))
+fn function(owner: Oid, guard: i32) -> String {
+    format!("{FUNCTION}{owner}_{guard}")
+}
+
+fn create_function(owner: Oid, guard: &GuardRow, capture: Capture) -> String {
+    let sql = concat!(include_str!("sql/capture.sql"), include_str!("sql/capture_own.sql"));
+    sql.trim_end()
+        .replace("{function}", &format!("{}()", function(owner, guard.id)))
+        .replace("{owner}", &owner.to_string())
         .replace("{guard}", &guard.id.to_string())
         .replace("{name}", &literal(guard.name.as_str()))
         .replace("{retention}", &capture.retention.to_string())
@@ -36,7 +46,7 @@ fn create_function(guard: &GuardRow, capture: Capture) -> String {
 }
 
 /// Adds what captures the rows of guards that ask for it. A table that several of them reach is captured once: for the
-/// one that keeps rows longest.
+/// one with the longest retention.
 pub(crate) fn add(catalog: &Catalog, desired: &mut Desired, guards: &[GuardRow]) {
     let mut capturing: Vec<(&GuardRow, Capture)> =
         guards.iter().filter_map(|guard| guard.capture.map(|capture| (guard, capture))).collect();
@@ -48,43 +58,74 @@ pub(crate) fn add(catalog: &Catalog, desired: &mut Desired, guards: &[GuardRow])
         let held = |root: &&Root| root.assignments.iter().any(|assignment| assignment.guard == guard.id);
         for root in desired.roots.values().filter(held) {
             let reached = Reached::of(catalog, root);
-            // A part of what a delete takes could not be put back as a whole.
-            if !reached.all_owned(catalog) {
-                continue;
-            }
+            // A part of what a delete removes could not be put back as a whole.
+            let Ok(owner) = reached.owner(catalog) else { continue };
             for oid in reached.deleted {
-                deleted.entry(oid).or_insert(guard.id);
+                deleted.entry(oid).or_insert((owner, guard.id));
             }
             for oid in reached.nulled {
-                nulled.entry(oid).or_insert(guard.id);
+                nulled.entry(oid).or_insert((owner, guard.id));
             }
         }
     }
-    for (oid, guard) in &deleted {
+    for (oid, (owner, guard)) in &deleted {
         let Some(table) = catalog.table(*oid) else { continue };
         let ident = &table.ident;
         let rows =
             if by_row(catalog, *oid) { "FOR EACH ROW" } else { "REFERENCING OLD TABLE AS gone FOR EACH STATEMENT" };
-        let source = format!("AFTER DELETE ON {ident} {rows} EXECUTE FUNCTION pgrail.{FUNCTION}{guard}()");
+        let function = function(*owner, *guard);
+        let source = format!("AFTER DELETE ON {ident} {rows} EXECUTE FUNCTION pgrail.{function}()");
         desired.triggers.insert((*oid, "pgrail_capture".to_owned()), source);
     }
-    for (oid, guard) in &nulled {
+    for (oid, (owner, guard)) in &nulled {
         // Partitions get copies of their parent's.
         let copied = catalog.partition_ancestors(*oid).iter().any(|above| nulled.contains_key(above));
         let Some(table) = catalog.table(*oid).filter(|_| !copied) else { continue };
         let source = format!(
-            "AFTER UPDATE ON {} FOR EACH ROW WHEN (pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.>) 0) EXECUTE FUNCTION pgrail.{FUNCTION}{guard}()",
-            table.ident
+            "AFTER UPDATE ON {} FOR EACH ROW WHEN (pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.>) 0) EXECUTE FUNCTION pgrail.{}()",
+            table.ident,
+            function(*owner, *guard)
         );
         desired.triggers.insert((*oid, "pgrail_capture_nulled".to_owned()), source);
     }
-    let used: BTreeSet<i32> = deleted.values().chain(nulled.values()).copied().collect();
-    for (guard, capture) in capturing.iter().filter(|(guard, _)| used.contains(&guard.id)) {
-        desired.routines.insert(format!("{FUNCTION}{}", guard.id), create_function(guard, *capture));
+    let used: BTreeSet<(Oid, i32)> = deleted.values().chain(nulled.values()).copied().collect();
+    for (owner, id) in used {
+        let Some((guard, capture)) = capturing.iter().find(|(guard, _)| guard.id == id) else { continue };
+        desired.routines.insert(function(owner, id), create_function(owner, guard, *capture));
+        // Who may not read a table as a whole must not read what is captured of it either. Such a role could not dump the
+        // database before: row level security on the store takes nothing from it.
+        let row_security = catalog.tables().any(|table| table.owner_oid == owner && table.row_security);
+        desired.stores.insert(owner, row_security);
     }
 }
 
-/// The tables that deletes on one root take rows from, and those where they null them.
+/// Why what is deleted through this root cannot be captured, or could not be put back, and what to do; `None` if it can.
+pub(crate) fn obstacle(root: &Root, observed: &Observed) -> Option<String> {
+    let catalog = &observed.catalog;
+    if let Some(publication) = observed.live.all_tables_publications.first() {
+        return Some(format!("deleted rows are not captured: {}", published(publication)));
+    }
+    let reached = Reached::of(catalog, root);
+    if let Err(why) = reached.owner(catalog) {
+        return Some(format!("deleted rows are not captured, since they could not be put back: {why}"));
+    }
+    let forced = reached.tables(catalog).find(|table| table.row_security_for_owner)?;
+    Some(format!(
+        "deleted rows are captured but cannot be put back: {table} forces row level security, for its owner {owner} too; run ALTER ROLE {owner} BYPASSRLS, or ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY",
+        table = forced.label(),
+        owner = forced.owner
+    ))
+}
+
+/// What a publication FOR ALL TABLES means for captured rows, and what to do.
+pub(crate) fn published(publication: &str) -> String {
+    format!(
+        "the publication {publication} is FOR ALL TABLES and would publish them; publish by schema instead, in one transaction: \
+         BEGIN; DROP PUBLICATION {publication}; CREATE PUBLICATION {publication} FOR TABLES IN SCHEMA public, ...; COMMIT"
+    )
+}
+
+/// The tables that deletes on one root delete rows from, and those where they set keys to NULL or their default.
 struct Reached {
     deleted: BTreeSet<Oid>,
     nulled: BTreeSet<Oid>,
@@ -103,8 +144,30 @@ impl Reached {
         Self { deleted: own.chain(members(Effect::Deleted)).collect(), nulled: members(Effect::Nulled).collect() }
     }
 
-    fn all_owned(&self, catalog: &Catalog) -> bool {
-        self.deleted.union(&self.nulled).all(|oid| catalog.table(*oid).is_some_and(|table| table.owned))
+    fn tables<'a>(&'a self, catalog: &'a Catalog) -> impl Iterator<Item = &'a Table> {
+        self.deleted.union(&self.nulled).filter_map(|oid| catalog.table(*oid))
+    }
+
+    /// The owner of all of them, as which rows are captured and put back; or why there is none.
+    fn owner(&self, catalog: &Catalog) -> Result<Oid, String> {
+        if let Some(table) = self.tables(catalog).find(|table| !table.owned || !table.owner_settable) {
+            let (table, owner) = (table.label(), &table.owner);
+            return Err(format!(
+                "pgrail's role must be a member of {owner}, the owner of {table}, and may SET ROLE to it"
+            ));
+        }
+        let mut tables = self.tables(catalog);
+        let Some(first) = tables.next() else { return Err("it has no tables".to_owned()) };
+        match tables.find(|table| table.owner_oid != first.owner_oid) {
+            None => Ok(first.owner_oid),
+            Some(other) => Err(format!(
+                "{} belongs to {} and {} to {}; give them one owner",
+                first.label(),
+                first.owner,
+                other.label(),
+                other.owner
+            )),
+        }
     }
 }
 
@@ -112,84 +175,4 @@ impl Reached {
 fn by_row(catalog: &Catalog, oid: Oid) -> bool {
     let Some(table) = catalog.table(oid).filter(|table| table.kind == TableKind::Ordinary) else { return false };
     !table.is_partition && (!table.parents.is_empty() || catalog.descendants(oid).len() > 1)
-}
-
-/// What was kept of a transaction.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CapturedTransaction {
-    /// Its number, by which it is undone.
-    pub transaction: u64,
-    /// When it began, in UTC as ISO 8601.
-    pub began: String,
-    /// Who was logged in (`session_user`).
-    pub login: String,
-    /// As whom: what SET ROLE said, or the login.
-    pub role: String,
-    /// `application_name`.
-    pub application: String,
-    /// Where from; empty: a local socket.
-    pub client: String,
-    /// The guards that kept it.
-    pub guards: Vec<String>,
-    /// Why it cannot be put back as a whole.
-    pub incomplete: Option<String>,
-    /// When it was put back, likewise.
-    pub undone: Option<String>,
-    /// By whom.
-    pub undone_by: Option<String>,
-    /// Its rows.
-    pub tables: Vec<CapturedTable>,
-}
-
-/// What was kept of a transaction in one table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CapturedTable {
-    /// `schema.table`, as it is called now or, if it is gone, was called then.
-    pub table: String,
-    /// Rows that were deleted.
-    pub deleted: i64,
-    /// Rows that had a key set to NULL or its default.
-    pub nulled: i64,
-}
-
-/// Every transaction of which rows are kept, or were and were too many; the newest first.
-/// Fails where nothing of pgrail is installed.
-pub async fn captured(client: &Client) -> Result<Vec<CapturedTransaction>, ObserveError> {
-    let row = client.query_one(include_str!("sql/captured.sql"), &[]).await?;
-    Ok(serde_json::from_str(row.try_get(0)?)?)
-}
-
-/// How many rows are kept in all; `None` where nothing of pgrail is installed, or of an older pgrail.
-pub async fn captured_rows(client: &Client) -> Result<Option<i64>, ObserveError> {
-    let installed = "SELECT pg_catalog.to_regclass('pgrail.captured') IS NOT NULL";
-    if !client.query_one(installed, &[]).await?.try_get::<_, bool>(0)? {
-        return Ok(None);
-    }
-    Ok(Some(client.query_one("SELECT pg_catalog.count(*) FROM pgrail.captured", &[]).await?.try_get(0)?))
-}
-
-/// Takes away what is kept too long or is too much, in batches, each a transaction of its own. Writes nothing, and says 0,
-/// where there is nothing to take away, where nothing is installed, or where another owner than `owner` installed it.
-/// Otherwise: how many transactions went.
-pub async fn prune(client: &Client, owner: &str) -> Result<u64, ObserveError> {
-    /// Transactions of a batch, each of at most `maxRows` rows.
-    const BATCH: i32 = 20;
-    let installed = "SELECT pg_catalog.to_regproc('pgrail.prune_captured') IS NOT NULL";
-    if !client.query_one(installed, &[]).await?.try_get::<_, bool>(0)? {
-        return Ok(0);
-    }
-    let mut gone = 0;
-    while let Some(row) = client.query_opt(include_str!("sql/captured_due.sql"), &[&owner]).await?
-        && row.try_get(0)?
-    {
-        let batch: i32 = client.query_one("SELECT pgrail.prune_captured(NULL, $1)", &[&BATCH]).await?.try_get(0)?;
-        // Somebody else is at it.
-        if batch == 0 {
-            break;
-        }
-        gone += u64::try_from(batch).unwrap_or_default();
-    }
-    Ok(gone)
 }

@@ -42,6 +42,7 @@ pub enum TableKind {
 
 /// One relation.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "facts of pg_class")]
 pub struct Table {
     /// Its object identifier.
     pub oid: Oid,
@@ -57,6 +58,18 @@ pub struct Table {
     pub owner: String,
     /// Whether the current role may do what an owner may.
     pub owned: bool,
+    /// Its owner's object identifier: unlike the name, nothing changes it.
+    #[serde(default)]
+    pub owner_oid: Oid,
+    /// Whether the current role may `SET ROLE` to the owner, which making that role the owner of something takes.
+    #[serde(default)]
+    pub owner_settable: bool,
+    /// Whether row level security is enabled on it.
+    #[serde(default)]
+    pub row_security: bool,
+    /// Whether row level security holds for its own owner too: it is forced, and the owner has no BYPASSRLS.
+    #[serde(default)]
+    pub row_security_for_owner: bool,
     /// Whether the current role may create triggers on it.
     pub can_trigger: bool,
     /// Whether it is a partition; then `parents` holds the table it is a partition of.

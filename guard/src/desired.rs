@@ -31,6 +31,8 @@ pub(crate) struct Desired {
     pub(crate) passes: BTreeSet<String>,
     /// Counters, one per assignment.
     pub(crate) sequences: BTreeSet<String>,
+    /// The owners whose tables' rows are captured, and whether their stores have row level security.
+    pub(crate) stores: BTreeMap<Oid, bool>,
     /// How far a table is from the nearest root, by foreign keys: the farthest are installed first.
     pub(crate) distance: BTreeMap<Oid, usize>,
 }

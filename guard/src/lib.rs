@@ -43,6 +43,7 @@ pub mod undo;
 pub use apply::{ApplyError, apply};
 pub use blast_radius::BlastRadius;
 pub use capabilities::Capabilities;
+pub use capture::store::CaptureError;
 pub use capture::{CapturedTable, CapturedTransaction, captured, captured_rows, prune};
 pub use catalog::{Catalog, CatalogError, Oid};
 pub use counters::{Counter, counters};

@@ -75,6 +75,17 @@ pub struct LiveRelation {
     pub pins: Option<Oid>,
 }
 
+/// A table of captured rows.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LiveStore {
+    /// Its name.
+    pub name: String,
+    /// Its owner.
+    pub owner: Oid,
+    /// Whether row level security is enabled on it.
+    pub row_security: bool,
+}
+
 /// An event trigger of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct LiveEventTrigger {
@@ -123,6 +134,10 @@ pub struct Live {
     pub schema_usable: bool,
     /// Tables, sequences and views of ours, or `schema`, that another role was given rights on.
     pub given_away: Vec<String>,
+    /// Tables of captured rows.
+    pub stores: Vec<LiveStore>,
+    /// Publications FOR ALL TABLES.
+    pub all_tables_publications: Vec<String>,
     /// Tables, sequences and views in our schema that do not belong to its owner.
     pub foreign_owned: Vec<String>,
     /// Event triggers that call our functions.

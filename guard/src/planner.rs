@@ -48,6 +48,12 @@ pub enum PlanError {
         /// The current role.
         role: String,
     },
+    /// What the guard captures would be published, to subscribers that have no table for it.
+    #[error("deleted rows cannot be captured here: {}", crate::capture::published(.publication))]
+    Published {
+        /// A publication FOR ALL TABLES.
+        publication: String,
+    },
     /// The declaration makes no sense.
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -84,6 +90,7 @@ pub fn plan(spec: &GuardSpec, observed: &Observed) -> Result<Plan, PlanError> {
         spec.limits.overridden(&selector.limits).validate()?;
     }
     spec.capture.map_or(Ok(()), |capture| capture.validate())?;
+    capturable(spec, observed)?;
     let matched = Matched::of(spec, observed);
     let mut numbers = numbers(observed);
     let configuration = assign(spec, &matched, observed, &mut numbers);
@@ -107,6 +114,17 @@ pub fn plan_removal(name: &GuardName, observed: &Observed) -> Plan {
     let mut numbers = numbers(observed);
     let desired = complete::complete(&observed.catalog, configuration, &mut numbers);
     difference(&desired, observed)
+}
+
+/// Whether a guard may begin to capture here. One that does already stays as it is: its tables' state says what is wrong.
+fn capturable(spec: &GuardSpec, observed: &Observed) -> Result<(), PlanError> {
+    let Some(publication) = observed.live.all_tables_publications.first() else { return Ok(()) };
+    let recorded = observed.recorded.iter().flat_map(|recorded| &recorded.configuration.guards);
+    let captures = recorded.filter(|guard| guard.name == spec.name).any(|guard| guard.capture.is_some());
+    if spec.capture.is_some() && !captures {
+        return Err(PlanError::Published { publication: publication.clone() });
+    }
+    Ok(())
 }
 
 pub(crate) fn numbers(observed: &Observed) -> Numbers {

@@ -17,7 +17,7 @@ mod tree;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio_postgres::Client;
 
@@ -92,7 +92,7 @@ pub struct Stop {
 }
 
 /// A trigger of the application that may have done more than change rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserTrigger {
     /// `schema.table`
     pub table: String,

@@ -20,7 +20,7 @@ pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("on_ddl", false),
     ("on_drop", false),
     ("passed", false),
-    ("prune_captured", false),
+    ("prune_captured_rows", true),
     ("rights", false),
     ("room", false),
     ("settle", false),

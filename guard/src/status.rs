@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::blast_radius;
+use crate::capture;
 use crate::catalog::{Oid, Table, TableKind};
 use crate::desired::Desired;
 use crate::drop_protection;
@@ -42,8 +43,14 @@ pub(crate) fn statuses(
             .copied()
             .chain(root.closure.members.iter().flat_map(|member| observed.catalog.partitions(member.table)))
             .collect();
-        let captures = spec.capture.is_some();
-        let (state, message) = table_state(&involved, root.oid, captures, &waiting, &drifted, general, plan, observed);
+        let (mut state, mut message) = table_state(&involved, root.oid, &waiting, &drifted, general, plan, observed);
+        if let Some(obstacle) = spec.capture.and_then(|_| capture::obstacle(root, observed)) {
+            // What is not installed yet is not weaker, but says already what it will lack.
+            if state == TableState::Enforced {
+                state = TableState::Degraded;
+            }
+            message = if message.is_empty() { obstacle } else { format!("{message}; {obstacle}") };
+        }
         tables.push(TableStatus {
             oid: Some(root.oid),
             table: radius.table,
@@ -84,7 +91,6 @@ pub(crate) fn statuses(
 fn table_state(
     involved: &BTreeSet<Oid>,
     root: Oid,
-    captures: bool,
     waiting: &BTreeSet<Oid>,
     drifted: &BTreeSet<&str>,
     general: bool,
@@ -121,14 +127,11 @@ fn table_state(
         .collect();
     if !weak.is_empty() {
         let owner = observed.catalog.table(root).map(|table| table.owner.clone()).unwrap_or_default();
-        let mut message = format!(
+        let message = format!(
             "a session with session_replication_role = replica passes on {}: {} must be a member of the owner ({owner}) to make the triggers fire always",
             listed(&weak),
             observed.live.role
         );
-        if captures {
-            message.push_str("; deleted rows are not captured, since they could not be put back");
-        }
         return (TableState::Degraded, message);
     }
     (TableState::Enforced, String::new())

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::capture;
 use crate::catalog::{Oid, Table};
 use crate::desired::Desired;
 use crate::drop_protection;
@@ -36,12 +37,14 @@ pub(crate) fn difference(desired: &Desired, observed: &Observed) -> Plan {
         plan.steps.push(Step::new(StepKind::Configure, statements.chain([digest]).collect()));
     }
     let (protect, unprotect) = drop_protection::steps(desired, observed, &mut plan.drift);
+    plan.steps.extend(capture::store::steps(desired, observed, &mut plan.drift));
     plan.steps.extend(create);
     plan.steps.extend(privileges_step);
     plan.steps.extend(triggers);
     plan.steps.extend(protect);
     plan.steps.extend(unprotect);
     plan.steps.extend(drop);
+    plan.steps.extend(capture::store::drop_former(observed));
     plan
 }
 
@@ -413,7 +416,7 @@ fn everything_off(observed: &Observed) -> Vec<Step> {
         .iter()
         .filter(|relation| relation.kind == "r")
         .map(|relation| relation.name.as_str())
-        .filter(|name| ours.contains(name) || name.starts_with("pass_"))
+        .filter(|name| ours.contains(name) || name.starts_with("pass_") || name.starts_with("captured_"))
         .collect();
     tables.sort_by_key(|name| ours.iter().position(|ours| ours == name));
     // The function of a trigger of ours goes after its table.

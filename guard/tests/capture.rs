@@ -65,7 +65,7 @@ async fn rows_go_when_there_are_too_many_or_too_old_ones() {
         install(&mut client, &bounded(base.clone(), 3600, 100)).await;
         // As many as may be, one more, and many in pieces.
         run(&client, "DELETE FROM users WHERE id <= 100").await;
-        assert_eq!((kept(&client).await[0].incomplete.as_ref(), count(&client, "pgrail.captured").await), (None, 100));
+        assert_eq!((kept(&client).await[0].incomplete.as_ref(), count(&client, STORE).await), (None, 100));
         for sql in [
             "DELETE FROM users WHERE id <= 201",
             "BEGIN; DELETE FROM users WHERE id <= 260; DELETE FROM users WHERE id <= 302; DELETE FROM users WHERE id <= 310; COMMIT",
@@ -84,13 +84,13 @@ async fn rows_go_when_there_are_too_many_or_too_old_ones() {
         for id in 431..900 {
             run(&client, &format!("DELETE FROM users WHERE id = {id}")).await;
         }
-        let rows = count(&client, "pgrail.captured").await;
+        let rows = count(&client, STORE).await;
         // On average a quarter more than may be; four times as many would take a chance in a hundred thousand.
         assert!((90..400).contains(&rows), "{rows} rows are kept");
         prune(&client, "somebody else").await.expect("prune");
-        assert_eq!(count(&client, "pgrail.captured").await, rows);
+        assert_eq!(count(&client, STORE).await, rows);
         prune(&client, "local").await.expect("prune");
-        assert!(count(&client, "pgrail.captured").await <= 100);
+        assert!(count(&client, STORE).await <= 100);
         assert_eq!(undo_newest(&mut client).await.tables[0].inserted, 1, "the newest are kept");
         assert_eq!(count(&client, "users WHERE id = 899").await, 1);
 
@@ -100,7 +100,7 @@ async fn rows_go_when_there_are_too_many_or_too_old_ones() {
         run(&client, "DELETE FROM users WHERE id BETWEEN 901 AND 949; DELETE FROM users WHERE id BETWEEN 960 AND 1000").await;
         run(&client, "INSERT INTO users SELECT generate_series(1001, 1100)").await;
         run(&client, "DELETE FROM users WHERE id > 1000").await;
-        run(&slow, "SELECT pgrail.prune_captured(NULL, 1000); DELETE FROM users WHERE id = 951; COMMIT").await;
+        run(&slow, "SELECT pgrail.prune_captured_rows(10, '[]', NULL, 1000); DELETE FROM users WHERE id = 951; COMMIT").await;
         let of_slow = kept(&client).await.into_iter().filter(|it| it.tables.iter().any(|table| table.deleted == 2)).count();
         assert_eq!(of_slow, 1);
         prune(&client, "local").await.expect("prune");
@@ -110,12 +110,12 @@ async fn rows_go_when_there_are_too_many_or_too_old_ones() {
         assert_eq!(prune(&client, "local").await.expect("prune"), 0);
         run(&client, "RESET default_transaction_read_only").await;
         let many = kept(&client).await.len() as u64;
-        run(&client, "UPDATE pgrail.captured SET began = began - interval '59 minutes'; UPDATE pgrail.captured_transaction SET began = began - interval '59 minutes', kept_until = kept_until - interval '59 minutes'").await;
+        run(&client, "UPDATE pgrail.captured_10 SET began = began - interval '59 minutes'; UPDATE pgrail.captured_transaction_10 SET began = began - interval '59 minutes', kept_until = kept_until - interval '59 minutes'").await;
         assert_eq!(prune(&client, "local").await.expect("prune"), 0);
         // A shorter retention holds for what is kept already.
         install(&mut client, &bounded(base.clone(), 60, 100)).await;
         assert_eq!(prune(&client, "local").await.expect("prune"), many);
-        assert_eq!(count(&client, "pgrail.captured").await, 0);
+        assert_eq!(count(&client, STORE).await, 0);
         database.finish().await;
     })
     .await;
@@ -148,12 +148,12 @@ async fn guards_with_different_bounds_do_not_disturb_each_other() {
         assert_eq!(contents(&client, &["users", "orders"]).await, before);
         // When one guard's part is too old, the rest is no whole any more.
         run(&client, "DELETE FROM users WHERE id <= 3").await;
-        run(&client, "UPDATE pgrail.captured SET began = began - interval '90 minutes'; UPDATE pgrail.captured_transaction SET began = began - interval '90 minutes'").await;
+        run(&client, "UPDATE pgrail.captured_10 SET began = began - interval '90 minutes'; UPDATE pgrail.captured_transaction_10 SET began = began - interval '90 minutes'").await;
         prune(&client, "local").await.expect("prune");
         let one = kept(&client).await.remove(0);
         assert_eq!(one.guards, ["shop/orders"]);
         let found = problems(&mut client, Conflicts::SkipExisting).await;
-        assert!(found.iter().any(|it| it.contains("rows of other tables are not kept any more")), "{found:?}");
+        assert!(found.iter().any(|it| it.contains("the rows of other tables were removed")), "{found:?}");
         database.finish().await;
     })
     .await;

@@ -241,7 +241,7 @@ async fn deleted_rows_are_kept_within_bounds_and_go_with_the_last_guard() {
             fixture.app.batch_execute(&format!("DELETE FROM users WHERE id = {id}")).await.unwrap();
         }
         let kept = async || -> Vec<i64> {
-            let sql = "SELECT count(*) FROM pgrail.captured c GROUP BY c.xid ORDER BY min(c.id)";
+            let sql = "SELECT count(*) FROM pgrail.captured_10 c GROUP BY c.xid ORDER BY min(c.id)";
             fixture.app.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
         };
         eventually("the oldest is taken away", async || (kept().await == [81, 81]).then_some(())).await;

@@ -1,8 +1,8 @@
--- What is kept, by transaction, the newest first. One row of JSON.
+-- What is captured, by transaction, the newest first. One row of JSON.
 WITH rows AS (
   SELECT c.xid, c.began, coalesce(n.nspname || '.' || r.relname, max(c.label)) AS label,
          count(*) FILTER (WHERE c.effect = 'd') AS deleted, count(*) FILTER (WHERE c.effect = 'u') AS nulled, min(c.id) AS first
-  FROM pgrail.captured c
+  FROM {rows} c
   LEFT JOIN pg_catalog.pg_class r ON r.oid = c.rel LEFT JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
   GROUP BY c.xid, c.began, c.rel, n.nspname, r.relname
 )
@@ -18,5 +18,5 @@ SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
 FROM (
   SELECT t.xid, t.began, min(t.login::text) AS login, min(t.role) AS role, min(t.application) AS application, coalesce(min(pg_catalog.host(t.client)), '') AS client,
          pg_catalog.json_agg(t.guard_name ORDER BY t.guard_name) AS guards, min(t.incomplete) AS incomplete, max(t.undone_at) AS undone_at, max(t.undone_by::text) AS undone_by
-  FROM pgrail.captured_transaction t GROUP BY t.xid, t.began
+  FROM {transactions} t GROUP BY t.xid, t.began
 ) t

@@ -1,7 +1,7 @@
 -- The whole catalog in one row of JSON, for PostgreSQL 15 and later. Everything is read from system catalogs and
 -- statistics: no table is locked, none is scanned. Run with search_path = pg_catalog, or names are not qualified.
 WITH relations AS (
-  SELECT c.oid, n.nspname, c.relname, c.relkind, c.relowner, c.relispartition, c.reltuples, c.relpersistence
+  SELECT c.oid, n.nspname, c.relname, c.relkind, c.relowner, c.relispartition, c.reltuples, c.relpersistence, c.relrowsecurity, c.relforcerowsecurity
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')
@@ -18,6 +18,12 @@ WITH relations AS (
     'kind', r.relkind,
     'owner', pg_catalog.pg_get_userbyid(r.relowner),
     'owned', pg_catalog.pg_has_role(r.relowner, 'USAGE'),
+    'owner_oid', r.relowner::int8,
+    -- Up to 15 every member may; the word for it is of 16.
+    'owner_settable', pg_catalog.pg_has_role(r.relowner, CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END),
+    'row_security', r.relrowsecurity,
+    'row_security_for_owner', r.relrowsecurity AND r.relforcerowsecurity
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE o.oid = r.relowner AND (o.rolsuper OR o.rolbypassrls)),
     'can_trigger', pg_catalog.has_table_privilege(r.oid, 'TRIGGER'),
     'is_partition', r.relispartition,
     'parents', coalesce((SELECT pg_catalog.json_agg(i.inhparent::int8 ORDER BY i.inhseqno) FROM pg_catalog.pg_inherits i

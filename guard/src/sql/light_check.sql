@@ -2,7 +2,7 @@
 -- any of that changes; statistics are not in it. No table is read but the catalog's and our own small ones.
 WITH ours AS (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = 'pgrail'),
 parts(part) AS (
-  SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', c.oid, c.relname, c.relnamespace, c.relkind, c.relowner, c.relispartition, c.relacl), 1))
+  SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', c.oid, c.relname, c.relnamespace, c.relkind, c.relowner, c.relispartition, c.relacl, c.relrowsecurity, c.relforcerowsecurity), 1))
   FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND c.relpersistence <> 't'
  UNION ALL
   SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', n.oid, n.nspname, n.nspowner), 2)) FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_'
@@ -26,7 +26,11 @@ parts(part) AS (
  UNION ALL
   SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', m.roleid, m.member), 10)) FROM pg_catalog.pg_auth_members m
  UNION ALL
+  SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', b.oid, b.pubname, b.puballtables), 12)) FROM pg_catalog.pg_publication b
+ UNION ALL
+  SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', o.oid), 13)) FROM pg_catalog.pg_roles o WHERE o.rolbypassrls
+ UNION ALL
   SELECT pg_catalog.hashtextextended(pg_catalog.concat_ws('|', current_user, r.rolsuper, pg_catalog.current_setting('track_counts'), pg_catalog.pg_is_in_recovery()), 11)::numeric
   FROM pg_catalog.pg_roles r WHERE r.rolname = current_user
 )
-SELECT pg_catalog.md5(pg_catalog.string_agg(coalesce(part::text, '-'), '|')), (SELECT pg_catalog.count(*) = 11 FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind = 'r' AND c.relname IN ('install', 'guard', 'relation', 'assignment', 'allowance', 'usage', 'member', 'trigger', 'routine', 'captured', 'captured_transaction')) FROM parts
+SELECT pg_catalog.md5(pg_catalog.string_agg(coalesce(part::text, '-'), '|')), (SELECT pg_catalog.count(*) = 9 FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind = 'r' AND c.relname IN ('install', 'guard', 'relation', 'assignment', 'allowance', 'usage', 'member', 'trigger', 'routine')) FROM parts

@@ -11,7 +11,7 @@ SELECT pg_catalog.json_build_object(
       WHERE r.rolname IN ('rds_superuser', 'cloudsqlsuperuser', 'alloydbsuperuser', 'azure_pg_admin', 'supabase_admin', 'supabase_privileged_role') AND pg_catalog.pg_has_role(r.oid, 'MEMBER'))
     OR coalesce(pg_catalog.current_setting('supautils.privileged_role', true) = current_user, false),
   'may_create_schema', pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
-  'configured', (SELECT pg_catalog.count(*) = 11 FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind = 'r' AND c.relname IN ('install', 'guard', 'relation', 'assignment', 'allowance', 'usage', 'member', 'trigger', 'routine', 'captured', 'captured_transaction')),
+  'configured', (SELECT pg_catalog.count(*) = 9 FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind = 'r' AND c.relname IN ('install', 'guard', 'relation', 'assignment', 'allowance', 'usage', 'member', 'trigger', 'routine')),
   'schema_owner', (SELECT pg_catalog.pg_get_userbyid(nspowner) FROM ours),
   'schema_owned', coalesce((SELECT pg_catalog.pg_has_role(nspowner, 'USAGE') FROM ours), false),
   'triggers', coalesce((
@@ -34,19 +34,27 @@ SELECT pg_catalog.json_build_object(
                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> c.oid
                WHERE w.ev_class = c.oid AND c.relkind = 'v' LIMIT 1)) ORDER BY c.relname)
     FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind IN ('r', 'S', 'v')), '[]'),
+  -- What captured rows are stored in, one pair of tables for each owner. They belong to that owner.
+  'stores', coalesce((
+    SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', c.relname, 'owner', c.relowner::int8, 'row_security', c.relrowsecurity) ORDER BY c.relname)
+    FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind = 'r' AND c.relname ~ '^captured_(transaction_)?[0-9]+$'), '[]'),
+  -- They carry every logged table, those of captured rows too.
+  'all_tables_publications', coalesce((SELECT pg_catalog.json_agg(b.pubname ORDER BY b.pubname) FROM pg_catalog.pg_publication b WHERE b.puballtables), '[]'),
   -- Whether the application's deletes can call our functions, and what of ours somebody was given rights on.
   'schema_usable', coalesce((SELECT pg_catalog.has_schema_privilege('public', oid, 'USAGE') FROM ours), false),
   'given_away', coalesce((
     SELECT pg_catalog.json_agg(x.what ORDER BY x.what) FROM (
       SELECT DISTINCT c.relname::text AS what FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid, LATERAL pg_catalog.aclexplode(c.relacl) a
       WHERE a.grantee <> c.relowner AND c.relkind IN ('r', 'S', 'v')
+        -- Whom owners let read what was captured of their tables is theirs to say.
+        AND c.relname !~ '^captured_[a-z_]*[0-9]+(_id_seq)?$'
       UNION ALL
       SELECT 'schema' FROM pg_catalog.pg_namespace n JOIN ours ON ours.oid = n.oid
       WHERE EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) a WHERE a.grantee <> n.nspowner AND a.privilege_type = 'CREATE')
     ) x), '[]'),
   'foreign_owned', coalesce((
     SELECT pg_catalog.json_agg(c.relname ORDER BY c.relname) FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid
-    WHERE c.relkind IN ('r', 'S', 'v') AND c.relowner <> ours.nspowner), '[]'),
+    WHERE c.relkind IN ('r', 'S', 'v') AND c.relowner <> ours.nspowner AND c.relname !~ '^captured_[a-z_]*[0-9]+(_id_seq)?$'), '[]'),
   'event_triggers', coalesce((
     SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', e.evtname, 'always', e.evtenabled = 'A', 'owned', pg_catalog.pg_has_role(e.evtowner, 'USAGE')) ORDER BY e.evtname)
     FROM pg_catalog.pg_event_trigger e JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid JOIN ours ON p.pronamespace = ours.oid), '[]')

@@ -7,11 +7,13 @@ BEGIN
     SELECT 'TABLE' AS kind, c.oid::pg_catalog.regclass::text AS object, pg_catalog.pg_get_userbyid(n.nspowner) AS owner
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = 'pgrail' AND c.relkind IN ('r', 'S', 'v') AND c.relowner <> n.nspowner
+      -- What is captured, and what captures it, belongs to the owner of the tables.
+      AND c.relname !~ '^captured_[a-z_]*[0-9]+$'
       -- The sequence of a column goes with its table.
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype IN ('i', 'a'))
     UNION ALL
     SELECT 'FUNCTION', p.oid::pg_catalog.regprocedure::text, pg_catalog.pg_get_userbyid(n.nspowner)
-    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pgrail' AND p.proowner <> n.nspowner
+    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pgrail' AND p.proowner <> n.nspowner AND p.proname !~ '^capture_'
   LOOP
     EXECUTE pg_catalog.format('ALTER %s %s OWNER TO %I', x.kind, x.object, x.owner);
   END LOOP;
@@ -19,7 +21,7 @@ BEGIN
   FOR x IN
     SELECT DISTINCT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid::pg_catalog.regclass::text AS object, a.grantee
     FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) a
-    WHERE c.relnamespace = 'pgrail'::pg_catalog.regnamespace AND a.grantee <> c.relowner AND c.relkind IN ('r', 'S', 'v')
+    WHERE c.relnamespace = 'pgrail'::pg_catalog.regnamespace AND a.grantee <> c.relowner AND c.relkind IN ('r', 'S', 'v') AND c.relname !~ '^captured_[a-z_]*[0-9]+(_id_seq)?$'
     UNION
     SELECT DISTINCT 'FUNCTION', p.oid::pg_catalog.regprocedure::text, a.grantee
     FROM pg_catalog.pg_proc p, LATERAL pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a

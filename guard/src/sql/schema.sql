@@ -103,38 +103,3 @@ CREATE TABLE IF NOT EXISTS pgrail.routine (
   source text NOT NULL,
   fingerprint text NOT NULL
 );
-
--- The undo window: what a transaction took of the tables of one guard. Numbers of transactions begin anew where a dump is
--- restored; with the time of its beginning, one is never taken for another.
-CREATE TABLE IF NOT EXISTS pgrail.captured_transaction (
-  xid xid8 NOT NULL,
-  began timestamptz NOT NULL,
-  guard int NOT NULL,
-  guard_name text NOT NULL,                             -- guards come and go, numbers are used again
-  kept_until timestamptz NOT NULL,                      -- where its guard keeps none any more; else the guard says
-  login name NOT NULL,                                  -- session_user
-  role text NOT NULL,                                   -- SET ROLE, or the login
-  application text NOT NULL,
-  client inet,                                          -- NULL: a local socket
-  incomplete text,                                      -- why it cannot be put back as a whole
-  undone_at timestamptz,
-  undone_by name,
-  PRIMARY KEY (xid, began, guard)
-);
-
--- Its rows, as text: exactly what each type writes and reads, whatever later becomes of names.
-CREATE TABLE IF NOT EXISTS pgrail.captured (
-  xid xid8 NOT NULL,
-  began timestamptz NOT NULL,
-  guard int NOT NULL,
-  id bigint GENERATED ALWAYS AS IDENTITY,               -- the order in which they went
-  rel regclass NOT NULL,                                -- as the statement named it: for rows of partitions, maybe their parent
-  label text NOT NULL,                                  -- schema.table then
-  effect "char" NOT NULL CHECK (effect IN ('d', 'u')),  -- deleted, or a key set to NULL or its default
-  attributes smallint NOT NULL,                         -- the number of the last column then
-  fields smallint NOT NULL,                             -- columns then, without dropped ones
-  keys smallint[],                                      -- effect u: the columns that were set
-  before text NOT NULL,
-  after text,                                           -- effect u
-  PRIMARY KEY (xid, began, guard, id)
-);

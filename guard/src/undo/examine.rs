@@ -1,18 +1,18 @@
-//! What would come of putting rows back, and what stands against it. Only reads.
+//! What would be put back, and what prevents it. Only reads.
 
 use std::fmt::Write as _;
 
-use tokio_postgres::Transaction;
-
+use super::as_owner::{Access, AsOwner};
 use super::table::{Batch, Reference, Table, all_equal, named};
 use super::{Conflicts, UndoError, Undone};
+use crate::catalog::Oid;
 
 /// Rows that a message names.
 const NAMED: usize = 5;
 
-/// What would come of putting rows back into one table, and what stands against it.
+/// What would be put back into one table, and what prevents it.
 pub(super) async fn examine(
-    within: &Transaction<'_>,
+    as_owner: &mut AsOwner<'_>,
     transaction: u64,
     table: &Table,
     all: &[Table],
@@ -23,13 +23,26 @@ pub(super) async fn examine(
     let label = &table.label;
     found.rows = table.deleted().map(|batch| batch.rows).sum();
     found.links = table.nulled().map(|batch| batch.rows).sum();
-    if table.ident.is_none() {
-        problems.push(format!("the table {label} is gone: its {} rows are in a backup", found.rows + found.links));
+    let captured = found.rows + found.links;
+    let (Some(_), Some(owner)) = (&table.ident, table.owner) else {
+        problems.push(format!("the table {label} no longer exists; restore its {captured} rows from a backup"));
+        return Ok(found);
+    };
+    let name = table.owner_name.as_deref().unwrap_or_default();
+    if table.batches.iter().any(|batch| batch.store_owner != owner) {
+        problems.push(format!(
+            "{label} belongs to {name} now, who must not read what was captured before; run ALTER TABLE {label} OWNER TO its former owner while you undo"
+        ));
+        return Ok(found);
+    }
+    if table.forced {
+        problems.push(format!(
+            "{label} forces row level security, for its owner {name} too, as which rows are put back; run ALTER ROLE {name} BYPASSRLS, or ALTER TABLE {label} NO FORCE ROW LEVEL SECURITY"
+        ));
         return Ok(found);
     }
     if let Some(lost) = table.batches.iter().map(|batch| table.lost(batch)).find(|lost| *lost > 0) {
-        problems
-            .push(format!("{label} has lost {lost} of the columns that its rows had: what was in them is in a backup"));
+        problems.push(format!("{lost} columns of {label} were dropped since; restore its rows from a backup"));
         return Ok(found);
     }
     let added = table.batches.iter().map(|batch| table.added(batch)).max().unwrap_or_default();
@@ -37,7 +50,7 @@ pub(super) async fn examine(
     found.rows = 0;
     for batch in table.deleted() {
         let rows = table.rows(transaction, batch);
-        let (count, _) = counted(within, &rows, "true", "''").await?;
+        let (count, _) = counted(as_owner, owner, &rows, "true", "''").await?;
         found.rows += count;
         let mut existing = Vec::new();
         for key in &table.unique_keys {
@@ -47,20 +60,20 @@ pub(super) async fn examine(
                 table.only(),
                 table.ident.as_deref().unwrap_or_default()
             );
-            let (count, which) = counted(within, &rows, &there, &named(&key.columns)).await?;
+            let (count, which) = counted(as_owner, owner, &rows, &there, &named(&key.columns)).await?;
             if count > 0 && conflicts == Conflicts::Refuse {
                 problems.push(format!(
-                    "{count} rows of {label} are there already, by ({}): {which}; `--skip-existing` leaves them as they are",
+                    "{count} rows of {label} exist already, by ({}): {which}; `--skip-existing` leaves them as they are",
                     key.columns.join(", ")
                 ));
             }
             existing.push(there);
         }
         if !existing.is_empty() {
-            found.existing += counted(within, &rows, &existing.join(" OR "), "''").await?.0;
+            found.existing += counted(as_owner, owner, &rows, &existing.join(" OR "), "''").await?.0;
         }
         for reference in &table.references {
-            let (count, which) = orphans(within, transaction, &rows, reference, all).await?;
+            let (count, which) = orphans(as_owner, transaction, table, &rows, reference, all).await?;
             found.parents_missing += count;
             if count > 0 {
                 problems.push(missing_parents(label, count, reference, &which));
@@ -69,13 +82,15 @@ pub(super) async fn examine(
     }
     found.inserted = found.rows - found.existing;
     if found.links > 0 {
-        examine_links(within, transaction, table, all, conflicts, &mut found, problems).await?;
+        examine_links(as_owner, owner, transaction, table, all, conflicts, &mut found, problems).await?;
     }
     Ok(found)
 }
 
+#[allow(clippy::too_many_arguments, reason = "the arguments of examine, and what it found")]
 async fn examine_links(
-    within: &Transaction<'_>,
+    as_owner: &mut AsOwner<'_>,
+    owner: Oid,
     transaction: u64,
     table: &Table,
     all: &[Table],
@@ -87,7 +102,7 @@ async fn examine_links(
     let Some(key) = table.identity() else {
         if conflicts == Conflicts::Refuse {
             problems.push(format!(
-                "{label} has no primary key that would tell which rows had their {} links: `--skip-existing` leaves them as they are",
+                "{label} has no primary key to find the rows of {} links by; `--skip-existing` leaves them as they are",
                 found.links
             ));
         }
@@ -96,7 +111,7 @@ async fn examine_links(
     found.links = 0;
     for batch in table.nulled() {
         let rows = table.rows(transaction, batch);
-        let (count, _) = counted(within, &rows, "true", "''").await?;
+        let (count, _) = counted(as_owner, owner, &rows, "true", "''").await?;
         found.links += count;
         let unchanged = unchanged(table, batch, "t");
         let same = all_equal("t", &key.columns, &key.operators, "(x.after)", &key.columns);
@@ -104,8 +119,8 @@ async fn examine_links(
             "EXISTS (SELECT FROM {} t WHERE {same} AND {unchanged})",
             table.ident.as_deref().unwrap_or_default()
         )];
-        // Rows that were nulled first and deleted then are put back with the key that they were left with.
-        for other in all.iter().filter(|other| table.family.contains(&other.rel) && other.ident.is_some()) {
+        // Rows whose key was set first and that were deleted then are put back with the key that they were left with.
+        for other in all.iter().filter(|other| table.family.contains(&other.rel) && other.owner == Some(owner)) {
             for deleted in other.deleted().filter(|batch| other.lost(batch) == 0) {
                 let same = all_equal("(y.before)", &key.columns, &key.operators, "(x.after)", &key.columns);
                 let as_left = self::unchanged(table, batch, "(y.before)");
@@ -116,17 +131,17 @@ async fn examine_links(
             }
         }
         let (count, which) =
-            counted(within, &rows, &format!("NOT ({})", still.join(" OR ")), &named(&key.columns)).await?;
+            counted(as_owner, owner, &rows, &format!("NOT ({})", still.join(" OR ")), &named(&key.columns)).await?;
         found.links_restored -= count;
         if count > 0 && conflicts == Conflicts::Refuse {
             problems.push(format!(
-                "{count} rows of {label} are gone or point elsewhere by now, by ({}): {which}; `--skip-existing` leaves them as they are",
+                "{count} rows of {label} were deleted or point elsewhere by now, by ({}): {which}; `--skip-existing` leaves them as they are",
                 key.columns.join(", ")
             ));
         }
         let set = batch.keys.clone().unwrap_or_default();
         for reference in table.references.iter().filter(|it| it.numbers.iter().any(|number| set.contains(number))) {
-            let (count, which) = orphans(within, transaction, &rows, reference, all).await?;
+            let (count, which) = orphans(as_owner, transaction, table, &rows, reference, all).await?;
             found.parents_missing += count;
             if count > 0 {
                 problems.push(missing_parents(label, count, reference, &which));
@@ -139,7 +154,7 @@ async fn examine_links(
 
 fn missing_parents(label: &str, count: i64, reference: &Reference, which: &str) -> String {
     format!(
-        "{count} rows of {label} miss their row of {} ({}): {which}; put those back first, with the transaction that deleted them",
+        "{count} rows of {label} have no parent in {} ({}): {which}; undo the transaction that deleted the parents first",
         reference.label, reference.name
     )
 }
@@ -159,35 +174,42 @@ pub(super) fn set_columns<'a>(table: &'a Table, batch: &Batch) -> Vec<&'a str> {
 
 /// How many of these rows fulfil a condition on `x`, and the names of some.
 async fn counted(
-    within: &Transaction<'_>,
+    as_owner: &mut AsOwner<'_>,
+    owner: Oid,
     rows: &str,
     condition: &str,
     name: &str,
 ) -> Result<(i64, String), UndoError> {
     let sql = format!(
-        "SELECT pg_catalog.count(*), pg_catalog.array_agg(name) FILTER (WHERE number OPERATOR(pg_catalog.<=) {NAMED}) \
+        "SELECT pg_catalog.json_build_array(pg_catalog.count(*), pg_catalog.array_agg(name) FILTER (WHERE number OPERATOR(pg_catalog.<=) {NAMED})) \
          FROM (SELECT {name} AS name, pg_catalog.row_number() OVER (ORDER BY x.id) AS number FROM ({rows}) x WHERE {condition}) y"
     );
-    let row = within.query_one(&sql, &[]).await?;
-    let count: i64 = row.try_get(0)?;
-    let mut names = row.try_get::<_, Option<Vec<String>>>(1)?.unwrap_or_default().join("; ");
+    let (count, names): (i64, Option<Vec<String>>) = as_owner.run(owner, Access::Read, &sql).await?;
+    let mut names = names.unwrap_or_default().join("; ");
     if count > i64::try_from(NAMED).unwrap_or_default() {
         names.push_str("; …");
     }
     Ok((count, names))
 }
 
-/// Rows whose parent is neither there nor among the deleted.
+/// Rows whose parent neither exists nor is among the deleted. Where the owner may not read the parents, the foreign key
+/// itself decides when rows are put back.
 async fn orphans(
-    within: &Transaction<'_>,
+    as_owner: &mut AsOwner<'_>,
     transaction: u64,
+    table: &Table,
     rows: &str,
     reference: &Reference,
     all: &[Table],
 ) -> Result<(i64, String), UndoError> {
+    let Some(owner) = table.owner.filter(|_| reference.readable) else { return Ok((0, String::new())) };
     let parents = || all.iter().filter(|parent| reference.family.contains(&parent.rel));
-    // What stands against the parents is told there.
-    if parents().any(|parent| parent.ident.is_none() || parent.batches.iter().any(|batch| parent.lost(batch) > 0)) {
+    // What prevents the parents is a problem of their own.
+    let readable = |parent: &Table| {
+        let batches = &parent.batches;
+        parent.owner == Some(owner) && batches.iter().all(|batch| parent.lost(batch) == 0 && batch.store_owner == owner)
+    };
+    if !parents().all(readable) {
         return Ok((0, String::new()));
     }
     let set = reference.columns.iter().map(|column| format!("(x.before).{column} IS NOT NULL"));
@@ -202,5 +224,5 @@ async fn orphans(
             let _ = write!(condition, " AND NOT EXISTS (SELECT FROM ({rows}) y WHERE {})", equal("(y.before)"));
         }
     }
-    counted(within, rows, &condition, &named(&reference.columns)).await
+    counted(as_owner, owner, rows, &condition, &named(&reference.columns)).await
 }

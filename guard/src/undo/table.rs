@@ -1,17 +1,24 @@
-//! A table that rows go back to, as it is now, and the order of several.
+//! A table that rows are put back into, as it is now, and the order of several.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
 use crate::catalog::Oid;
+use crate::rehearse::UserTrigger;
 
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Table {
     pub(super) rel: Oid,
     pub(super) label: String,
     pub(super) ident: Option<String>,
+    /// As which rows are put back; `None` where the table no longer exists.
+    pub(super) owner: Option<Oid>,
+    pub(super) owner_name: Option<String>,
+    /// Whether row level security holds for the owner too.
+    pub(super) forced: bool,
     pub(super) partitioned: bool,
+    pub(super) triggers: Vec<UserTrigger>,
     pub(super) batches: Vec<Batch>,
     pub(super) columns: Vec<Column>,
     pub(super) unique_keys: Vec<Key>,
@@ -22,6 +29,9 @@ pub(super) struct Table {
 /// Rows of one table that have the same form.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Batch {
+    /// The table that they are captured in, ready for SQL.
+    pub(super) store: String,
+    pub(super) store_owner: Oid,
     pub(super) attributes: i32,
     pub(super) fields: i32,
     pub(super) effect: String,
@@ -33,6 +43,9 @@ pub(super) struct Batch {
 pub(super) struct Column {
     pub(super) number: i32,
     pub(super) ident: String,
+    /// Type and collation, ready for SQL.
+    #[serde(rename = "type")]
+    pub(super) kind: String,
     pub(super) generated: bool,
 }
 
@@ -50,6 +63,8 @@ pub(super) struct Reference {
     pub(super) ident: String,
     pub(super) label: String,
     pub(super) partitioned: bool,
+    /// Whether the owner sees all rows of the table that it points to.
+    pub(super) readable: bool,
     pub(super) columns: Vec<String>,
     pub(super) numbers: Vec<i32>,
     pub(super) referenced: Vec<String>,
@@ -86,7 +101,7 @@ impl Table {
         self.batches.iter().filter(|batch| batch.effect == "u")
     }
 
-    /// What tells one row from another.
+    /// The key that identifies a row.
     pub(super) fn identity(&self) -> Option<&Key> {
         self.unique_keys.iter().find(|key| key.primary || key.not_null)
     }
@@ -95,33 +110,35 @@ impl Table {
         self.columns.iter().filter(|column| column.number > batch.attributes).count()
     }
 
-    /// How many columns that the rows have are gone.
+    /// How many columns of the rows no longer exist.
     pub(super) fn lost(&self, batch: &Batch) -> i32 {
         let left = self.columns.iter().filter(|column| column.number <= batch.attributes).count();
         batch.fields - i32::try_from(left).unwrap_or(i32::MAX)
     }
 
-    /// Rows are there without those of inheritance children.
+    /// Rows of inheritance children are not the table's own.
     pub(super) fn only(&self) -> &'static str {
         if self.partitioned { "" } else { "ONLY " }
     }
 
-    /// The rows of a batch as rows of the table, `before` and for nulled ones `after`, each once: as it was first.
+    /// The type of a batch's rows: the columns that the table had when they were captured. Only pgrail defines it, so there
+    /// is no cast of another role from text to it, as there may be to the row type of the table.
+    fn row_type(&self, batch: &Batch) -> String {
+        format!("pgrail.undo_{}_{}", self.rel, batch.attributes)
+    }
+
+    /// The rows of a batch, `before` and for nulled ones `after`, each once: as it was first.
     pub(super) fn rows(&self, transaction: u64, batch: &Batch) -> String {
-        let ident = self.ident.as_deref().unwrap_or_default();
-        // Columns that were added since are the last; they are left out when rows are put back.
-        let more = ",".repeat(self.added(batch));
-        let decoded = |column: &str| {
-            format!("CAST(pg_catalog.left(c.{column}, -1) OPERATOR(pg_catalog.||) '{more})' AS {ident})")
-        };
+        let row_type = self.row_type(batch);
+        let decoded = |column: &str| format!("CAST(c.{column} AS {row_type})");
         let (before, after) = (decoded("before"), decoded("after"));
         let same_keys = batch.keys.as_ref().map_or(String::new(), |keys| {
             let keys = keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             format!(" AND c.keys OPERATOR(pg_catalog.=) '{{{keys}}}'::pg_catalog.int2[]")
         });
-        let Batch { attributes, fields, effect, .. } = batch;
+        let Batch { store, attributes, fields, effect, .. } = batch;
         let plain = format!(
-            "SELECT c.id, {before} AS before, {after} AS after FROM pgrail.captured c WHERE c.xid OPERATOR(pg_catalog.=) '{transaction}'::pg_catalog.xid8 \
+            "SELECT c.id, {before} AS before, {after} AS after FROM {store} c WHERE c.xid OPERATOR(pg_catalog.=) '{transaction}'::pg_catalog.xid8 \
              AND c.rel::pg_catalog.oid OPERATOR(pg_catalog.=) {}::pg_catalog.oid AND c.attributes OPERATOR(pg_catalog.=) {attributes}::pg_catalog.int2 \
              AND c.fields OPERATOR(pg_catalog.=) {fields}::pg_catalog.int2 AND c.effect OPERATOR(pg_catalog.=) '{effect}'::pg_catalog.\"char\"{same_keys} OFFSET 0",
             self.rel
@@ -153,8 +170,26 @@ pub(super) fn all_equal(
         .join(" AND ")
 }
 
-/// A row as text for people: its columns' values.
+/// A row as text for people: its columns' values, by the output functions of their types.
 pub(super) fn named(columns: &[String]) -> String {
-    let values = columns.iter().map(|column| format!("(x.before).{column}::pg_catalog.text")).collect::<Vec<_>>();
+    let values = columns.iter().map(|column| format!("(x.before).{column}")).collect::<Vec<_>>();
     format!("pg_catalog.concat_ws(', ', {})", values.join(", "))
+}
+
+/// The types that captured rows are read as, each with its columns.
+pub(super) fn types(tables: &[Table]) -> impl Iterator<Item = (String, String)> {
+    let of = |table: &Table, batch: &Batch| {
+        let columns = table.columns.iter().filter(|column| column.number <= batch.attributes);
+        let columns = columns.map(|column| format!("{} {}", column.ident, column.kind));
+        (table.row_type(batch), columns.collect::<Vec<_>>().join(", "))
+    };
+    let usable = |table: &&Table| table.ident.is_some();
+    let types: BTreeMap<String, String> = tables
+        .iter()
+        .filter(usable)
+        .flat_map(|table| {
+            table.batches.iter().filter(|batch| table.lost(batch) == 0).map(move |batch| of(table, batch))
+        })
+        .collect();
+    types.into_iter()
 }

@@ -6,6 +6,9 @@ use pgrail_testing::{Client, Database};
 
 use super::run;
 
+/// Where rows of tables of the superuser that tests log in as are captured.
+pub const STORE: &str = "pgrail.captured_10";
+
 pub const USERS: &[(&str, &str)] = &[("public", "users")];
 
 pub fn capturing(spec: GuardSpec) -> GuardSpec {

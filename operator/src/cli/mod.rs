@@ -75,6 +75,8 @@ enum CommandError {
     #[error(transparent)]
     Rehearse(#[from] pgrail_guard::RehearseError),
     #[error(transparent)]
+    Capture(#[from] pgrail_guard::CaptureError),
+    #[error(transparent)]
     Undo(#[from] pgrail_guard::UndoError),
     #[error("could not print")]
     Print(#[from] std::io::Error),

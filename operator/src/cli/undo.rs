@@ -1,4 +1,4 @@
-//! `pgrail undo`: the transactions whose deleted rows are kept; and the rows of one, put back.
+//! `pgrail undo`: lists the transactions with captured rows, or puts the rows of one back.
 
 use super::connect::DatabaseArgs;
 use super::output::{self, Format};
@@ -11,15 +11,15 @@ use std::process::ExitCode;
 /// Options of `pgrail undo`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  pgrail undo                            the transactions, the newest first\n  pgrail undo 48213 --dry-run            what would be put back, and what stands against it\n  pgrail undo 48213                      puts all of its rows back, or none\n\nGuards keep rows where their spec has `capture`."
+    after_help = "Examples:\n  pgrail undo                            lists the transactions, newest first\n  pgrail undo 48213 --dry-run            lists the rows, the triggers that would fire, and the conflicts\n  pgrail undo 48213                      puts all of its rows back, or none\n\nGuards whose spec has `capture` capture rows. Rows are put back as the owner of their table."
 )]
 pub(super) struct UndoArgs {
     /// The transaction's number; none: list them
     transaction: Option<u64>,
-    /// Only say what would be put back; exit status 2 when something stands against it
+    /// Only report what would be put back; exit status 2 if there are conflicts
     #[arg(long, requires = "transaction")]
     dry_run: bool,
-    /// Leave rows that are there already, and links that point elsewhere by now, as they are
+    /// Leave rows that exist already, and links that were changed since, as they are
     #[arg(long, requires = "transaction")]
     skip_existing: bool,
     #[command(flatten)]
@@ -33,11 +33,7 @@ pub(super) struct UndoArgs {
 pub(super) async fn run(args: UndoArgs) -> Result<ExitCode, CommandError> {
     let mut client = args.database.connect().await?;
     let Some(transaction) = args.transaction else {
-        let transactions = pgrail_guard::captured(&client).await.map_err(|error| {
-            let refused = || CommandError::Refused("nothing of pgrail is in this database".to_owned());
-            if error.not_installed() { refused() } else { error.into() }
-        })?;
-        list(&transactions, args.output)?;
+        list(&pgrail_guard::captured(&client).await?, args.output)?;
         return Ok(ExitCode::SUCCESS);
     };
     let conflicts = if args.skip_existing { Conflicts::SkipExisting } else { Conflicts::Refuse };
@@ -64,7 +60,7 @@ fn list(transactions: &[CapturedTransaction], format: Format) -> Result<(), Comm
         Format::Wide => true,
     };
     if transactions.is_empty() {
-        eprintln!("pgrail: no deleted rows are kept in this database");
+        eprintln!("pgrail: no deleted rows are captured in this database");
         return Ok(());
     }
     let mut header = vec!["TRANSACTION", "BEGAN", "LOGIN", "APPLICATION", "STATE", "ROWS"];
@@ -83,7 +79,7 @@ fn list(transactions: &[CapturedTransaction], format: Format) -> Result<(), Comm
             it.login.clone(),
             it.application.clone(),
             state,
-            taken(it),
+            rows_by_table(it),
         ];
         if wide {
             row.extend([it.role.clone(), it.client.clone(), it.guards.join(", ")]);
@@ -94,7 +90,7 @@ fn list(transactions: &[CapturedTransaction], format: Format) -> Result<(), Comm
 }
 
 /// The rows of each table, in words.
-fn taken(transaction: &CapturedTransaction) -> String {
+fn rows_by_table(transaction: &CapturedTransaction) -> String {
     let tables = transaction.tables.iter().map(|it| {
         let deleted = (it.deleted > 0).then(|| output::thousands(it.deleted));
         let nulled = (it.nulled > 0).then(|| format!("{} links", output::thousands(it.nulled)));
@@ -109,8 +105,8 @@ fn print(outcome: &Undo, format: Format) -> Result<(), CommandError> {
         Format::Name => println!("{}", outcome.transaction),
         Format::Table | Format::Wide => {
             let header =
-                ["TABLE", "KEPT", "PUT BACK", "THERE ALREADY", "PARENT MISSING", "LINKS", "SET BACK", "NEW COLUMNS"];
-            // What was not done is not told as if it were.
+                ["TABLE", "CAPTURED", "PUT BACK", "EXISTING", "PARENT MISSING", "LINKS", "SET BACK", "NEW COLUMNS"];
+            // What was not done is not reported as if it were.
             let back = |count: i64| if outcome.problems.is_empty() { output::thousands(count) } else { "-".to_owned() };
             let rows = outcome.tables.iter().map(|it| {
                 vec![
@@ -127,6 +123,10 @@ fn print(outcome: &Undo, format: Format) -> Result<(), CommandError> {
             output::table(&header, rows.collect())?;
         }
     }
+    for trigger in &outcome.triggers {
+        let fires = if outcome.done { "fired" } else { "would fire" };
+        eprintln!("pgrail: trigger {} of {} {fires} ({})", trigger.name, trigger.table, trigger.function);
+    }
     for problem in &outcome.problems {
         eprintln!("pgrail: {problem}");
     }
@@ -135,8 +135,8 @@ fn print(outcome: &Undo, format: Format) -> Result<(), CommandError> {
         "pgrail: transaction {transaction} of {began} by {login}: {}",
         match (done, problems.is_empty()) {
             (true, _) => "undone",
-            (false, true) => "nothing stands against it; nothing was changed",
-            (false, false) => "cannot be undone like this; nothing was changed",
+            (false, true) => "can be undone; nothing was changed",
+            (false, false) => "cannot be undone; nothing was changed",
         }
     );
     Ok(())

@@ -228,7 +228,7 @@ fn unplannable(error: &PlanError) -> (&'static str, &'static str) {
         PlanError::SchemaOfOther { .. } => {
             (guard_reasons::NO_PRIVILEGE, ": connect as that role, or make pgrail's role a member of it")
         }
-        PlanError::Spec(_) => (reasons::INVALID_SPEC, ""),
+        PlanError::Published { .. } | PlanError::Spec(_) => (reasons::INVALID_SPEC, ""),
     }
 }
 
