@@ -43,6 +43,11 @@ commands_exist() {
   done < <(grep -rohE '\b(charts|deploy|demo|docs|e2e|examples)/[A-Za-z0-9_./-]*[A-Za-z0-9]' README.md charts/pgrail/README.md docs/src demo/demo.sh | sort -u)
   return "$missing"
 }
+# Words that the PostgreSQL manual does not use, or uses for something else. Write: reported, fix, repair, the role, the user,
+# must, directory, stage, again, depends on, allows, restores, revokes.
+words_of_the_manual() { # FILE...
+  ! grep -nwiE "mend(s|ed)?|whoever|somebody|nobody|shall|folders?|rungs?|anew|(is|are|be) told|(is|are) gone|taken away|tak(e|es|en) back|(put|puts) back|let(s)? (it )?(pass|through)|looks? (after|at once|anew)|hangs? on|of ours|misspelt" "$@"
+}
 not() { ! "$@"; }
 
 check "the reference is up to date" docs/reference.sh --check
@@ -54,6 +59,11 @@ trap 'rm -f "$broken"' EXIT
 echo "[x](no-such-page.md)" >"$broken"
 check "a broken link is found" not link_targets_exist "$broken"
 check "files that the book names exist" commands_exist
+mapfile -t texts < <(find README.md SECURITY.md CHANGELOG.md docs/src examples charts/pgrail/{README.md,values.yaml,templates/NOTES.txt} \
+  crds/yaml deploy/alerts deploy/kustomize -type f ! -name '*.svg' ! -name benchmarks.md)
+check "words of the manual" words_of_the_manual "${texts[@]}"
+echo "Whoever takes it away" >"$broken"
+check "another word is found" not words_of_the_manual "$broken"
 
 printf '%s passed, %s failed\n' "$passed" "$failed"
 (( failed == 0 ))
