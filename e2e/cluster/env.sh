@@ -20,8 +20,8 @@ lives "$run" || die "no cluster named $name runs; start it with up.sh"
 # shellcheck source=/dev/null
 source "$run/settings"
 print KUBECONFIG "$run/kubeconfig.d/admin"
-printf "export PATH='%s':\"\$PATH\"\n" "$(dirname "$kube")${helm:+:$(dirname "$helm")}"
-[[ -z $helm ]] || print HELM "$helm"
+printf "export PATH='%s':\"\$PATH\"\n" "$(dirname "$kube")"
+print HELM "$(dirname "$addons")/helm"
 # Other clusters use the same address at other times: kubectl's cache of theirs must not be used here.
 print KUBECACHEDIR "$run/kubectl-cache"
 print PGRAIL_CLUSTER "$name"

@@ -7,9 +7,11 @@ kind=cluster
 registry=${PGRAIL_STATE:-${XDG_STATE_HOME:-$HOME/.local/state}/pgrail}/clusters
 # shellcheck source=../process/lib.sh
 source "$cluster_dir/../process/lib.sh"
-kubernetes_version=$(awk '$1 == "k8s.io/kubernetes" { print $2; exit }' "$cluster_dir/kube/go.mod")
-# shellcheck source=versions.env
-source "$cluster_dir/versions.env"
+# required MODULE DIRECTORY: the version that go.mod of the directory requires.
+required() { awk -v module="$1" '{ for (i = 1; i < NF; i++) if ($i == module && $(i + 1) ~ /^v/) { print $(i + 1); exit } }' "$2/go.mod"; }
+default_kubernetes=$(required k8s.io/kubernetes "$cluster_dir/kube")
+kubernetes_version=${PGRAIL_KUBERNETES:-$default_kubernetes}
+versitygw_version=$(required github.com/versity/versitygw "$cluster_dir/../s3/gateway")
 
 # Every cluster has a slot: it gives the loopback ports of a control plane, or the 10.x.0.0/16 of a node.
 first_slot=0

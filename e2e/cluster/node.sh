@@ -130,7 +130,7 @@ keep scheduler "$kube" scheduler --kubeconfig "$run/kubeconfig.d/kube-scheduler"
 keep kubelet "$kube" kubelet --config "$run/node/kubelet.yaml" --kubeconfig "$run/kubeconfig.d/node1" \
   --root-dir "$run/node/kubelet" --hostname-override "$node" --node-ip "$address"
 keep proxy "$kube" proxy --config "$run/node/proxy.yaml"
-keep coredns "$coredns" -conf "$run/node/Corefile"
+keep coredns "$addons" coredns -conf "$run/node/Corefile"
 keep volumes "$kube" volumes --kubeconfig "$run/kubeconfig.d/volume-provisioner" --folder "$run/node/volumes" --node "$node"
 until_ok 60 kubectl get node "$node" || fail kubelet
 kubectl wait --for=condition=Ready --timeout=60s "node/$node" >>"$run/log/node.log" || fail kubelet

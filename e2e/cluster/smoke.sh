@@ -58,6 +58,7 @@ s3_keeps_an_object() {
   address=$(kubectl --namespace smoke get service s3 -o jsonpath='{.spec.clusterIP}')
   head -c 5000000 /dev/urandom >"$work/object"
   local curl=(curl --silent --show-error --fail --max-time 30 --aws-sigv4 aws:amz:us-east-1:s3
+    --header "x-amz-content-sha256: UNSIGNED-PAYLOAD"
     --user "$(secret s3 AWS_ACCESS_KEY_ID):$(secret s3 AWS_SECRET_ACCESS_KEY)")
   "${curl[@]}" --upload-file "$work/object" "http://$address:9000/backups/a/b"
   "${curl[@]}" --output "$work/back" "http://$address:9000/backups/a/b"

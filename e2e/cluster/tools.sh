@@ -1,50 +1,68 @@
 #!/usr/bin/env bash
-# tools.sh TOOL...: makes sure of each tool (kube, helm, coredns, versitygw) and prints the folder it is in.
+# tools.sh TOOL...: makes sure of each tool (kube, helm, coredns, kubernetes, versitygw) and prints the directory it is in.
+# `kubernetes` is kube, or the version that PGRAIL_KUBERNETES names.
+# tools.sh --missing TOOL...: builds nothing and prints, a line each, what has to be built and how long that takes.
 # Built once per version from Go modules, kept in the cache; a second run at the same time waits for the first.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
+list=
+[[ ${1:-} == --missing ]] && { list=yes; shift; }
 
-# build FOLDER MESSAGE FUNCTION...: runs the function with the folder to fill, unless an earlier run filled it.
+# build DIRECTORY SOURCE WHAT FUNCTION: runs the function with the directory to fill, unless an earlier run filled it.
 build() {
-  local folder=$cache/tools/$1 message=$2; shift 2
+  local source=$2 what=$3 command=$4 hash directory
+  # A changed source is another entry of the cache; old entries stay until the cache is removed by hand.
+  hash=$(cd "$source" && cat ./*.go go.mod | sha256sum | cut -c 1-12)
+  directory=$cache/tools/$1-$hash
+  if [[ -n $list ]]; then
+    [[ -d $directory ]] || printf '%s\n' "$what"
+    return
+  fi
   mkdir -p "$cache/tools"
-  exec 8>"$folder.lock"
+  exec 8>"$directory.lock"
   flock 8
-  if [[ ! -d $folder ]]; then
-    command -v go >/dev/null || missing "Go ($message needs it; https://go.dev/doc/install)"
-    say "building $message"
-    rm -rf "$folder.new"; mkdir "$folder.new"
-    "$@" "$folder.new" >"$folder.log" 2>&1 8>&- || { tail -n 20 "$folder.log" >&2; die "building $message failed; all of it in $folder.log"; }
-    mv "$folder.new" "$folder"
+  if [[ ! -d $directory ]]; then
+    command -v go >/dev/null || missing "Go ($what needs it; https://go.dev/doc/install)"
+    say "building $what"
+    rm -rf "$directory.new"; mkdir "$directory.new"
+    (cd "$source" && "$command" "$directory.new") >"$directory.log" 2>&1 8>&- ||
+      { tail -n 20 "$directory.log" >&2; die "building $what failed; the whole log is $directory.log"; }
+    mv "$directory.new" "$directory"
   fi
   exec 8>&-
-  printf '%s\n' "$folder"
+  printf '%s\n' "$directory"
 }
 
-build_kube() {
-  local flags='-s -w' package minor=${kubernetes_version#v1.}
+# go build ends with this script, even when that is killed.
+go_build() { GOFLAGS= CGO_ENABLED=0 setpriv --pdeathsig TERM go build -trimpath -buildvcs=false "$@"; }
+
+build_kubernetes() { # VERSION DIRECTORY
+  local flags='-s -w' package minor=${1#v1.}
   # Without these every part calls itself v0.0.0, and Helm charts refuse such a cluster.
   for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
-    flags+=" -X $package.gitVersion=$kubernetes_version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
+    flags+=" -X $package.gitVersion=$1 -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
   done
-  (cd "$cluster_dir/kube" && GOFLAGS= CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "$flags" -o "$1/kube" .)
-  ln -s kube "$1/kubectl"
+  go_build -ldflags "$flags" -o "$2/kube" . && ln -s kube "$2/kubectl"
 }
-
-install_module() { GOFLAGS= CGO_ENABLED=0 GOBIN=$2 go install -trimpath -ldflags '-s -w' "$1"; }
+build_kube() { build_kubernetes "$default_kubernetes" "$1" && ln -s kube "$1/helm"; }
+build_other_kubernetes() {
+  mkdir "$1/module" && "$cluster_dir/kubernetes-module.sh" "$kubernetes_version" "$1/module" && cd "$1/module" &&
+    build_kubernetes "$kubernetes_version" "$1" && rm -rf "$1/module"
+}
+build_versitygw() { go_build -ldflags '-s -w' -o "$1/versitygw" .; }
 
 for tool in "$@"; do
   case $tool in
-    kube)
-      source_hash=$(cd "$cluster_dir/kube" && cat ./*.go go.mod | sha256sum | cut -c 1-12)
-      build "kube-$kubernetes_version-$source_hash" "Kubernetes $kubernetes_version, about 7 minutes the first time" build_kube ;;
-    helm)
-      build "helm-$HELM_VERSION" "helm $HELM_VERSION, about 3 minutes the first time" install_module "helm.sh/helm/v4/cmd/helm@$HELM_VERSION" ;;
-    coredns)
-      build "coredns-$COREDNS_VERSION" "CoreDNS $COREDNS_VERSION, about 3 minutes the first time" install_module "github.com/coredns/coredns@$COREDNS_VERSION" ;;
+    # One program: see kube/main.go.
+    kube|helm|coredns)
+      build "kube-$default_kubernetes" "$cluster_dir/kube" "Kubernetes $default_kubernetes with Helm and CoreDNS: about 8 minutes" build_kube ;;
+    kubernetes)
+      if [[ $kubernetes_version == "$default_kubernetes" ]]; then
+        exec "$0" ${list:+--missing} kube
+      fi
+      build "kubernetes-$kubernetes_version" "$cluster_dir/kube" "Kubernetes $kubernetes_version: about 7 minutes" build_other_kubernetes ;;
     versitygw)
-      build "versitygw-$VERSITYGW_VERSION" "the S3 server versitygw $VERSITYGW_VERSION, about 2 minutes the first time" \
-        install_module "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW_VERSION" ;;
+      build "versitygw-$versitygw_version" "$cluster_dir/../s3/gateway" "the S3 server versitygw $versitygw_version: about 1 minute" build_versitygw ;;
     *) die "tools.sh: no such tool: $tool" ;;
   esac
 done

@@ -4,7 +4,8 @@
 #             controller manager only (any user)
 #   --name    several can run side by side; up with the name of one that runs prints it again. Default: default
 #   --owner   ends by itself when that process is gone
-# With PGRAIL_KUBECONFIG set it starts nothing and names that cluster instead. Exit code 77: not possible here.
+# PGRAIL_KUBERNETES=v1.33.13 starts another version than that of kube/go.mod. With PGRAIL_KUBECONFIG set, up.sh starts
+# nothing and prints how to use that cluster. Exit code 77: this machine cannot run it.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
@@ -26,12 +27,9 @@ if [[ -n ${PGRAIL_KUBECONFIG:-} ]]; then
 fi
 
 "$cluster_dir/requirements.sh" "$mode"
-kube=$("$cluster_dir/tools.sh" kube)/kube
-helm= coredns=
-if [[ $mode == node ]]; then
-  helm=$("$cluster_dir/tools.sh" helm)/helm
-  coredns=$("$cluster_dir/tools.sh" coredns)/coredns
-fi
+kube=$("$cluster_dir/tools.sh" kubernetes)/kube
+# Helm and CoreDNS, whatever the version of Kubernetes.
+addons=$("$cluster_dir/tools.sh" kube)/kube
 
 run=$(run_dir "$name")
 if [[ $mode == node ]]; then
@@ -63,7 +61,7 @@ start() { # from slot $1 on; leaves the slot used in $slot
     slot=$((slot + 1))
     (( slot <= last_slot )) || die "no free slot: $last_slot clusters run, or their ports and addresses are taken"
   done
-  settings=("mode=$mode" "slot=$slot" "kube=${kube@Q}" "helm=${helm@Q}" "coredns=${coredns@Q}" "service_cidr=10.$((200 + slot)).64.0/18")
+  settings=("mode=$mode" "slot=$slot" "kube=${kube@Q}" "addons=${addons@Q}" "service_cidr=10.$((200 + slot)).64.0/18")
   if [[ $mode == node ]]; then
     # One /16 per node: pods, Services, and the link to this machine.
     settings+=("subnet=10.$((200 + slot))" "address=10.$((200 + slot)).255.2" "host_address=10.$((200 + slot)).255.1"

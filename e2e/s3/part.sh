@@ -8,5 +8,4 @@ run=$1
 source "$run/settings"
 port=$(cat "$run/port" 2>/dev/null || free_port)
 printf '%s\n' "$port" >"$run/port.tried"
-ROOT_ACCESS_KEY=$key ROOT_SECRET_KEY=$secret \
-  exec "$program" --port "127.0.0.1:$port" --region us-east-1 --quiet posix "$run/data"
+ROOT_ACCESS_KEY_ID=$key ROOT_SECRET_ACCESS_KEY=$secret exec "$program" "127.0.0.1:$port" "$run/data"

@@ -1,14 +1,16 @@
-// Kube is a whole Kubernetes in one program: every part of it under its own name, as the first argument or
-// as the name the program is called by (a link named kubectl is kubectl).
+// Kube is a whole Kubernetes in one program: every part of it under its own name, as the first argument or as the name
+// the program is called by (links named kubectl and helm).
 package main
 
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
-	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"
@@ -22,41 +24,27 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-func main() {
-	name := filepath.Base(os.Args[0])
-	if name != "kubectl" {
-		if len(os.Args) < 2 {
-			usage()
-		}
-		name = os.Args[1]
-		os.Args = os.Args[1:]
-	}
-	var command *cobra.Command
-	switch name {
-	case "etcd":
-		etcdmain.Main(os.Args)
-		return
-	case "apiserver":
-		command = apiserver.NewAPIServerCommand()
-	case "controller-manager":
-		command = controllermanager.NewControllerManagerCommand()
-	case "scheduler":
-		command = scheduler.NewSchedulerCommand()
-	case "kubelet":
-		command = kubelet.NewKubeletCommand(context.Background())
-	case "proxy":
-		command = proxy.NewProxyCommand()
-	case "kubectl":
-		command = kubectl.NewDefaultKubectlCommand()
-	case "volumes":
-		command = newVolumesCommand()
-	default:
-		usage()
-	}
-	os.Exit(cli.Run(command))
+// The parts, by name; each finds its arguments in os.Args. addons.go adds to them.
+var parts = map[string]func() int{
+	"etcd":               func() int { etcdmain.Main(os.Args); return 0 },
+	"apiserver":          func() int { return cli.Run(apiserver.NewAPIServerCommand()) },
+	"controller-manager": func() int { return cli.Run(controllermanager.NewControllerManagerCommand()) },
+	"scheduler":          func() int { return cli.Run(scheduler.NewSchedulerCommand()) },
+	"kubelet":            func() int { return cli.Run(kubelet.NewKubeletCommand(context.Background())) },
+	"proxy":              func() int { return cli.Run(proxy.NewProxyCommand()) },
+	"kubectl":            func() int { return cli.Run(kubectl.NewDefaultKubectlCommand()) },
+	"volumes":            func() int { return cli.Run(newVolumesCommand()) },
 }
 
-func usage() {
-	fmt.Fprintln(os.Stderr, "usage: kube etcd|apiserver|controller-manager|scheduler|kubelet|proxy|kubectl|volumes FLAGS")
-	os.Exit(2)
+func main() {
+	run, found := parts[filepath.Base(os.Args[0])]
+	if !found && len(os.Args) > 1 {
+		run, found = parts[os.Args[1]]
+		os.Args = os.Args[1:]
+	}
+	if !found {
+		fmt.Fprintf(os.Stderr, "usage: kube %s FLAGS\n", strings.Join(slices.Sorted(maps.Keys(parts)), "|"))
+		os.Exit(2)
+	}
+	os.Exit(run())
 }

@@ -49,12 +49,12 @@ s3() {
   local archive program
   program=$("$cluster_dir/tools.sh" versitygw)/versitygw
   archive=$(mktemp)
-  "$cluster_dir/tiny-image.sh" --add mkdir="$(command -v busybox)" "pgrail.dev/versitygw:$VERSITYGW_VERSION" "$program" >"$archive"
+  "$cluster_dir/tiny-image.sh" --add mkdir="$(command -v busybox)" "pgrail.dev/versitygw:$versitygw_version" "$program" >"$archive"
   "$cluster_dir/load.sh" --name "$name" "$archive"
   rm "$archive"
   exists secret s3 || kubectl create secret generic s3 --from-literal=AWS_ACCESS_KEY_ID="$(openssl rand -hex 10)" \
     --from-literal=AWS_SECRET_ACCESS_KEY="$(openssl rand -hex 20)" >&2
-  sed "s|pgrail.dev/versitygw:[^ ]*|pgrail.dev/versitygw:$VERSITYGW_VERSION|" "$cluster_dir/workloads/s3.yaml" | kubectl apply -f - >&2
+  sed "s|pgrail.dev/versitygw:[^ ]*|pgrail.dev/versitygw:$versitygw_version|" "$cluster_dir/workloads/s3.yaml" | kubectl apply -f - >&2
 }
 
 for workload in "$@"; do
