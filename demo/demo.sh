@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # demo.sh: the main job of pgrail, on a real Kubernetes and a real PostgreSQL with 1.3 million rows. Leaves nothing behind.
 #
-# As root on Debian or Ubuntu it brings its own Kubernetes with real pods. As another user, who cannot run pods, it
-# shows the guard on a control plane without nodes, and says what it leaves out. Or it uses what you have:
+# As root on Debian or Ubuntu it starts a Kubernetes of its own with real pods. As another user, who cannot run pods, it
+# shows the guard on a control plane without nodes, and reports what it leaves out. Or it uses what you have:
 #   DEMO_KUBECONFIG    your cluster. Then also:
 #   DEMO_IMAGE         pgrail's image, as that cluster can pull it
-#   DEMO_DATABASE_URL  optional: your PostgreSQL, as pods reach it, with a login that may create databases and roles.
-#                      A database pgrail_demo_… is created for the demo, and dropped at its end.
-# DEMO_PROGRAM=FILE takes a pgrail that was built before, instead of building one.
-# DEMO_PODS=no does without pods although they would be possible.
-# DEMO_KEEP=1 leaves everything running and says how to look around and how to end it.
+#   DEMO_DATABASE_URL  optional: your PostgreSQL, as pods reach it, with a login that can create databases and roles.
+#                      A database pgrail_demo_... is created for the demo, and dropped at its end.
+# DEMO_PROGRAM=FILE uses a pgrail that was built before, instead of building one.
+# DEMO_PODS=no does without pods although they are possible.
+# DEMO_KEEP=1 leaves everything running and prints how to use it and how to end it.
 # shellcheck disable=SC1090,SC1091,SC2034,SC2154
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -44,13 +44,27 @@ else
 fi
 source "$here/stage-$([[ $stage == control-plane ]] && echo control-plane || echo pods).sh"
 
-# Begun before anything else: compiling takes longest where nothing is built yet.
-program=${DEMO_PROGRAM:-${CARGO_TARGET_DIR:-$root/target}/quick/pgrail}
-compiling="pgrail, built from source (minutes the first time)"
-begin_building() {
-  [[ -n ${DEMO_PROGRAM:-} ]] || begin "$compiling" cargo build --quiet --profile quick --locked --package pgrail
+# All that has to be compiled or downloaded starts before anything else. The program is the one of the tests: what is
+# compiled here is not compiled again by `make test`.
+program=${DEMO_PROGRAM:-${CARGO_TARGET_DIR:-$root/target}/debug/pgrail}
+begin_building() { # WITH PODS: yes or nothing
+  local parts=(kube) missing
+  [[ -n ${DEMO_PROGRAM:-} ]] || parts+=(pgrail)
+  if [[ -n $1 ]]; then parts+=(image versitygw); else parts+=(18); fi
+  missing=$("$root/e2e/missing.sh" "${parts[@]}")
+  if [[ -n $missing ]]; then
+    tell "Missing, and now built in the background (times of two idle processors):"
+    while read -r line; do tell "   $line"; done <<<"$missing"
+  fi
+  [[ -n ${DEMO_PROGRAM:-} ]] || begin "pgrail, built from source" cargo build --quiet --locked --package pgrail
+  if [[ -n $1 ]]; then
+    begin "the S3 server, built from source" "$root/e2e/cluster/tools.sh" versitygw
+    begin "Debian with PostgreSQL for the image" "$root/e2e/cluster/image.sh" --postgresql 18 --no-load
+  else
+    begin "PostgreSQL, downloaded" "$root/e2e/postgres/software.sh" 18
+  fi
 }
-built() { [[ -n ${DEMO_PROGRAM:-} ]] || finished "$compiling"; }
+built() { [[ -n ${DEMO_PROGRAM:-} ]] || finished "pgrail, built from source"; }
 
 finish() {
   local status=$?
@@ -70,12 +84,12 @@ finish() {
   exit "$status"
 }
 
-# What a person would look at first, as far as there is anything to look at.
+# What a person needs first, as far as it exists.
 diagnose() {
-  printf '\n%sIt went wrong at: %s (exit code %s)%s\n' "$red" "$current_step" "$1" "$plain"
+  printf '\n%sThe demo failed at: %s (exit code %s)%s\n' "$red" "$current_step" "$1" "$plain"
   [[ -n ${KUBECONFIG:-} ]] || return 0
   {
-    echo "--- what pgrail says of its objects"
+    echo "--- what pgrail reports on its objects"
     kubectl get pgrail -n "$namespace" -o wide
     kubectl get pgrail -n "$namespace" -o jsonpath='{range .items[*]}{range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{"\n"}{end}{end}'
     echo "--- events of the namespace $namespace"
@@ -84,7 +98,7 @@ diagnose() {
     kubectl get pods -A -o wide
     stage_logs
   } 2>&1 | tee "$logs/diagnosis.log" | tail -n 80
-  echo "All of it: $logs/diagnosis.log"
+  echo "The whole log: $logs/diagnosis.log"
 }
 trap finish EXIT
 trap 'exit 130' INT
@@ -92,8 +106,8 @@ trap 'exit 143' TERM
 
 helm() { command "${HELM:-helm}" "$@"; }
 condition() { kubectl get "$1" "$2" -n "$namespace" -o "jsonpath={.status.conditions[?(@.type=='$3')].status}"; }
-# await_object SECONDS WHAT KIND NAME FOR: as kubectl wait does; not any longer once the operator says that somebody must
-# mend something, or that it failed.
+# await_object SECONDS WHAT KIND NAME FOR: as kubectl wait does, but ends at once when the operator reports that the user
+# must fix something, or that it failed.
 await_object() {
   local process from ticks=0 state
   from=$(now)
@@ -109,7 +123,7 @@ await_object() {
   awaited=$(( $(now) - from ))
   [[ -z $terminal ]] || printf '\r\e[K'
   if kill "$process" 2>/dev/null || ! wait "$process"; then
-    stop "waited $(seconds "$awaited") in vain: $2" "$(kubectl get "$3" "$4" -n "$namespace" -o \
+    stop "$2: not after $(seconds "$awaited")" "$(kubectl get "$3" "$4" -n "$namespace" -o \
       jsonpath='{.status.phase} {.status.message}{range .status.conditions[*]}{"\n"}{.type}={.status} {.reason}: {.message}{end}')"
   fi
 }
@@ -121,27 +135,26 @@ rows() {
 thousands() { sed ':again; s/\B[0-9]\{3\}\>/,&/; t again' <<<"$1"; }
 
 echo "${bold}pgrail: the Friday delete${plain}"
-tell "Somebody deletes one user on a Friday afternoon. ON DELETE CASCADE does the rest." \
-     "Now with a guard in the way, and a backup that was proven."
+tell "On a Friday afternoon one user is deleted. ON DELETE CASCADE deletes 1.3 million rows with it." \
+     "Then the same with a guard that stops it, and with a backup that was verified."
 
-# A role of its own for pgrail, with no more than it needs. The password is set apart from the grants, by the server's
-# own quoting.
+# A login role for pgrail with only the privileges it needs. The password is set apart from the grants, and quoted by psql.
 make_login() { # PASSWORD
   local arguments=(--platform plain --database "$sql_database" --table-owner friday_owner)
   pgrail_grants "${arguments[@]}" >"$work/grants.sql"
   sql_admin <"$work/grants.sql" >"$logs/grants.log" 2>&1 || stop "the SQL of pgrail grants failed:" "$(cat "$logs/grants.log")"
   sql_admin -v password="$1" <<<"ALTER ROLE pgrail PASSWORD :'password'"
-  good "a login of its own for pgrail, no superuser: pgrail grants ${arguments[*]} | psql"
+  good "a login role for pgrail, not a superuser: pgrail grants ${arguments[*]} | psql"
 }
 
 stage_up
 
-step "A database with a trap in it"
+step "A database where one delete cascades to 1.3 million rows"
 stage_database
 before=$(rows)
 tell "users -> leads -> conversations -> messages, users -> analytics; every key ON DELETE CASCADE; row level security on."
-good "$(thousands "$before") rows, nearly all of them below user 42"
-tell "Without a guard, as the application's own role, and rolled back again:"
+good "$(thousands "$before") rows, nearly all of them depend on user 42"
+tell "Without a guard, as the application's own role, and rolled back:"
 sql_app <<'SQL' >"$work/unguarded"
 \timing on
 BEGIN;
@@ -151,9 +164,9 @@ ROLLBACK;
 SQL
 grep -q '^DELETE 1$' "$work/unguarded" || stop "the unguarded delete did not work:" "$(cat "$work/unguarded")"
 unguarded=$(awk '/^DELETE 1$/ { getline; print $2 }' "$work/unguarded")
-tell "   DELETE FROM users WHERE id = 42;   -- one row, its owner's right by row level security" \
+tell "   DELETE FROM users WHERE id = 42;   -- one row, which row level security lets its owner delete" \
      "   DELETE 1"
-printf '   %sgone in %s: 1,300,001 rows. The server says "DELETE 1".%s\n' "$red" "$(seconds "${unguarded%.*}")" "$plain"
+printf '   %s1,300,001 rows deleted in %s. The server reports "DELETE 1".%s\n' "$red" "$(seconds "${unguarded%.*}")" "$plain"
 
 step "The operator"
 stage_operator
@@ -169,14 +182,14 @@ await_object 60 "the guard becomes Enforced" tguard core condition=Enforced
 await_object 60 "the guard becomes Ready" tguard core condition=Ready
 good "Ready and Enforced $(seconds $(( $(now) - applied ))) after kubectl apply, both together"
 show kubectl get pgdb,tguard -n "$namespace"
-tell "What one delete can take with it, as the operator found in the catalog (status.blastRadius):"
+tell "What one delete can delete with it, as the operator found in the catalog (status.blastRadius):"
 kubectl get pgdb friday -n "$namespace" -o jsonpath='{range .status.blastRadius[*]}{.table}{"\t"}{.rows}{"\t"}{.rowsAtRisk}{"\t"}{.cascadeTables}{"\n"}{end}' |
   while IFS=$'\t' read -r table rows risk tables; do
-    printf '   %-22s %9s rows; %9s more below them, tables: %s\n' "$table" "$(thousands "$rows")" "$(thousands "$risk")" "$tables"
+    printf '   %-22s %9s rows; %9s more depend on them, tables: %s\n' "$table" "$(thousands "$rows")" "$(thousands "$risk")" "$tables"
   done
 
 step "The Friday delete"
-tell "The same statement, the same role, in a new session; and once more:"
+tell "The same statement by the same role in a new session, and once more:"
 sql_app <<'SQL' >"$work/guarded" 2>&1 || true
 \set VERBOSITY verbose
 \timing on
@@ -195,16 +208,16 @@ mapfile -t times < <(awk '/PGR01/ { stopped = 1 } /^Time/ && stopped { print $2;
 after=$(rows)
 [[ $after == "$before" ]] || stop "rows are missing: $before before, $after after"
 good "stopped after ${times[0]} ms (first statement of a session), ${times[1]} ms (second)"
-good "$(thousands "$after") rows, as before: none was lost"
+good "$(thousands "$after") rows, as before: none was deleted"
 
 step "The attempt, on the resource"
 await_object 60 "the operator reports the attempts" tguard core jsonpath='{.status.blockedAttempts}'=2
-good "reported $(seconds "$awaited") later"
+good "reported after $(seconds "$awaited")"
 show kubectl get tguard core -n "$namespace"
 show kubectl get events -n "$namespace" --field-selector reason=BulkDeleteBlocked \
   -o 'custom-columns=TYPE:.type,REASON:.reason,OBJECT:.involvedObject.name,MESSAGE:.message'
 
-step "An ordinary delete passes"
+step "An ordinary delete is allowed"
 sql_app <<'SQL' >"$work/ordinary" 2>&1
 \timing on
 BEGIN;
@@ -212,14 +225,14 @@ SET LOCAL app.user_id = '7';
 DELETE FROM users WHERE id = 7;
 COMMIT;
 SQL
-grep -q '^DELETE 1$' "$work/ordinary" || stop "the ordinary delete did not pass:" "$(cat "$work/ordinary")"
+grep -q '^DELETE 1$' "$work/ordinary" || stop "the ordinary delete was not allowed:" "$(cat "$work/ordinary")"
 tell "DELETE FROM users WHERE id = 7;" "DELETE 1"
-good "user 7 is gone, with $(( after - $(rows) - 1 )) rows that hung on him, in $(awk '/^DELETE 1$/ { getline; print $2 }' "$work/ordinary") ms"
+good "user 7 was deleted, with $(( after - $(rows) - 1 )) rows that depended on it, in $(awk '/^DELETE 1$/ { getline; print $2 }' "$work/ordinary") ms"
 
 if [[ $stage == control-plane ]]; then
-  loud "Left out: backups. They are made by pods, and this user cannot run any. As root, make demo shows them."
+  loud "Left out: backups. They are made by pods, which this user cannot run. As root, make demo shows them."
 else
-  step "A backup, made and proven"
+  step "A backup, made and verified"
   stage_store
   show kubectl apply -n "$namespace" -f "$backup_manifest"
   applied=$(now)
@@ -233,9 +246,9 @@ else
   tell "$(field dbbackup before-the-weekend .status.location)"
 fi
 
-step "Everything pgrail knows"
+step "Everything that pgrail reports"
 show kubectl get pgdb,tguard,bsched,dbbackup,gexempt,dbrestore,gpolicy -n "$namespace" -o wide
-tell "And why, for each condition:"
+tell "The reason of each condition:"
 for object in pgdb/friday tguard/core ${backup_manifest:+bsched/nightly}; do
   kubectl get "$object" -n "$namespace" -o jsonpath='{range .status.conditions[*]}{.type}={.status}{"\t"}{.reason}{"\t"}{.message}{"\n"}{end}' |
     while IFS=$'\t' read -r condition reason message; do
@@ -244,9 +257,9 @@ for object in pgdb/friday tguard/core ${backup_manifest:+bsched/nightly}; do
 done
 show kubectl events -n "$namespace" --for tguard/core
 
-printf '\n%sThat was it, in %s.%s\n' "$bold" "$(elapsed)" "$plain"
+printf '\n%sThe demo took %s.%s\n' "$bold" "$(elapsed)" "$plain"
 tell "Next:" \
-  "  the manifests you saw           examples/friday/" \
+  "  the manifests of this demo      examples/friday/" \
   "  your own database               README.md, examples/minimal.yaml" \
   "  what a guard does not stop      docs/src/bypasses.md" \
   "  the same with everything kept   DEMO_KEEP=1 make demo"

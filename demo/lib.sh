@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154
-# What the demo's scripts share: how it talks, waits and fails. Sourced.
+# Sourced by the demo's scripts: its output, waiting, failing.
 
 began=${EPOCHREALTIME/./}
 if [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
@@ -13,14 +13,13 @@ now() { printf '%s\n' "$(( ${EPOCHREALTIME/./} / 1000 ))"; }
 elapsed() { local us=$(( ${EPOCHREALTIME/./} - began )); printf '%d:%02d' $(( us / 60000000 )) $(( us / 1000000 % 60 )); }
 seconds() { printf '%d.%d s' $(( $1 / 1000 )) $(( $1 % 1000 / 100 )); }
 
-# A chapter of the story.
 step() { current_step=$*; printf '\n%s== %s%s  %s[%s]%s\n' "$bold" "$*" "$plain" "$dim" "$(elapsed)" "$plain"; }
 tell() { printf '   %s\n' "$@"; }
 good() { printf '   %s✓ %s%s\n' "$green" "$*" "$plain"; }
 loud() { printf '\n%s!! %s%s\n' "$bold$red" "$*" "$plain"; }
 indent() { sed 's/^/   /'; }
 
-# Shows a command as a person would type it, and runs it.
+# Prints a command as a person would type it, and runs it.
 show() {
   local words
   words=$(printf ' %q' "$@")
@@ -30,14 +29,14 @@ show() {
 
 stop() { printf '\n%s\n' "${red}The demo stopped at: $current_step${plain}" "$@" >&2; exit 1; }
 
-# await SECONDS WHAT COMMAND...: until the command succeeds, with the time that passed where somebody looks on.
+# await SECONDS WHAT COMMAND...: until the command succeeds; on a terminal with the time that passed.
 await() {
   local limit=$1 what=$2 from; shift 2
   from=$(now)
   until "$@" >/dev/null 2>&1; do
     if (( $(now) - from > limit * 1000 )); then
       [[ -z $terminal ]] || printf '\r\e[K'
-      stop "waited $limit s in vain: $what"
+      stop "$what: not within $limit s"
     fi
     [[ -z $terminal ]] || printf '\r   %s… %s (%s)%s\e[K' "$dim" "$what" "$(seconds $(( $(now) - from )))" "$plain"
     sleep 0.1
@@ -46,7 +45,7 @@ await() {
   awaited=$(( $(now) - from ))
 }
 
-# Long commands, whose words only matter when they fail: they go to a file. `begin` starts one, `finished` waits for it,
+# Long commands, whose output only matters when they fail: it goes to a file. `begin` starts one, `finished` waits for it,
 # `quietly` does both.
 declare -A begun_process begun_time
 log_of() { printf '%s/%s.log\n' "$logs" "$(tr -c 'a-z0-9\n' '-' <<<"${1,,}" | cut -c 1-40)"; }
@@ -69,7 +68,7 @@ finished() { # WHAT
   unset "begun_process[$what]"
   if ! wait "$process"; then
     tail -n 25 "$log" >&2
-    stop "failed: $what" "All of what it said is in $log"
+    stop "failed: $what" "The whole log is $log"
   fi
   good "$what ($(seconds $(( $(cat "$log.end") - from ))))"
 }

