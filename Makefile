@@ -1,4 +1,5 @@
-# Every target says what it does; `make help` lists them.
+# `make help` lists every target.
+SHELL := bash
 .PHONY: help
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -6,35 +7,37 @@ help:
 # A throwaway Kubernetes (e2e/cluster). CLUSTER=name for a second one, NODE=1 for real pods (root).
 CLUSTER ?= default
 .PHONY: cluster-up cluster-down image
-cluster-up: ## start a throwaway Kubernetes and say how to use it (NODE=1: with real pods, root)
+cluster-up: ## start a throwaway Kubernetes and print how to use it (NODE=1: with real pods, root)
 	@e2e/cluster/up.sh --name $(CLUSTER) $(if $(NODE),--node)
 	@echo '# To use it in this shell:  eval "$$(e2e/cluster/env.sh --name $(CLUSTER))"; kubectl get all -A' >&2
 
-cluster-down: ## end it, with everything it made
+cluster-down: ## end it, with everything in it
 	@e2e/cluster/down.sh --name $(CLUSTER)
 
 image: ## build the container image, and load it into the node if one runs (Docker is not needed)
 	@e2e/cluster/image.sh $(if $(filter-out default,$(CLUSTER)),--name $(CLUSTER))
 
 .PHONY: demo
-demo: ## the main job on real input: 1.3 million rows, the Friday delete, the guard, the backup; cleans up after itself
+demo: ## the main job on real input: 1.3 million rows, the Friday delete, the guard, the backup; leaves nothing behind
 	@demo/demo.sh
 
-.PHONY: test check test-lint test-process test-engines test-controllers test-node test-chart test-book generate
+.PHONY: test test-all check test-lint test-process test-engines test-controllers test-node test-chart test-book generate
 test: ## every test, stage by stage; installs what it needs and reports it (half an hour the first time)
 	@e2e/test.sh
+
+test-all: ## every version of PostgreSQL and Kubernetes that the README names; writes docs/src/tested.md (hours)
+	@e2e/test-all.sh
 
 test-lint test-process test-engines test-controllers test-node test-chart test-book: test-%: ## one stage of `make test`
 	@e2e/test.sh $*
 
 .PHONY: bench
-bench: ## measure the guard against its bars, write docs/src/benchmarks.md (ten minutes; ROWS="block single bulk install" for some)
+bench: ## measure the guard, write docs/src/benchmarks.md (ten minutes; ROWS="block single bulk install" for some)
 	@e2e/bench.sh $(ROWS)
 
 check: ## the quick inner loop: format, lints, tests that need no server
-	cargo fmt --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	cargo test --workspace --exclude pgrail-e2e --lib --bins -- --skip on_real_servers
+	@e2e/lint.sh
+	@source e2e/build.sh; cargo test --workspace --exclude pgrail-e2e --lib --bins -- --skip on_real_servers
 
 generate: ## write what is generated from the types: CRDs, the chart's copy of them, the reference
 	PGRAIL_WRITE=1 cargo test --quiet -p pgrail-crds --test yaml

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Copies what the chart carries from where it is made, and renders the kustomize base from the chart:
+# Copies what the chart contains from its source, and renders the kustomize base from the chart:
 #   crds/yaml, deploy/alerts, deploy/dashboards -> charts/pgrail/files -> deploy/kustomize/base
 #
 #   charts/sync.sh           writes
@@ -21,11 +21,11 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 different=0
 
-# same MADE CHECKED_IN: puts the first where the second is, or says that they differ.
+# same SOURCE COPY: copies the file, or with --check reports that the two differ.
 same() {
   if cmp -s "$1" "$2"; then return; fi
   if [[ -n $check ]]; then
-    echo "$2 is not what it is made from: run charts/sync.sh" >&2
+    echo "$2 differs from its source: run charts/sync.sh" >&2
     different=1
   else
     mkdir -p "$(dirname "$2")"
@@ -34,13 +34,13 @@ same() {
   fi
 }
 
-# The files of a folder that are not made from anything any more.
-strays() {
+# orphans SOURCE COPY: removes the files of a directory that have no source any more, or with --check reports them.
+orphans() {
   local file
   for file in "$2"/*; do
     [[ -e $file && ${file##*/} != kustomization.yaml && ! -e $1/${file##*/} ]] || continue
     if [[ -n $check ]]; then
-      echo "$file is made from nothing: run charts/sync.sh" >&2
+      echo "$file has no source: run charts/sync.sh" >&2
       different=1
     else
       rm "$file"
@@ -49,15 +49,15 @@ strays() {
   done
 }
 
-folder() {
+directory() {
   local file
   for file in "$1"/*; do same "$file" "$2/${file##*/}"; done
-  strays "$1" "$2"
+  orphans "$1" "$2"
 }
 
-folder crds/yaml charts/pgrail/files/crds
-folder deploy/alerts charts/pgrail/files/alerts
-folder deploy/dashboards charts/pgrail/files/dashboards
+directory crds/yaml charts/pgrail/files/crds
+directory deploy/alerts charts/pgrail/files/alerts
+directory deploy/dashboards charts/pgrail/files/dashboards
 
 # The kustomization beside the CRDs names each of them.
 {
@@ -66,7 +66,7 @@ folder deploy/dashboards charts/pgrail/files/dashboards
 } >"$scratch/kustomization.yaml"
 same "$scratch/kustomization.yaml" charts/pgrail/files/crds/kustomization.yaml
 
-# The base is the chart with its default values, less what speaks of Helm. CRDs come from the folder above.
+# The base is the chart with its default values, without what names Helm. The CRDs are those of the directory above.
 helm=${HELM:-$(command -v helm || printf '%s/helm' "$(e2e/cluster/tools.sh helm)")}
 {
   echo "# Rendered from charts/pgrail by charts/sync.sh: change the chart, not this file."

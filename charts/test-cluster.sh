@@ -1,5 +1,5 @@
-# The part of charts/test.sh that a real API server answers: installing, upgrading, uninstalling, and who may do what.
-# Sourced by it. A control plane is enough; no pod is ever run.
+# The part of charts/test.sh that needs an API server: install, upgrade, uninstall, and RBAC. Sourced by it. A control plane
+# is enough; no pod runs.
 # shellcheck shell=bash disable=SC2154
 
 cluster=chart-$(( $$ % 100000 ))
@@ -10,8 +10,8 @@ eval "$(e2e/cluster/env.sh --name "$cluster")"
 helm() { "$HELM" "$@"; }
 k() { "$kubectl" "$@"; }
 exists() { k get "$@" >/dev/null; }
-gone() { ! k get "$@" >/dev/null 2>&1; }
-may() { # USER NAMESPACE VERB RESOURCE
+absent() { ! k get "$@" >/dev/null 2>&1; }
+can() { # USER NAMESPACE VERB RESOURCE
   [[ $(k auth can-i "$3" "$4" --as "$1" --namespace "$2" 2>/dev/null) == yes ]]
 }
 operator=system:serviceaccount:pgrail-system:pgrail
@@ -27,32 +27,32 @@ for example in examples/*.yaml examples/friday/*.yaml; do
 done
 check "cluster: a guard and its database" k apply --namespace shop --filename examples/minimal.yaml
 
-check "cluster: the operator reads a Secret by name" may $operator shop get secrets
-check "cluster: the operator lists no Secrets" not may $operator shop list secrets
-check "cluster: the operator reports" may $operator shop patch tableguards/status
-check "cluster: the operator makes no exemption" not may $operator shop create guardexemptions
-check "cluster: the operator provisions CronJobs" may $operator shop create cronjobs
-check "cluster: the operator execs into no pod" not may $operator shop create pods/exec
-check "cluster: the operator holds its Lease" may $operator pgrail-system update leases/pgrail-operator
-check "cluster: and no other" not may $operator pgrail-system update leases/other
+check "cluster: the operator can get a Secret by name" can $operator shop get secrets
+check "cluster: the operator cannot list Secrets" not can $operator shop list secrets
+check "cluster: the operator can write a status" can $operator shop patch tableguards/status
+check "cluster: the operator cannot create an exemption" not can $operator shop create guardexemptions
+check "cluster: the operator can create CronJobs" can $operator shop create cronjobs
+check "cluster: the operator cannot exec into a pod" not can $operator shop create pods/exec
+check "cluster: the operator can update its Lease" can $operator pgrail-system update leases/pgrail-operator
+check "cluster: the operator cannot update another Lease" not can $operator pgrail-system update leases/other
 
 k create rolebinding editor --clusterrole edit --user editor --namespace shop >/dev/null
 k create rolebinding viewer --clusterrole view --user viewer --namespace shop >/dev/null
 k create rolebinding breaker --clusterrole pgrail-break-glass --user breaker --namespace shop >/dev/null
-check "cluster: edit makes guards" wait_until may editor shop create tableguards
-check "cluster: edit breaks no glass" not may editor shop create guardexemptions
-check "cluster: edit sees exemptions" may editor shop get guardexemptions
-check "cluster: view sees" wait_until may viewer shop get tableguards
-check "cluster: view changes nothing" not may viewer shop update tableguards
-check "cluster: break-glass breaks glass" may breaker shop create guardexemptions
-check "cluster: and nothing else" not may breaker shop update tableguards
+check "cluster: edit can create guards" wait_until can editor shop create tableguards
+check "cluster: edit cannot create exemptions" not can editor shop create guardexemptions
+check "cluster: edit can read exemptions" can editor shop get guardexemptions
+check "cluster: view can read" wait_until can viewer shop get tableguards
+check "cluster: view cannot write" not can viewer shop update tableguards
+check "cluster: break-glass can create exemptions" can breaker shop create guardexemptions
+check "cluster: break-glass cannot change guards" not can breaker shop update tableguards
 
 check "cluster: scale" k scale deployment pgrail --namespace pgrail-system --replicas=3
 check "cluster: upgrade after kubectl scale" install --set logLevel=debug
 scaled() { [[ $(k get deployment pgrail --namespace pgrail-system --output jsonpath='{.spec.replicas}') == 3 ]]; }
 check "cluster: the number of replicas remains" scaled
 check "cluster: upgrade" install --set podLabels.upgraded=yes
-# Who breaks glass is recorded, where that is asked for.
+# The user who creates an exemption is recorded, if that is enabled.
 check "cluster: the requester of an exemption is recorded, on request" install --set exemptionRequester.enabled=true
 exemption() { # NAME REQUESTER
   sed -e "s/name: purge-2026-11/name: $1/" -e "s/requested-by: .*/requested-by: $2/" examples/exemption.yaml |
@@ -60,24 +60,24 @@ exemption() { # NAME REQUESTER
 }
 # A policy takes a moment to come into force.
 not_accepted() { exemption "$1" "$2" >"$scratch/exemption"; grep -q 'pgrail.dev/requested-by: breaker' "$scratch/exemption"; }
-fresh_refusal() { not_accepted "somebody-$RANDOM$RANDOM" somebody; }
-check "cluster: nobody asks in another's name" wait_until fresh_refusal
-check "cluster: who asks in his own name is heard" exemption own breaker
+rejected_in_other_name() { not_accepted "somebody-$RANDOM$RANDOM" somebody; }
+check "cluster: an exemption in the name of another user is rejected" wait_until rejected_in_other_name
+check "cluster: an exemption in the user's own name is accepted" exemption own breaker
 cannot_change() {
   local answer
   ! answer=$(k annotate --overwrite --as system:admin --as-group system:masters --namespace shop guardexemption/own \
     pgrail.dev/requested-by=somebody 2>&1) && grep -q "cannot be changed" <<<"$answer"
 }
-check "cluster: and the record stays" cannot_change
+check "cluster: the record cannot be changed" cannot_change
 k delete guardexemption --all --namespace shop >/dev/null
 check "cluster: uninstall" helm uninstall pgrail --namespace pgrail-system
-check "cluster: objects outlive the release" exists tableguard core --namespace shop
-check "cluster: the deployment does not" gone deployment pgrail --namespace pgrail-system
-check "cluster: install again, over the CRDs that stayed" install --set watchNamespace=shop
-check "cluster: one namespace: Secrets there" may $operator shop get secrets
-check "cluster: one namespace: none elsewhere" not may $operator other get secrets
+check "cluster: objects are kept after uninstall" exists tableguard core --namespace shop
+check "cluster: the Deployment is removed" absent deployment pgrail --namespace pgrail-system
+check "cluster: install again, with the CRDs of before" install --set watchNamespace=shop
+check "cluster: one namespace: access to its Secrets" can $operator shop get secrets
+check "cluster: one namespace: no access to other Secrets" not can $operator other get secrets
 check "cluster: uninstall with everything" bash -c "'$HELM' upgrade pgrail $chart --namespace pgrail-system --set crds.keep=false && '$HELM' uninstall pgrail --namespace pgrail-system"
-check "cluster: then the CRDs are gone" wait_until gone crd tableguards.pgrail.dev backupschedules.pgrail.dev
+check "cluster: then the CRDs are removed" wait_until absent crd tableguards.pgrail.dev backupschedules.pgrail.dev
 
 no_crds() { [[ -z $(k get crd --output name) ]]; }
 wait_until no_crds
@@ -85,5 +85,5 @@ check "cluster: kustomize" k apply --server-side --kustomize deploy/kustomize/ba
 k delete --kustomize deploy/kustomize/base >/dev/null 2>&1
 wait_until no_crds
 check "cluster: kustomize, one namespace" k apply --server-side --kustomize deploy/kustomize/overlays/namespaced
-check "cluster: kustomize, one namespace: Secrets there" may $operator shop get secrets
-check "cluster: kustomize, one namespace: none elsewhere" not may $operator other get secrets
+check "cluster: kustomize, one namespace: access to its Secrets" can $operator shop get secrets
+check "cluster: kustomize, one namespace: no access to other Secrets" not can $operator other get secrets

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests of the chart, of what is made from it, and of the alerts and the dashboard it carries; on a throwaway control
-# plane too (test-cluster.sh).
+# Tests of the chart, of what is rendered from it, and of its alerts and dashboard; also on a throwaway control plane
+# (test-cluster.sh).
 # The last line is `N passed, N failed`. Helm and kubectl: from PATH or HELM, or built by e2e/cluster/tools.sh.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -10,21 +10,9 @@ kubectl=$(command -v kubectl || printf '%s/kubectl' "$(e2e/cluster/tools.sh kube
 export HELM
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-passed=0 failed=0
 
-# check NAME COMMAND...: one test.
-check() {
-  local name=$1 output; shift
-  if output=$("$@" 2>&1); then
-    passed=$((passed + 1))
-    printf 'ok    %s\n' "$name"
-  else
-    failed=$((failed + 1))
-    printf 'FAIL  %s\n' "$name"
-    tail -n 20 <<<"$output" | sed 's/^/      /'
-  fi
-}
-not() { ! "$@"; }
+# shellcheck source=../e2e/check.sh
+source e2e/check.sh
 
 chart=charts/pgrail
 render() { "$HELM" template pgrail "$chart" --namespace pgrail-system "$@"; }
@@ -37,7 +25,7 @@ done
 document() {
   awk -v RS='---\n' -v kind="kind: $2\n" -v name="\n  name: $3\n" 'index($0, kind) && index($0, name)' "$scratch/$1"
 }
-# Not grep -q: it would leave before awk is done, and that counts as a failure.
+# Not grep -q: it exits before awk is done, and that counts as a failure.
 holds() { document "$1" "$2" "$3" | grep -F -- "$4" >/dev/null; }
 objects() { grep -c "^kind: $2\$" "$scratch/$1"; }
 count_is() { [[ $(objects "$1" "$2") == "$3" ]] || { echo "$2: $(objects "$1" "$2"), expected $3"; return 1; }; }
@@ -51,7 +39,7 @@ verbs() {
 }
 verbs_are() { [[ $(verbs "$1" "$2" "$3" "$4") == "$5" ]] || { echo "$4: $(verbs "$1" "$2" "$3" "$4"), expected $5"; return 1; }; }
 
-check "the chart carries what it is made from, and kustomize's base is its rendering" charts/sync.sh --check
+check "the chart has what it is made from, and kustomize's base is its rendering" charts/sync.sh --check
 check "lint, default values" "$HELM" lint --strict "$chart"
 for values in charts/testdata/*.yaml; do
   check "lint, $(basename "$values")" "$HELM" lint --strict "$chart" --values "$values"
@@ -61,10 +49,10 @@ check "a packaged chart has the CRDs" bash -c "'$HELM' template pgrail '$scratch
 
 # CRDs
 check "CRDs are installed" count_is default CustomResourceDefinition 7
-check "CRDs outlive the release" holds default CustomResourceDefinition tableguards.pgrail.dev "helm.sh/resource-policy: keep"
-check "crds.keep=false lets them go" not grep -q resource-policy "$scratch/minimal-rights"
-check "crds.keep=false still installs them" count_is minimal-rights CustomResourceDefinition 7
-check "crds.install=false leaves them out" count_is one-namespace CustomResourceDefinition 0
+check "CRDs are kept when the release is uninstalled" holds default CustomResourceDefinition tableguards.pgrail.dev "helm.sh/resource-policy: keep"
+check "crds.keep=false: they are removed with it" not grep -q resource-policy "$scratch/minimal-rights"
+check "crds.keep=false: they are installed" count_is minimal-rights CustomResourceDefinition 7
+check "crds.install=false: they are not installed" count_is one-namespace CustomResourceDefinition 0
 check "annotations of CRDs" holds everything CustomResourceDefinition tableguards.pgrail.dev "argocd.argoproj.io/sync-options: ServerSideApply=true"
 same_schema() {
   document default CustomResourceDefinition "$1" | sed -n '/^spec:/,$p' | sed -e :a -e '/^\n*$/{$d;N;ba' -e '}' >"$scratch/rendered"
@@ -74,31 +62,31 @@ for crd in crds/yaml/*.yaml; do
   check "the schema of $(basename "$crd" .yaml) is rendered as it is" same_schema "$(basename "$crd" .yaml)"
 done
 
-# Rights
-check "no wildcard in any right" not grep -nE "(apiGroups|resources|verbs): *\[.*[*]|^ *- ['\"]?[*]['\"]?$" "$scratch/default"
+# RBAC
+check "no wildcard in any rule" not grep -nE "(apiGroups|resources|verbs): *\[.*[*]|^ *- ['\"]?[*]['\"]?$" "$scratch/default"
 check "Secrets: get, nothing else" verbs_are default ClusterRole pgrail-operator secrets "[get]"
 check "finalizers are patched on guards" verbs_are default ClusterRole pgrail-operator tableguards "$(printf '[get, list, watch]\n[patch]')"
-check "exemptions can be read and put away by the operator, not made" verbs_are default ClusterRole pgrail-operator guardexemptions "$(printf '[get, list, watch]\n[patch]\n[delete]')"
+check "the operator can read and delete exemptions, not create them" verbs_are default ClusterRole pgrail-operator guardexemptions "$(printf '[get, list, watch]\n[patch]\n[delete]')"
 check "every rule of the operator has its reason above it" bash -c "
   sed -n '/define \"pgrail.rules\"/,/end -/p' $chart/templates/_helpers.tpl | awk '/^- apiGroups/ { if (last !~ /^#/) exit 1 } { last = \$0 }'"
 check "view reads, exemptions too" verbs_are default ClusterRole pgrail-view guardexemptions "[get, list, watch]"
 check "view is aggregated" holds default ClusterRole pgrail-view 'rbac.authorization.k8s.io/aggregate-to-view: "true"'
 check "edit is aggregated" holds default ClusterRole pgrail-edit 'rbac.authorization.k8s.io/aggregate-to-edit: "true"'
-check "edit cannot break glass" not holds default ClusterRole pgrail-edit guardexemptions
-check "breaking glass is a role of its own" verbs_are default ClusterRole pgrail-break-glass guardexemptions "[get, list, watch, create, delete]"
-check "breaking glass is aggregated to nothing" not holds default ClusterRole pgrail-break-glass aggregate-to
-check "breaking glass is bound to nobody" bash -c "! awk -v RS='---\n' '/RoleBinding/ && /break-glass/' '$scratch/default' | grep ."
+check "edit cannot create exemptions" not holds default ClusterRole pgrail-edit guardexemptions
+check "exemptions have a role of their own" verbs_are default ClusterRole pgrail-break-glass guardexemptions "[get, list, watch, create, delete]"
+check "the break-glass role is not aggregated" not holds default ClusterRole pgrail-break-glass aggregate-to
+check "the break-glass role is not bound" bash -c "! awk -v RS='---\n' '/RoleBinding/ && /break-glass/' '$scratch/default' | grep ."
 check "rbac.aggregate=false" not grep -q aggregate-to "$scratch/one-namespace"
-check "one namespace: rights on Secrets there" verbs_are one-namespace Role pgrail-operator secrets "[get]"
+check "one namespace: access to its Secrets" verbs_are one-namespace Role pgrail-operator secrets "[get]"
 check "one namespace: the Role is in it" holds one-namespace Role pgrail-operator "namespace: shop"
-check "one namespace: none on the cluster's Secrets" not holds one-namespace ClusterRole pgrail-operator secrets
+check "one namespace: no access to other Secrets" not holds one-namespace ClusterRole pgrail-operator secrets
 check "one namespace: bound there" holds one-namespace RoleBinding pgrail-operator "namespace: shop"
-check "one namespace: the operator is told" holds one-namespace Deployment pgrail "PGRAIL_WATCH_NAMESPACE"
-check "one namespace: of Namespaces it sees that one" holds one-namespace ClusterRole pgrail-cluster "resourceNames: [kube-system, shop]"
-check "all namespaces: the operator is not told of one" not holds default Deployment pgrail "PGRAIL_WATCH_NAMESPACE"
+check "one namespace: the operator knows it" holds one-namespace Deployment pgrail "PGRAIL_WATCH_NAMESPACE"
+check "one namespace: it can read that Namespace" holds one-namespace ClusterRole pgrail-cluster "resourceNames: [kube-system, shop]"
+check "all namespaces: the operator has no namespace set" not holds default Deployment pgrail "PGRAIL_WATCH_NAMESPACE"
 check "rbac.create=false" bash -c "! grep -qE '^kind: (Cluster)?Role' '$scratch/minimal-rights'"
 check "a given service account is used" holds minimal-rights Deployment rail "serviceAccountName: prepared"
-check "a given service account is not made" count_is minimal-rights ServiceAccount 0
+check "a given service account is not created" count_is minimal-rights ServiceAccount 0
 
 # The pod
 for line in "runAsNonRoot: true" "type: RuntimeDefault" "allowPrivilegeEscalation: false" "readOnlyRootFilesystem: true" \
@@ -106,54 +94,54 @@ for line in "runAsNonRoot: true" "type: RuntimeDefault" "allowPrivilegeEscalatio
   "path: /healthz" "path: /readyz" "memory: 128Mi" "cpu: 20m" "fieldPath: metadata.name}"; do
   check "pod: $line" holds default Deployment pgrail "$line"
 done
-check "the digest wins over the tag" holds minimal-rights Deployment rail "pgrail@sha256:0123456789abcdef"
+check "a digest takes precedence over the tag" holds minimal-rights Deployment rail "pgrail@sha256:0123456789abcdef"
 check "the Jobs' image is the operator's" bash -c "[[ \$(grep -c 'registry.example.com:5000/pgrail:1.2.3' '$scratch/everything') == 2 ]]"
 check "allowed hosts in one variable" holds everything Deployment pgrail 'value: "*.rds.amazonaws.com,10.20.0.0/16"'
-check "a stricter security context adds, and takes nothing away" bash -c "grep -q 'runAsUser: 1000' '$scratch/everything' && grep -q 'runAsNonRoot: true' '$scratch/everything'"
+check "a security context is added to the default one" bash -c "grep -q 'runAsUser: 1000' '$scratch/everything' && grep -q 'runAsNonRoot: true' '$scratch/everything'"
 check "appVersion is the program's version" grep -qx "version = \"$(sed -n 's/^appVersion: "\(.*\)"/\1/p' $chart/Chart.yaml)\"" Cargo.toml
 
-# What is off unless asked for
+# What is off by default
 for kind in ServiceMonitor PrometheusRule NetworkPolicy PodDisruptionBudget ConfigMap ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding; do
   check "$kind is off by default" count_is default "$kind" 0
-  check "$kind can be had" count_is everything "$kind" 1
+  check "$kind can be enabled" count_is everything "$kind" 1
 done
 # shellcheck disable=SC2016
 check "alerts keep their own templates" holds everything PrometheusRule pgrail '{{ $labels.namespace }}/{{ $labels.name }} is not enforced'
 check "metrics keep their own namespace label" holds everything ServiceMonitor pgrail "honorLabels: true"
 
-# Values that must be refused, each by the schema and by name.
+# Values that the schema must reject, naming the field.
 refused() {
   local field=$1 output; shift
   if output=$(render "$@" 2>&1 >/dev/null); then echo "accepted"; return 1; fi
-  grep -qF -- "$field" <<<"$output" || { echo "refused, but without naming $field: $output"; return 1; }
+  grep -qF -- "$field" <<<"$output" || { echo "rejected, but without naming $field: $output"; return 1; }
 }
-check "refused: a misspelt key" refused replica --set replica=2
-check "refused: a misspelt key further down" refused tags --set image.tags=1
-check "refused: a word for a number" refused replicas --set replicas=two
-check "refused: an unknown pull policy" refused pullPolicy --set image.pullPolicy=Sometimes
-check "refused: a tag that is an image" refused tag --set image.tag=pgrail:1
-check "refused: a short digest" refused digest --set image.digest=sha256:abc
-check "refused: running as root" refused runAsNonRoot --set podSecurityContext.runAsNonRoot=false
-check "refused: no service account at all" refused serviceAccount --set serviceAccount.create=false
-check "refused: a namespace with capitals" refused watchNamespace --set watchNamespace=Shop
-check "refused: a host with a blank" refused allowedHosts --set 'allowedHosts={a b}'
-check "refused: memory that is no quantity" refused memory --set resources.limits.memory=much
-check "refused: an interval without a unit" refused interval --set-string serviceMonitor.interval=30
-check "refused: a port out of range" refused port --set service.port=70000
+check "rejected: a misspelt key" refused replica --set replica=2
+check "rejected: a misspelt key further down" refused tags --set image.tags=1
+check "rejected: a word for a number" refused replicas --set replicas=two
+check "rejected: an unknown pull policy" refused pullPolicy --set image.pullPolicy=Sometimes
+check "rejected: a tag that is an image" refused tag --set image.tag=pgrail:1
+check "rejected: a short digest" refused digest --set image.digest=sha256:abc
+check "rejected: running as root" refused runAsNonRoot --set podSecurityContext.runAsNonRoot=false
+check "rejected: no service account at all" refused serviceAccount --set serviceAccount.create=false
+check "rejected: a namespace with capitals" refused watchNamespace --set watchNamespace=Shop
+check "rejected: a host with a blank" refused allowedHosts --set 'allowedHosts={a b}'
+check "rejected: memory that is no quantity" refused memory --set resources.limits.memory=much
+check "rejected: an interval without a unit" refused interval --set-string serviceMonitor.interval=30
+check "rejected: a port out of range" refused port --set service.port=70000
 
 # Kustomize
 kustomizes() { "$kubectl" kustomize "$1" >"$scratch/kustomized" && grep -q '^kind: Deployment' "$scratch/kustomized"; }
 check "kustomize: the base" kustomizes deploy/kustomize/base
 check "kustomize: the base has the CRDs" bash -c "[[ \$(grep -c '^kind: CustomResourceDefinition' '$scratch/kustomized') == 7 ]]"
-check "kustomize: nothing speaks of Helm" not grep -qi helm "$scratch/kustomized"
+check "kustomize: Helm is not named" not grep -qi helm "$scratch/kustomized"
 check "kustomize: one namespace" kustomizes deploy/kustomize/overlays/namespaced
 one_namespace() {
   awk -v RS='---\n' '/kind: Cluster/ && /\n  name: pgrail-operator\n/' "$scratch/kustomized" | not grep . &&
     awk -v RS='---\n' '/kind: Role\n/ && /\n  name: pgrail-operator\n/ && /\n  namespace: shop\n/' "$scratch/kustomized" | grep -q secrets
 }
-check "kustomize: one namespace has no rights on the cluster's Secrets" one_namespace
+check "kustomize: one namespace has no access to the cluster's Secrets" one_namespace
 
-# Alerts and dashboard speak of metrics that the operator has.
+# Alerts and dashboard name metrics that the operator has.
 names_exist() {
   local name unknown=0
   while read -r name; do
@@ -170,5 +158,4 @@ check "the dashboard is JSON" python3 -m json.tool deploy/dashboards/pgrail.json
 
 source charts/test-cluster.sh
 
-printf '%s passed, %s failed\n' "$passed" "$failed"
-(( failed == 0 ))
+count_line

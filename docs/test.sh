@@ -4,18 +4,8 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-passed=0 failed=0
-check() {
-  local name=$1 output; shift
-  if output=$("$@" 2>&1); then
-    passed=$((passed + 1))
-    printf 'ok    %s\n' "$name"
-  else
-    failed=$((failed + 1))
-    printf 'FAIL  %s\n' "$name"
-    tail -n 30 <<<"$output" | sed 's/^/      /'
-  fi
-}
+# shellcheck source=../e2e/check.sh
+source e2e/check.sh
 
 link_targets_exist() { # FILE...
   local file link target broken=0
@@ -48,7 +38,6 @@ commands_exist() {
 words_of_the_manual() { # FILE...
   ! grep -nwiE "mend(s|ed)?|whoever|somebody|nobody|shall|folders?|rungs?|anew|(is|are|be) told|(is|are) gone|taken away|tak(e|es|en) back|(put|puts) back|let(s)? (it )?(pass|through)|looks? (after|at once|anew)|hangs? on|of ours|misspelt" "$@"
 }
-not() { ! "$@"; }
 
 check "the reference is up to date" docs/reference.sh --check
 check "every page is in the summary" all_in_summary
@@ -65,5 +54,4 @@ check "words of the manual" words_of_the_manual "${texts[@]}"
 echo "Whoever takes it away" >"$broken"
 check "another word is found" not words_of_the_manual "$broken"
 
-printf '%s passed, %s failed\n' "$passed" "$failed"
-(( failed == 0 ))
+count_line

@@ -12,6 +12,6 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 profile=${PGRAIL_BENCH_PROFILE:-release}
 cargo build --locked --profile "$profile" -p pgrail-bench
-case $profile in dev) folder=debug ;; *) folder=$profile ;; esac
+case $profile in dev) directory=debug ;; *) directory=$profile ;; esac
 PGRAIL_TEST_DURABLE=1 PGRAIL_TEST_POOLER=no \
-  exec e2e/postgres/servers.sh with "${CARGO_TARGET_DIR:-$root/target}/$folder/pgrail-bench" "$@"
+  exec e2e/postgres/servers.sh with "${CARGO_TARGET_DIR:-$root/target}/$directory/pgrail-bench" "$@"

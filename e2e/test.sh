@@ -5,7 +5,10 @@
 #   e2e/test.sh            all stages
 #   e2e/test.sh STAGE...   some of: lint process engines controllers node chart book
 #
-# Environment: PGRAIL_TEST_MAJORS, the PostgreSQL versions of the stages engines and controllers (default "15 18").
+# Environment:
+#   PGRAIL_TEST_MAJORS   the PostgreSQL versions of the stages engines and controllers (default "15 18")
+#   PGRAIL_KUBERNETES    the version of Kubernetes, such as v1.33.13 (default: that of e2e/cluster/kube/go.mod)
+#   PGRAIL_TEST_COUNTS   a file to which a line is added for each stage: name, passed, failed, skipped, seconds
 # Logs are kept in target/test-logs. A stage that fails does not keep the next from running.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -21,9 +24,9 @@ source e2e/build.sh
 
 headline() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
-# Counts the tests of a log: cargo's summaries, or a script's own last line.
+# Counts the tests of a log, into ok, bad and left: cargo's summaries, or a script's own last line.
 count() { # LOG STATUS STAGE
-  local log=$1 status=$2 stage=$3 ok=0 bad=0 left=0 line
+  local log=$1 status=$2 stage=$3 line
   while read -r line; do
     [[ $line =~ ([0-9]+)\ passed\;\ ([0-9]+)\ failed\;\ ([0-9]+)\ ignored ]] || continue
     ok=$((ok + BASH_REMATCH[1])) bad=$((bad + BASH_REMATCH[2])) left=$((left + BASH_REMATCH[3]))
@@ -39,7 +42,6 @@ count() { # LOG STATUS STAGE
   fi
   passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + left))
   printf '%s: %d passed, %d failed%s\n' "$stage" "$ok" "$bad" "$( ((left)) && printf ', %d skipped' "$left")"
-  if [[ -n ${PGRAIL_TEST_COUNTS:-} ]]; then printf '%s %d %d %d\n' "$stage" "$ok" "$bad" "$left" >>"$PGRAIL_TEST_COUNTS"; fi
   if (( bad )); then
     echo "--- the end of $log"
     grep -E '^(test .*FAILED|FAIL |error|---- .* stdout|thread .* panicked)' "$log" | tail -n 40
@@ -48,20 +50,22 @@ count() { # LOG STATUS STAGE
 }
 
 stage() { # NAME COMMAND...
-  local name=$1 log=$logs/$1.log status started=$SECONDS
+  local name=$1 log=$logs/$1.log status started=$SECONDS ok=0 bad=0 left=0
   shift
   headline "$name: $*"
   "$@" >"$log" 2>&1
   status=$?
   if (( status == 77 )); then
-    skipped=$((skipped + 1))
+    left=1 skipped=$((skipped + 1))
     printf 'SKIPPED %s: this machine lacks a part:\n' "$name"
     tail -n 20 "$log"
-    if [[ -n ${PGRAIL_TEST_COUNTS:-} ]]; then printf '%s 0 0 1\n' "$name" >>"$PGRAIL_TEST_COUNTS"; fi
   else
     count "$log" "$status" "$name"
   fi
   printf '%s took %d s\n' "$name" $((SECONDS - started))
+  if [[ -n ${PGRAIL_TEST_COUNTS:-} ]]; then
+    printf '%s\t%d\t%d\t%d\t%d\n' "$name" "$ok" "$bad" "$left" $((SECONDS - started)) >>"$PGRAIL_TEST_COUNTS"
+  fi
 }
 
 # Everything that has to be compiled or downloaded starts now, in the background; a stage waits for what it needs. The
@@ -69,7 +73,7 @@ stage() { # NAME COMMAND...
 prepare() { # STAGE...
   local parts=() list
   [[ " $* " =~ \ (lint|engines|controllers|node)\  ]] && { parts+=(tests); background build e2e/build.sh; }
-  [[ " $* " =~ \ (controllers|node|chart|book)\  ]] && { parts+=(kube); background kube e2e/cluster/tools.sh kube; }
+  [[ " $* " =~ \ (controllers|node|chart|book)\  ]] && { parts+=(kube); background kube e2e/cluster/tools.sh kube kubernetes; }
   [[ " $* " =~ \ (process|engines|controllers|node)\  ]] && { parts+=(versitygw); background versitygw e2e/cluster/tools.sh versitygw; }
   if [[ " $* " =~ \ (process|engines|controllers)\  ]]; then
     # shellcheck disable=SC2206 # words

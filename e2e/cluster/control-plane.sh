@@ -45,7 +45,7 @@ start_control_plane() {
   mkdir -p "$run/log" "$run/kubeconfig.d"
   make_credentials
   local user token groups
-  # One identity per part, each with the rights of its own role, as in a real cluster.
+  # One identity per part, each with the privileges of its own role, as in a real cluster.
   while IFS=, read -r user groups; do
     token=$(openssl rand -hex 16)
     printf '%s,%s,%s,"%s"\n' "$token" "$user" "$user" "$groups"

@@ -6,7 +6,7 @@
 #   --tag         default: pgrail.dev/pgrail:dev
 #   --postgresql  builds the server image alone, without pgrail: pgrail.dev/postgresql:MAJOR (15 or 18)
 # Docker is used where its daemon answers. Without it (root): mmdebstrap makes Debian's base, buildah runs the same
-# Dockerfile. Base and PostgreSQL are cached; only a changed program is packed anew.
+# Dockerfile. Base and PostgreSQL are cached; only a changed program is packed again.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 repository=$(cd "$cluster_dir/../.." && pwd)
@@ -71,7 +71,7 @@ else
   archive() { buildah push --quiet "$tag" "docker-archive:$1:$tag" >&2 8>&-; }
 fi
 
-# A store and a runtime folder of our own: nothing of the user's images is touched.
+# Image store and runtime directory of its own: the user's images are not touched.
 buildah() {
   local conf=$cache/images/containers
   mkdir -p "$conf"

@@ -11,8 +11,8 @@ node=node1
 cgroup=/$(cgroup_of "$run")
 
 # Kubelet, containerd and CNI have paths that no flag changes (/var/lib/kubelet, /var/log/containers, /run/containerd,
-# /run/netns, /var/lib/cni): here these folders are the node's own, and the machine's are out of sight.
-own_folders() {
+# /run/netns, /var/lib/cni): here these directories are the node's own, and the machine's are hidden.
+own_directories() {
   mkdir -p "$run"/node/var/{lib/{kubelet,cni,containerd},log,tmp,cache} "$run"/node/{cni,volumes}
   ln -sfn /run "$run/node/var/run"
   mount --bind "$run/node/var" /var
@@ -27,7 +27,7 @@ own_folders() {
   hostname "$node"
 }
 
-# cgroup v1 has a tree per controller, and a new cpuset holds nothing until told; v2 hands controllers down.
+# cgroup v1 has a tree per controller, and a new cpuset is empty; v2 delegates controllers to children.
 own_cgroup() {
   local tree file
   if [[ -f /sys/fs/cgroup/cgroup.controllers ]]; then
@@ -81,7 +81,7 @@ clusterDomain: cluster.local
 resolvConf: ""
 failSwapOn: false
 failCgroupV1: false
-# Disk and memory are the machine's, not ours to judge.
+# Disk and memory are the machine's: pods are not evicted for them.
 evictionHard: {nodefs.available: "1%", imagefs.available: "1%", memory.available: "50Mi"}
 imageGCHighThresholdPercent: 100
 # Answers to a changed pod at once instead of once a second.
@@ -117,7 +117,7 @@ dns_answers() { (exec 3<>"/dev/tcp/$address/53"); }
 fail() { touch "$run/failed-$1"; exit 1; }
 
 trap 'say "node.sh failed in line $LINENO"; touch "$run/failed-node"' ERR
-own_folders
+own_directories
 own_cgroup
 write_configuration
 start_control_plane
@@ -131,7 +131,7 @@ keep kubelet "$kube" kubelet --config "$run/node/kubelet.yaml" --kubeconfig "$ru
   --root-dir "$run/node/kubelet" --hostname-override "$node" --node-ip "$address"
 keep proxy "$kube" proxy --config "$run/node/proxy.yaml"
 keep coredns "$addons" coredns -conf "$run/node/Corefile"
-keep volumes "$kube" volumes --kubeconfig "$run/kubeconfig.d/volume-provisioner" --folder "$run/node/volumes" --node "$node"
+keep volumes "$kube" volumes --kubeconfig "$run/kubeconfig.d/volume-provisioner" --directory "$run/node/volumes" --node "$node"
 until_ok 60 kubectl get node "$node" || fail kubelet
 kubectl wait --for=condition=Ready --timeout=60s "node/$node" >>"$run/log/node.log" || fail kubelet
 until_ok 30 dns_answers || fail coredns

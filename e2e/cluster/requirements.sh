@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # requirements.sh control-plane|node|image: makes sure that this machine has what that needs, installing Debian
-# packages as root. What it cannot mend it names, and ends with 77.
+# packages as root. What it cannot install it reports, with exit code 77.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# smoke.sh: shows that the cluster does what the end-to-end tests rely on, and leaves nothing behind, not even after
-# a SIGKILL of everything. Needs root. Its last line counts.
+# smoke.sh: tests that the cluster does what the end-to-end tests need, and that nothing is left of it, even after SIGKILL
+# of every process. Needs root. Its last line counts.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=../check.sh
@@ -63,11 +63,11 @@ s3_keeps_an_object() {
   "${curl[@]}" --upload-file "$work/object" "http://$address:9000/backups/a/b"
   "${curl[@]}" --output "$work/back" "http://$address:9000/backups/a/b"
   cmp "$work/object" "$work/back"
-  # And not to whoever asks.
+  # Not without credentials.
   ! curl --silent --fail --max-time 30 "http://$address:9000/backups/a/b" --output /dev/null
 }
 
-cronjob_fires_by_hand() {
+job_from_cronjob() {
   kubectl --namespace smoke create cronjob tick --image pgrail.dev/pause:1 --schedule '0 0 1 1 *' --dry-run=client -o json -- /busybox true |
     jq '.spec.jobTemplate.spec.template.spec |= (.securityContext = {runAsNonRoot: true, seccompProfile: {type: "RuntimeDefault"}} |
       .containers[0].securityContext = {allowPrivilegeEscalation: false, capabilities: {drop: ["ALL"]}})' | kubectl apply -f -
@@ -91,7 +91,7 @@ apiserver_comes_back() {
   kubectl --namespace smoke get secret s3
 }
 
-volume_goes_with_its_claim() {
+volume_is_removed_with_its_claim() {
   kubectl --namespace smoke delete job job postgres host >/dev/null
   until_ok 30 only_two_volumes
 }
@@ -99,7 +99,7 @@ only_two_volumes() { [[ $(kubectl get pv -o name | wc -l) == 2 && $(find "$run/n
 
 nothing_left_of() { # NAME LINK
   local found=0
-  [[ ! -e $(run_dir "$1") ]] || { echo "the folder $(run_dir "$1")"; found=1; }
+  [[ ! -e $(run_dir "$1") ]] || { echo "the directory $(run_dir "$1")"; found=1; }
   nothing_runs "$(run_dir "$1")" || { echo "processes $(processes_of "$(run_dir "$1")" | xargs)"; found=1; }
   ! grep -F "$(run_dir "$1")" /proc/self/mounts || { echo "mounts"; found=1; }
   ! ip link show "$2" 2>/dev/null || { echo "the link $2"; found=1; }
@@ -122,35 +122,35 @@ kill_everything() {
 command -v jq >/dev/null || missing jq
 command -v curl >/dev/null || missing curl
 
-check "a node comes up" up "$name"
+check "a node starts" up "$name"
 # shellcheck source=/dev/null
 source "$work/$name.env"
 run=$(run_dir "$name") link=$(link_of "$name")
 check "helm works" "$HELM" version
 check "helm reaches the cluster" "$HELM" list --all-namespaces
-check "PostgreSQL and S3 come up as restricted pods" "$cluster_dir/workloads/up.sh" --name "$name" smoke postgres s3
+check "PostgreSQL and S3 start as restricted pods" "$cluster_dir/workloads/up.sh" --name "$name" smoke postgres s3
 check "a restricted Job of an arbitrary user completes, with a scratch volume" restricted_job smoke job \
   'id; ! touch /x; touch /tmp/x /scratch/x; getent hosts kubernetes.default.svc; getent hosts s3; exec 3<>/dev/tcp/s3/9000'
 # shellcheck disable=SC2016 # expanded in the pod
 check "PostgreSQL answers over TLS by its Service's name" restricted_job smoke postgres \
   'export PGPASSWORD=$(cat /superuser/password); [[ $(psql "host=postgres.smoke.svc user=postgres dbname=postgres sslmode=verify-full sslrootcert=/tls/ca.crt" -Atc "show server_version_num") == 18* ]]'
 check "S3 keeps an object, reached from this machine" s3_keeps_an_object
-check "a CronJob fires by hand" cronjob_fires_by_hand
+check "a Job is created from a CronJob" job_from_cronjob
 check "Pod Security refuses a privileged pod" privileged_pod_is_refused
 check "a pod reaches this machine" pod_reaches_the_host
-check "volumes go with their claims" volume_goes_with_its_claim
-check "the apiserver goes down and comes back with what it knew" apiserver_comes_back
-check "a second node comes up beside it" up "$other"
+check "a volume is removed with its claim" volume_is_removed_with_its_claim
+check "the apiserver is stopped and started again, with its objects" apiserver_comes_back
+check "a second node starts beside it" up "$other"
 other_link=$(link_of "$other")
 check "the second has a state of its own" bash -c "source '$work/$other.env'; ! kubectl get namespace smoke && kubectl get node node1"
 check "the first still answers" kubectl --namespace smoke get pods
-check "the second goes" "$cluster_dir/down.sh" --name "$other"
+check "the second ends" "$cluster_dir/down.sh" --name "$other"
 check "nothing of the second is left" nothing_left_of "$other" "$other_link"
-check "the first lives on" s3_keeps_an_object
-check "everything is killed" kill_everything
-check "it comes up again over the leftovers" up "$name"
+check "the first still runs" s3_keeps_an_object
+check "SIGKILL of every process" kill_everything
+check "it starts again over what was left" up "$name"
 link=$(link_of "$name")
-check "it is a fresh one" bash -c "source '$work/$name.env'; ! kubectl get namespace smoke"
-check "it goes" "$cluster_dir/down.sh" --name "$name"
+check "it is a new one" bash -c "source '$work/$name.env'; ! kubectl get namespace smoke"
+check "it ends" "$cluster_dir/down.sh" --name "$name"
 check "nothing is left" nothing_left_of "$name" "$link"
 count_line

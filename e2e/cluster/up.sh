@@ -3,7 +3,7 @@
 #   --node    with containerd, kubelet, kube-proxy, CoreDNS and real pods (root); without it etcd, apiserver and
 #             controller manager only (any user)
 #   --name    several can run side by side; up with the name of one that runs prints it again. Default: default
-#   --owner   ends by itself when that process is gone
+#   --owner   ends by itself when that process ends
 # PGRAIL_KUBERNETES=v1.33.13 starts another version than that of kube/go.mod. With PGRAIL_KUBECONFIG set, up.sh starts
 # nothing and prints how to use that cluster. Exit code 77: this machine cannot run it.
 set -euo pipefail
@@ -50,7 +50,7 @@ slot_taken() { # by another cluster, or by any process that has the ports or add
   fi
 }
 
-start() { # from slot $1 on; leaves the slot used in $slot
+start() { # from slot $1 on; stores the slot used in $slot
   local settings
   if ! claim "$run"; then
     grep -qx "mode=$mode" "$run/settings" || die "$name runs already, but not as $mode; end it first, or set another --name"

@@ -20,20 +20,20 @@ import (
 )
 
 // The provisioner that the default StorageClass of the cluster names.
-const provisioner = "pgrail.dev/folder"
+const provisioner = "pgrail.dev/directory"
 
-// volumes answers claims with folders of the one node, and removes a folder once its volume is released.
+// volumes answers claims with directories of the one node, and removes a directory once its volume is released.
 type volumes struct {
-	client kubernetes.Interface
-	folder string
-	node   string
+	client    kubernetes.Interface
+	directory string
+	node      string
 }
 
 func newVolumesCommand() *cobra.Command {
-	var kubeconfig, folder, node string
+	var kubeconfig, directory, node string
 	command := &cobra.Command{
 		Use:   "volumes",
-		Short: "Answer PersistentVolumeClaims with folders of this node",
+		Short: "Answer PersistentVolumeClaims with directories of this node",
 		RunE: func(command *cobra.Command, _ []string) error {
 			config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 			if err != nil {
@@ -43,11 +43,11 @@ func newVolumesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return (&volumes{client, folder, node}).run(command.Context())
+			return (&volumes{client, directory, node}).run(command.Context())
 		},
 	}
 	command.Flags().StringVar(&kubeconfig, "kubeconfig", "", "how to reach the apiserver")
-	command.Flags().StringVar(&folder, "folder", "", "where the volumes' folders are made")
+	command.Flags().StringVar(&directory, "directory", "", "where the directories of the volumes are created")
 	command.Flags().StringVar(&node, "node", "", "the name of this node")
 	return command
 }
@@ -102,12 +102,12 @@ func (v *volumes) provision(ctx context.Context, claim *corev1.PersistentVolumeC
 		return nil
 	}
 	name := "pvc-" + string(claim.UID)
-	folder := filepath.Join(v.folder, name)
-	if err := os.MkdirAll(folder, 0o777); err != nil {
+	directory := filepath.Join(v.directory, name)
+	if err := os.MkdirAll(directory, 0o777); err != nil {
 		return err
 	}
 	// Pods of any user write here, as on a storage driver that knows fsGroup; the process's umask must not matter.
-	if err := os.Chmod(folder, 0o777); err != nil {
+	if err := os.Chmod(directory, 0o777); err != nil {
 		return err
 	}
 	volume := &corev1.PersistentVolume{
@@ -118,7 +118,7 @@ func (v *volumes) provision(ctx context.Context, claim *corev1.PersistentVolumeC
 			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
 			StorageClassName:              *claim.Spec.StorageClassName,
 			VolumeMode:                    claim.Spec.VolumeMode,
-			PersistentVolumeSource:        corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: folder}},
+			PersistentVolumeSource:        corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: directory}},
 			ClaimRef: &corev1.ObjectReference{
 				APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: claim.Namespace, Name: claim.Name, UID: claim.UID,
 			},
@@ -134,13 +134,13 @@ func (v *volumes) provision(ctx context.Context, claim *corev1.PersistentVolumeC
 	return err
 }
 
-// reclaim removes a released volume of ours with everything in it.
+// reclaim removes a released volume of this provisioner with everything in it.
 func (v *volumes) reclaim(ctx context.Context, volume *corev1.PersistentVolume) error {
 	if volume.Annotations["pv.kubernetes.io/provisioned-by"] != provisioner || volume.Status.Phase != corev1.VolumeReleased ||
 		volume.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
 		return nil
 	}
-	err := os.RemoveAll(filepath.Join(v.folder, volume.Name))
+	err := os.RemoveAll(filepath.Join(v.directory, volume.Name))
 	deleted := v.client.CoreV1().PersistentVolumes().Delete(ctx, volume.Name, metav1.DeleteOptions{})
 	if apierrors.IsNotFound(deleted) {
 		deleted = nil

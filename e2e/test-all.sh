@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Tests every version of PostgreSQL and Kubernetes that the README names, and writes docs/src/tested.md from the results.
+#
+#   e2e/test-all.sh                    everything (hours)
+#   e2e/test-all.sh STAGE[@VERSION]... some of it: engines, or controllers@v1.33.13. The rows of the page that are not run
+#                                      keep their date and commit
+#
+# e2e/tested.tsv has a line for each stage and version of Kubernetes: its last run. The exit code is 1 when a test failed.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+results=e2e/tested.tsv page=docs/src/tested.md
+majors="15 16 17 18"
+# shellcheck source=cluster/lib.sh
+source e2e/cluster/lib.sh
+# The oldest and the newest of the README, besides the one of e2e/cluster/kube/go.mod.
+others=(v1.33.13 v1.36.3)
+
+cells=("$@")
+if (( ${#cells[@]} == 0 )); then
+  cells=(lint process chart book engines controllers node)
+  for version in "${others[@]}"; do cells+=("chart@$version" "controllers@$version"); done
+fi
+
+counts=$(mktemp)
+trap 'rm -f "$counts"' EXIT
+commit=$(git rev-parse --short HEAD)
+[[ -z $(git status --porcelain --untracked-files=no) ]] || commit+=" with changes"
+status=0
+for cell in "${cells[@]}"; do
+  stage=${cell%@*} version=$default_kubernetes
+  [[ $cell != *@* ]] || version=${cell#*@}
+  : >"$counts"
+  PGRAIL_TEST_MAJORS=$majors PGRAIL_KUBERNETES=$version PGRAIL_TEST_COUNTS=$counts e2e/test.sh "$stage" || status=1
+  [[ -s $counts ]] || continue
+  postgres=- kubernetes=-
+  case $stage in
+    engines | controllers) postgres=$(for major in $majors; do "$(e2e/postgres/software.sh "$major")/postgres" --version | grep -oE '[0-9]+\.[0-9]+' | head -n 1; done | paste -sd ' ') ;;
+    node) postgres=18 ;;
+  esac
+  case $stage in controllers | node | chart) kubernetes=$version ;; esac
+  # A stage and a version have one line: the last run.
+  { grep -v "^$stage	$kubernetes	" "$results" 2>/dev/null || true
+    printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$stage" "$kubernetes" "$postgres" "$(cut -f 2- "$counts")" "$(date -u +%F)" "$commit"; } >"$results.new"
+  mv "$results.new" "$results"
+done
+
+{
+  cat <<'P'
+# What was tested
+
+Written by `make test-all`. Each row is the last run of a stage of the tests on these versions; `-` means that the stage does
+not depend on the version. The README names the versions of this page and no others.
+
+| Stage | PostgreSQL | Kubernetes | Passed | Failed | Skipped | Minutes | Date | Commit |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+P
+  sort -t $'\t' -k 1,1 -k 2,2V "$results" | awk -F '\t' '{ printf "| %s | %s | %s | %s | %s | %s | %.0f | %s | `%s` |\n", $1, $3, $2, $4, $5, $6, $7 / 60, $8, $9 }'
+  cat <<'P'
+
+- `engines`: guard, dump and connections on every PostgreSQL version of the row, with poolers and an S3 server
+- `controllers`: the operator as a process, on an API server without nodes; CRDs with their CEL rules
+- `node`: the demo with real pods: image, Helm, guard, stopped delete, backup, uninstall
+- `chart`: the chart and the kustomize base, also installed on an API server
+- `process`, `lint`, `book`: the tests' own process manager, lints, this book
+P
+} >"$page"
+echo "wrote $page" >&2
+exit "$status"
