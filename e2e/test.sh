@@ -3,11 +3,12 @@
 # run a part: reported, never counted as passed, and a failure where CI=true.
 #
 #   e2e/test.sh            all stages
-#   e2e/test.sh STAGE...   some of: lint process engines controllers node chart book
+#   e2e/test.sh STAGE...   some of: lint process engines controllers node chart book, and regress, which is in no other
 #
 # Environment:
 #   PGRAIL_TEST_MAJORS   the PostgreSQL versions of the stages engines and controllers (default "15 18")
 #   PGRAIL_KUBERNETES    the version of Kubernetes, such as v1.33.13 (default: that of e2e/cluster/kube/go.mod)
+#   PGRAIL_TEST_REGRESS  the PostgreSQL version of the stage regress (default 18)
 #   PGRAIL_TEST_COUNTS   a file to which a line is added for each stage: name, passed, failed, skipped, seconds
 # Logs are kept in target/test-logs. A stage that fails does not keep the next from running.
 set -uo pipefail
@@ -72,7 +73,7 @@ stage() { # NAME COMMAND...
 # processes end with this script. Their exit codes do not matter: the stage that needs a part reports why it is missing.
 prepare() { # STAGE...
   local parts=() list
-  [[ " $* " =~ \ (lint|engines|controllers|node)\  ]] && { parts+=(tests); background build e2e/build.sh; }
+  [[ " $* " =~ \ (lint|engines|controllers|node|regress)\  ]] && { parts+=(tests); background build e2e/build.sh; }
   [[ " $* " =~ \ (controllers|node|chart|book)\  ]] && { parts+=(kube); background kube e2e/cluster/tools.sh kube kubernetes; }
   [[ " $* " =~ \ (process|engines|controllers|node)\  ]] && { parts+=(versitygw); background versitygw e2e/cluster/tools.sh versitygw; }
   if [[ " $* " =~ \ (process|engines|controllers)\  ]]; then
@@ -124,6 +125,12 @@ node() {
   return "$status"
 }
 
+# PostgreSQL's own tests, in a database with guards.
+regress() {
+  e2e/build.sh || return
+  PGRAIL_TEST_MAJORS=${PGRAIL_TEST_REGRESS:-18} PGRAIL_BIN=$target/debug/pgrail e2e/regress/test.sh
+}
+
 trap 'e2e/cluster/down.sh --name "$cluster" >/dev/null 2>&1' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -131,14 +138,14 @@ trap 'exit 143' TERM
 stages=("$@")
 (( ${#stages[@]} )) || stages=(process chart book lint engines controllers node)
 for name in "${stages[@]}"; do
-  [[ $name =~ ^(lint|process|engines|controllers|node|chart|book)$ ]] || { echo "no such stage: $name" >&2; exit 2; }
+  [[ $name =~ ^(lint|process|engines|controllers|node|chart|book|regress)$ ]] || { echo "no such stage: $name" >&2; exit 2; }
 done
 prepare "${stages[@]}"
 for name in "${stages[@]}"; do
   case $name in
     lint) stage lint e2e/lint.sh ;;
     process) stage process e2e/process/smoke.sh ;;
-    engines | controllers | node) stage "$name" "$name" ;;
+    engines | controllers | node | regress) stage "$name" "$name" ;;
     chart) stage chart charts/test.sh ;;
     book) stage book docs/test.sh ;;
   esac

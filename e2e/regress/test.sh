@@ -17,7 +17,7 @@ program=${PGRAIL_BIN:-${CARGO_TARGET_DIR:-$root/target}/debug/pgrail}
 if [[ ${1:-} != --with-servers ]]; then
   suite=$("$root/e2e/postgres/regression-suite.sh" "$major")
   export PGRAIL_TEST_MAJORS=$major PGRAIL_TEST_POOLER=no
-  exec "$root/e2e/postgres/servers.sh" with "${BASH_SOURCE[0]}" --with-servers "$suite"
+  exec "$root/e2e/postgres/servers.sh" with "$here/test.sh" --with-servers "$suite"
 fi
 # shellcheck source=../postgres/lib.sh
 source "$root/e2e/postgres/lib.sh"
@@ -99,8 +99,8 @@ create_database regression
 judge plain
 
 create_database regression
-sql "$database_url" -c "CREATE SCHEMA elsewhere" -c "CREATE TABLE elsewhere.parent (id int PRIMARY KEY)" \
-  -c "CREATE TABLE elsewhere.child (id int PRIMARY KEY, parent int REFERENCES elsewhere.parent ON DELETE CASCADE)"
+sql "$database_url" -c "CREATE SCHEMA elsewhere" -c "CREATE TABLE elsewhere.orders (id int PRIMARY KEY)" \
+  -c "CREATE TABLE elsewhere.items (id int PRIMARY KEY, order_id int REFERENCES elsewhere.orders ON DELETE CASCADE)"
 manifest elsewhere Delete,Truncate,Drop >"$work/guard.yaml"
 "$program" apply -f "$work/guard.yaml" --database-url "$database_url"
 judge another-schema
