@@ -17,14 +17,15 @@ WITH relations AS (
     'ident', pg_catalog.format('%I.%I', r.nspname, r.relname),
     'kind', r.relkind,
     'owner', pg_catalog.pg_get_userbyid(r.relowner),
-    'owned', pg_catalog.pg_has_role(r.relowner, 'USAGE'),
+    -- A privilege is NULL when the role or the table was dropped after the snapshot of this query.
+    'owned', coalesce(pg_catalog.pg_has_role(r.relowner, 'USAGE'), false),
     'owner_oid', r.relowner::int8,
     -- Up to 15 every member may; the word for it is of 16.
-    'owner_settable', pg_catalog.pg_has_role(r.relowner, CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END),
+    'owner_settable', coalesce(pg_catalog.pg_has_role(r.relowner, CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END), false),
     'row_security', r.relrowsecurity,
     'row_security_for_owner', r.relrowsecurity AND r.relforcerowsecurity
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE o.oid = r.relowner AND (o.rolsuper OR o.rolbypassrls)),
-    'can_trigger', pg_catalog.has_table_privilege(r.oid, 'TRIGGER'),
+    'can_trigger', coalesce(pg_catalog.has_table_privilege(r.oid, 'TRIGGER'), false),
     'is_partition', r.relispartition,
     'parents', coalesce((SELECT pg_catalog.json_agg(i.inhparent::int8 ORDER BY i.inhseqno) FROM pg_catalog.pg_inherits i
                          WHERE i.inhrelid = r.oid AND NOT i.inhdetachpending), '[]'),
