@@ -66,12 +66,12 @@ directory deploy/dashboards charts/pgrail/files/dashboards
 } >"$scratch/kustomization.yaml"
 same "$scratch/kustomization.yaml" charts/pgrail/files/crds/kustomization.yaml
 
-# The base is the chart with its default values, without what names Helm. The CRDs are those of the directory above.
+# Versions of Helm differ in empty lines. The base is the chart with its default values, without what names Helm. The CRDs are those of the directory above.
 helm=${HELM:-$(command -v helm || printf '%s/helm' "$(e2e/cluster/tools.sh helm)")}
 {
   echo "# Rendered from charts/pgrail by charts/sync.sh: change the chart, not this file."
   "$helm" template pgrail charts/pgrail --namespace pgrail-system --set crds.install=false |
-    sed -e '/^# Source: /d' -e '/^ *helm\.sh\/chart: /d' -e 's|\(app.kubernetes.io/managed-by: \)Helm|\1kustomize|'
+    sed -e '/^# Source: /d' -e '/^$/d' -e '/^ *helm\.sh\/chart: /d' -e 's|\(app.kubernetes.io/managed-by: \)Helm|\1kustomize|'
 } >"$scratch/pgrail.yaml"
 same "$scratch/pgrail.yaml" deploy/kustomize/base/pgrail.yaml
 

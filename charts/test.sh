@@ -147,7 +147,7 @@ names_exist() {
   while read -r name; do
     name=${name#pgrail_}
     name=$(sed -E 's/_(total|bucket|sum|count)$//; s/_seconds$//' <<<"$name")
-    grep -qF "\"$name\"" operator/src/operator/metrics.rs || { echo "no metric pgrail_$name"; unknown=1; }
+    grep -qF "\"$name\"" operator/src/metrics.rs || { echo "no metric pgrail_$name"; unknown=1; }
   done < <(grep -ohE 'pgrail_[a-z_]+' "$@" | sort -u)
   return "$unknown"
 }

@@ -36,15 +36,23 @@ build() {
 # go build ends with this script, even when that is killed.
 go_build() { GOFLAGS= CGO_ENABLED=0 setpriv --pdeathsig TERM go build -trimpath -buildvcs=false "$@"; }
 
-build_kubernetes() { # VERSION DIRECTORY
-  local flags='-s -w' package minor=${1#v1.}
+build_kubernetes() { # VERSION DIRECTORY FLAG...
+  local flags="-s -w ${*:3}" package minor=${1#v1.}
   # Without these every part calls itself v0.0.0, and Helm charts refuse such a cluster.
   for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
     flags+=" -X $package.gitVersion=$1 -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
   done
   go_build -ldflags "$flags" -o "$2/kube" . && ln -s kube "$2/kubectl"
 }
-build_kube() { build_kubernetes "$default_kubernetes" "$1" && ln -s kube "$1/helm"; }
+build_kube() {
+  local minor=${default_kubernetes#v1.} package=helm.sh/helm/v4
+  minor=${minor%%.*}
+  # The Kubernetes that `helm template` renders for: otherwise 1.20.
+  build_kubernetes "$default_kubernetes" "$1" \
+    -X "$package/pkg/chart/common.k8sVersionMajor=1 -X $package/pkg/chart/common.k8sVersionMinor=$minor" \
+    -X "$package/internal/version.kubeClientVersionMajor=1 -X $package/internal/version.kubeClientVersionMinor=$minor" \
+    -X "$package/internal/version.version=$(required "$package" "$cluster_dir/kube")" && ln -s kube "$1/helm"
+}
 build_other_kubernetes() {
   mkdir "$1/module" && "$cluster_dir/kubernetes-module.sh" "$kubernetes_version" "$1/module" && cd "$1/module" &&
     build_kubernetes "$kubernetes_version" "$1" && rm -rf "$1/module"
