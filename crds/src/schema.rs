@@ -79,7 +79,8 @@ pub(crate) fn endpoint(_: &mut SchemaGenerator) -> Schema {
     let refused_four = matches("(0|127|169[.]254|22[4-9]|2[345][0-9])[.]");
     // ::/16 holds the loopback and unspecified addresses, and IPv4 addresses in IPv6 form.
     let six = matches("[[][0-9a-f]{1,4}:");
-    let refused_six = matches("[[](0{1,4}|fe[89ab][0-9a-f]|ff[0-9a-f]{2}):");
+    // fd00:ec2::254 is the metadata service of AWS.
+    let refused_six = matches("[[]((0{1,4}|fe[89ab][0-9a-f]|ff[0-9a-f]{2}):|fd00:0?ec2:[0:]*254[]])");
     let local = matches(&format!("(([0-9a-z._-]*[.])?localhost|metadata[.]google[.]internal)[.]?{AFTER_HOST}"));
     let rules = [
         rule(

@@ -1,17 +1,17 @@
-//! Which addresses may be connected to. The users of a namespace must not be able to aim pgrail, with a password, at
-//! whatever its own network position can reach.
+//! Allowed addresses. A user of a namespace must not be able to make pgrail send a password to any address that pgrail can
+//! reach.
 
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Every address of a host is refused.
+/// All addresses of a host are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "it leads to an address that is never a database's (link-local, loopback, multicast, unspecified, or the Kubernetes API)"
+    "it resolves only to refused addresses (link-local, loopback, multicast, unspecified, or the Kubernetes API server)"
 )]
 pub struct AddressNotAllowed;
 
-/// Which of a host's addresses may be connected to.
+/// The addresses that a connection can use.
 #[derive(Clone, Debug, Default)]
 pub struct AddressPolicy {
     open: bool,
@@ -20,18 +20,18 @@ pub struct AddressPolicy {
 }
 
 impl AddressPolicy {
-    /// Every address: for the command line, which has no more rights than its user.
+    /// Allows all addresses, for the command line, which runs with the permissions of its user.
     pub fn any() -> Self {
         Self { open: true, ..Self::default() }
     }
 
-    /// Refuses link-local, loopback, unspecified and multicast addresses, and those in `refused`. A network in `allowed`
-    /// lifts the refusal for its addresses.
+    /// Refuses link-local, loopback, unspecified and multicast addresses, and those in `refused`. Addresses in `allowed` are
+    /// not refused.
     pub fn restricted(refused: Vec<IpAddr>, allowed: Vec<IpNet>) -> Self {
         Self { open: false, refused, allowed }
     }
 
-    /// Whether this address may be connected to.
+    /// Whether a connection can use this address.
     pub fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let refused = is_special(address) || self.refused.iter().any(|refused| refused.to_canonical() == address);
@@ -48,7 +48,7 @@ fn is_special(address: IpAddr) -> bool {
 }
 
 fn special_v4(address: Ipv4Addr) -> bool {
-    // All of 0.0.0.0/8 means "this host" to Linux.
+    // On Linux, all addresses in 0.0.0.0/8 are local.
     address.octets()[0] == 0
         || address.is_loopback()
         || address.is_link_local()
@@ -57,7 +57,7 @@ fn special_v4(address: Ipv4Addr) -> bool {
 }
 
 fn special_v6(address: Ipv6Addr) -> bool {
-    // The metadata service of AWS is at a unique local address; a translated IPv4 address counts as itself.
+    // The metadata service of AWS has a unique local address. An IPv4 address in 64:ff9b::/96 is checked as IPv4.
     const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     let segments = address.segments();
     let translated = segments.starts_with(&[0x64, 0xff9b, 0, 0, 0, 0]);

@@ -1,4 +1,4 @@
-//! TLS as the modes ask for it, by rustls with ring.
+//! TLS with rustls and ring.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,7 +13,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 use crate::error::TlsProblem;
 use crate::settings::{ConnectionSettings, TlsMode};
 
-/// The client side of TLS for these settings.
+/// TLS configuration of the client for these settings.
 pub(crate) fn client_config(settings: &ConnectionSettings) -> Result<ClientConfig, TlsProblem> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier {
@@ -30,17 +30,17 @@ pub(crate) fn client_config(settings: &ConnectionSettings) -> Result<ClientConfi
     Ok(config)
 }
 
-/// The authorities to check with; none where the mode asks for no check.
+/// The trusted CA certificates, or `None` if the mode does not verify the certificate.
 fn roots(settings: &ConnectionSettings) -> Result<Option<Arc<RootCertStore>>, TlsProblem> {
     match &settings.ca_pem {
-        // libpq does the same: an authority given is an authority checked, also under `require`.
-        Some(pem) => read_authorities(pem).map(|roots| Some(Arc::new(roots))),
-        None if settings.tls >= TlsMode::VerifyCa => system_authorities().map(Some),
+        // As in libpq, a CA certificate is also used with `require`.
+        Some(pem) => parse_ca(pem).map(|roots| Some(Arc::new(roots))),
+        None if settings.tls >= TlsMode::VerifyCa => system_ca().map(Some),
         None => Ok(None),
     }
 }
 
-fn read_authorities(pem: &[u8]) -> Result<RootCertStore, TlsProblem> {
+fn parse_ca(pem: &[u8]) -> Result<RootCertStore, TlsProblem> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|_| TlsProblem::InvalidCa)?;
@@ -49,8 +49,8 @@ fn read_authorities(pem: &[u8]) -> Result<RootCertStore, TlsProblem> {
     if roots.is_empty() { Err(TlsProblem::InvalidCa) } else { Ok(roots) }
 }
 
-/// The machine's authorities, read once: they are some hundred and change with the image.
-fn system_authorities() -> Result<Arc<RootCertStore>, TlsProblem> {
+/// The CA certificates of the system. They are read once, because they change only with the image.
+fn system_ca() -> Result<Arc<RootCertStore>, TlsProblem> {
     static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     let roots = SYSTEM.get_or_init(|| {
         let mut roots = RootCertStore::empty();
@@ -60,8 +60,8 @@ fn system_authorities() -> Result<Arc<RootCertStore>, TlsProblem> {
     if roots.is_empty() { Err(TlsProblem::MissingCa) } else { Ok(Arc::clone(roots)) }
 }
 
-/// Checks what the mode asks for: nothing, the authority, or authority and name. Whatever the mode, the server must
-/// hold the key of the certificate it shows.
+/// Verifies the CA and the name, the CA only, or neither, as the mode requires. In all modes, the server must have the private
+/// key of its certificate.
 #[derive(Debug)]
 struct Verifier {
     algorithms: WebPkiSupportedAlgorithms,
@@ -111,7 +111,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// What a failed handshake means. The error itself is dropped: it quotes the certificate that the server sent.
+/// Cause of a failed handshake. The error itself is dropped, because it contains parts of the certificate of the server.
 pub(crate) fn problem_of(error: &std::io::Error) -> TlsProblem {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::InvalidCertificate(problem)) => match problem {
@@ -120,7 +120,7 @@ pub(crate) fn problem_of(error: &std::io::Error) -> TlsProblem {
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsProblem::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsProblem::NotYetValid,
-            // A bad signature: an authority of the trusted one's name, made anew with another key.
+            // Bad signature: the CA was created again with the same name and another key.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsProblem::UnknownIssuer,
             _ => TlsProblem::BadCertificate,
         },

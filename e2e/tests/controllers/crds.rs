@@ -200,6 +200,8 @@ async fn endpoints_that_are_never_a_store_are_refused() {
         "http://169.254.169.254",
         "http://169.254.169.254:80/latest/meta-data",
         "https://[fe80::1]",
+        "http://[fd00:ec2::254]",
+        "http://[FD00:0ec2:0:0:0:0:0:0254]:80/latest",
         "https://[::ffff:169.254.169.254]",
         "https://[::ffff:a9fe:a9fe]",
         "https://127.0.0.1:9000",
