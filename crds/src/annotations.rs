@@ -6,6 +6,8 @@ pub const FINALIZER: &str = "pgrail.dev/cleanup";
 pub const FORCE_DELETE: &str = "pgrail.dev/force-delete";
 /// `"true"`: takes over guards that the operator of another cluster, or the command line, installed.
 pub const TAKE_OVER: &str = "pgrail.dev/take-over";
+/// `"true"` on a Secret that names a host: the connection of a spec can name another host.
+pub const ALLOW_HOST_OVERRIDE: &str = "pgrail.dev/allow-host-override";
 /// `"true"`: allows a `DatabaseRestore` with mode `InPlace`.
 pub const ALLOW_IN_PLACE: &str = "pgrail.dev/allow-in-place";
 /// User who created a `GuardExemption`. An admission policy of the chart verifies it and refuses changes.

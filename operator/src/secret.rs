@@ -28,6 +28,8 @@ pub(crate) struct SecretSettings {
     pub(crate) ignored_keys: Vec<String>,
     /// Whether the host is the spec's, not the Secret's: then it must be an allowed one.
     pub(crate) host_from_spec: bool,
+    /// The host that the Secret itself names.
+    pub(crate) own_host: Option<String>,
 }
 
 /// Why a Secret gives no settings. The condition's reason is always `SecretIncomplete`.
@@ -75,7 +77,8 @@ pub(crate) fn from_secret(
         let first = value(keys, names[0])?;
         Ok(if first.is_some() { first } else { value(keys, names[1])? }.map(str::to_owned))
     };
-    let host = overrides.host.clone().or(uri.host).or(value(keys, "host")?.map(str::to_owned));
+    let own_host = uri.host.or(value(keys, "host")?.map(str::to_owned));
+    let host = overrides.host.clone().or_else(|| own_host.clone());
     let database = overrides.database.clone().or(uri.database).or(text(["dbname", "database"])?);
     let user = overrides.user.clone().or(uri.user).or(text(["user", "username"])?);
     let password = uri.password.or(value(keys, "password")?.map(Password::new));
@@ -94,7 +97,8 @@ pub(crate) fn from_secret(
     };
     settings.channel_binding_required = uri.channel_binding_required;
     settings.connect_timeout = uri.connect_timeout.unwrap_or(settings.connect_timeout);
-    Ok(SecretSettings { settings, ignored_keys, host_from_spec: overrides.host.is_some() })
+    settings.host_trusted = overrides.host.is_none();
+    Ok(SecretSettings { settings, ignored_keys, host_from_spec: overrides.host.is_some(), own_host })
 }
 
 fn incomplete(host: bool, database: bool, user: bool) -> SecretError {

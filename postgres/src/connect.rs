@@ -17,10 +17,11 @@ use tokio_postgres::{AsyncMessage, Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::addresses::{AddressNotAllowed, AddressPolicy};
-use crate::error::{ConnectError, Stage, TlsProblem};
+use crate::error::{ConnectError, Stage, TlsProblem, find};
+use crate::messages::{LoginRules, MessageProblem, MessageWatch};
 use crate::settings::{ConnectionSettings, Reached, TlsMode};
 use crate::tls::{client_config, problem_of};
-use crate::transport::{LoginWatch, Ready, Transport, Watched};
+use crate::transport::{Ready, Transport, Watched};
 
 /// How long a session may take to say goodbye once its [`Connection`] is dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -32,7 +33,8 @@ pub struct Connection {
     client: Client,
     settings: ConnectionSettings,
     reached: Reached,
-    closed: watch::Receiver<()>,
+    /// What the server sent that ended the session, if that is why. The channel ends with the session.
+    ended: watch::Receiver<Option<MessageProblem>>,
     notified: watch::Receiver<u64>,
     // Last: its end tells the driver that the client is gone.
     _dropped: oneshot::Sender<()>,
@@ -51,16 +53,21 @@ impl Connection {
 
     /// Ends when the session does: the server ended it, or the network did.
     pub async fn closed(&self) {
-        let mut closed = self.closed.clone();
-        // Nothing is ever sent: the channel ends with the driver.
-        while closed.changed().await.is_ok() {}
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
     }
 
-    /// Ends the session and waits until its socket is closed.
-    pub async fn end(self) {
-        let mut closed = self.closed.clone();
+    /// What the server sent that ended the session, once it has ended for that.
+    pub fn ended_by(&self) -> Option<MessageProblem> {
+        *self.ended.borrow()
+    }
+
+    /// Ends the session and waits until its socket is closed. Returns what the server sent that ended it before.
+    pub async fn end(self) -> Option<MessageProblem> {
+        let mut ended = self.ended.clone();
         drop(self);
-        while closed.changed().await.is_ok() {}
+        while ended.changed().await.is_ok() {}
+        *ended.borrow()
     }
 
     /// Counts the notifications that arrived (`LISTEN`). It ends with the session.
@@ -73,9 +80,10 @@ impl Connection {
     pub async fn cancel(&self) -> Result<(), ConnectError> {
         let deadline = Instant::now() + self.settings.connect_timeout;
         let transport = open(&self.settings, self.reached.address, deadline).await?;
-        let watch = LoginWatch::new(false, false);
+        let rules = LoginRules { clear_allowed: false, has_password: false, weak_allowed: false };
         let token = self.client.cancel_token();
-        let request = token.cancel_query_raw(tokio::io::empty(), Ready(Watched::new(transport, watch)));
+        let request =
+            token.cancel_query_raw(tokio::io::empty(), Ready(Watched::new(transport, MessageWatch::new(rules), None)));
         within(deadline, &self.settings, Stage::Connecting, request).await?.map_err(|_| ConnectError::Closed)
     }
 }
@@ -246,27 +254,37 @@ async fn log_in(
     if let Some(password) = &settings.password {
         config.password(password.reveal());
     }
-    let watch = LoginWatch::new(settings.may_send_password_in_clear(), settings.password.is_some());
-    let login = config.connect_raw(tokio::io::empty(), Ready(Watched::new(transport, watch)));
+    let watch = MessageWatch::new(LoginRules {
+        clear_allowed: settings.may_send_password_in_clear(),
+        has_password: settings.password.is_some(),
+        weak_allowed: settings.host_trusted,
+    });
+    let watched = Watched::new(transport, watch, settings.answer_timeout);
+    let login = config.connect_raw(tokio::io::empty(), Ready(watched));
     let (client, driver) = within(deadline, settings, Stage::LoggingIn, login)
         .await?
         .map_err(|error| ConnectError::of_login(&error, settings.channel_binding_required))?;
 
-    let (open, closed) = watch::channel(());
+    let (ending, ended) = watch::channel(None);
     let (notify, notified) = watch::channel(0);
     let (dropped, is_dropped) = oneshot::channel();
     tokio::spawn(async move {
-        drive(driver, is_dropped, notify).await;
-        drop(open);
+        if let Some(problem) = drive(driver, is_dropped, notify).await {
+            ending.send_replace(Some(problem));
+        }
     });
-    Ok(Connection { client, settings: settings.clone(), reached, closed, notified, _dropped: dropped })
+    Ok(Connection { client, settings: settings.clone(), reached, ended, notified, _dropped: dropped })
 }
 
 type Driver = tokio_postgres::Connection<tokio::io::Empty, Watched>;
 
 /// Moves the session's bytes until it ends, or until a moment after the client was dropped: enough to say goodbye, not
 /// enough to wait for a statement.
-async fn drive(mut driver: Driver, dropped: oneshot::Receiver<()>, notified: watch::Sender<u64>) {
+async fn drive(
+    mut driver: Driver,
+    dropped: oneshot::Receiver<()>,
+    notified: watch::Sender<u64>,
+) -> Option<MessageProblem> {
     let session = async {
         loop {
             match poll_fn(|context| driver.poll_message(context)).await {
@@ -280,15 +298,16 @@ async fn drive(mut driver: Driver, dropped: oneshot::Receiver<()>, notified: wat
                 }
                 Some(Ok(AsyncMessage::Notification(_))) => notified.send_modify(|count| *count += 1),
                 Some(Ok(_)) => {}
-                // How it ended is for the statements on it to say.
-                Some(Err(_)) | None => break,
+                // The statements on it report how it ended, but not what the server sent.
+                Some(Err(error)) => break find::<MessageProblem>(&error).copied(),
+                None => break None,
             }
         }
     };
     tokio::pin!(session);
     tokio::select! {
-        () = &mut session => {}
-        _ = dropped => { let _ = timeout(FAREWELL, session).await; }
+        problem = &mut session => problem,
+        _ = dropped => timeout(FAREWELL, session).await.ok().flatten(),
     }
 }
 

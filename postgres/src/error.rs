@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use crate::addresses::AddressNotAllowed;
+use crate::messages::MessageProblem;
 
 /// Error of a connection attempt.
 #[derive(Debug, thiserror::Error)]
@@ -100,9 +101,14 @@ pub enum AuthenticationProblem {
     PasswordMissing,
     /// The server requested the password in clear text. It was not sent.
     #[error(
-        "the server requests the password in clear text, which is sent only with TLS mode verify-full: set this mode, or use scram-sha-256 in pg_hba.conf"
+        "the server requests the password in clear text, which is sent only with TLS mode verify-full, and only to the host that the Secret names: set this mode and name the host in the Secret, or use scram-sha-256 in pg_hba.conf"
     )]
     ClearPassword,
+    /// MD5, or SCRAM with few iterations, to a host that the Secret does not name.
+    #[error(
+        "the server requests MD5, or SCRAM with fewer than 4096 iterations, which is refused because the Secret does not name the host: use scram-sha-256 with the default iterations, or name the host in the Secret"
+    )]
+    WeakMethod,
     /// For example GSSAPI.
     #[error(
         "the server requests an authentication method that is not supported: use scram-sha-256 for this role in pg_hba.conf"
@@ -186,7 +192,15 @@ impl ConnectError {
         if let Some(problem) = find::<AuthenticationProblem>(error) {
             return Self::Authentication(*problem);
         }
-        // With TLS 1.3, a server reports a missing client certificate only after the handshake.
+        "the server requests the password in clear text, which is sent only with TLS mode verify-full, and only to the host that the Secret names: set this mode and name the host in the Secret, or use scram-sha-256 in pg_hba.conf"
+    )]
+    ClearPassword,
+    /// MD5, or SCRAM with few iterations, to a host that the Secret does not name.
+    #[error(
+        "the server requests MD5, or SCRAM with fewer than 4096 iterations, which is refused because the Secret does not name the host: use scram-sha-256 with the default iterations, or name the host in the Secret"
+    )]
+    WeakMethod,
+    /// For example GSSAPI.
         if find::<rustls::Error>(error).is_some() {
             return Self::Tls(TlsProblem::Handshake);
         }
@@ -225,8 +239,15 @@ impl ConnectError {
     }
 }
 
-/// Searches an error and its sources. `io::Error` does not return the error it wraps as its source.
-fn find<'error, Wanted: std::error::Error + 'static>(
+        "the server requests the password in clear text, which is sent only with TLS mode verify-full, and only to the host that the Secret names: set this mode and name the host in the Secret, or use scram-sha-256 in pg_hba.conf"
+    )]
+    ClearPassword,
+    /// MD5, or SCRAM with few iterations, to a host that the Secret does not name.
+    #[error(
+        "the server requests MD5, or SCRAM with fewer than 4096 iterations, which is refused because the Secret does not name the host: use scram-sha-256 with the default iterations, or name the host in the Secret"
+    )]
+    WeakMethod,
+    /// For example GSSAPI.
     error: &'error (dyn std::error::Error + 'static),
 ) -> Option<&'error Wanted> {
     let mut next = Some(error);

@@ -8,6 +8,7 @@
 mod addresses;
 mod connect;
 mod error;
+mod messages;
 mod pooler;
 mod settings;
 mod tls;
@@ -17,6 +18,7 @@ mod uri;
 pub use addresses::{AddressNotAllowed, AddressPolicy};
 pub use connect::{Connection, connect, connect_within, resolve};
 pub use error::{AuthenticationProblem, ConnectError, Stage, TlsProblem};
+pub use messages::MessageProblem;
 pub use pooler::{DetectPoolerError, detect_pooler, detect_pooler_on, is_direct};
 pub use settings::{
     ConnectionSettings, DEFAULT_APPLICATION_NAME, DEFAULT_CONNECT_TIMEOUT, DEFAULT_PORT, LIBPQ_VARIABLES, Password,

@@ -124,6 +124,11 @@ pub struct ConnectionSettings {
     pub application_name: String,
     /// How long reaching the server may take in all.
     pub connect_timeout: Duration,
+    /// How long the server may take to complete the answer to a request; `None`: for ever.
+    pub answer_timeout: Option<Duration>,
+    /// Whether the holder of the password chose the host. Otherwise the server gets nothing that helps to guess the
+    /// password: not in clear, no MD5, no SCRAM with fewer than 4096 iterations.
+    pub host_trusted: bool,
 }
 
 impl ConnectionSettings {
@@ -141,6 +146,8 @@ impl ConnectionSettings {
             channel_binding_required: false,
             application_name: DEFAULT_APPLICATION_NAME.to_owned(),
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            answer_timeout: None,
+            host_trusted: true,
         }
     }
 
@@ -197,14 +204,15 @@ impl ConnectionSettings {
         }
         if !self.may_send_password_in_clear() {
             // libpq 16 and later; earlier ones do not know it and may send the password in clear.
-            variables.push(("PGREQUIREAUTH", "!password".to_owned()));
+            let refused = if self.host_trusted { "!password" } else { "!password,!md5" };
+            variables.push(("PGREQUIREAUTH", refused.to_owned()));
         }
         variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// A password goes out in clear only to a server that proved its name, or over a socket of this machine.
+    /// A password is sent in clear only to a trusted host that proved its name, or over a socket of this machine.
     pub(crate) fn may_send_password_in_clear(&self) -> bool {
-        self.tls == TlsMode::VerifyFull || self.is_unix_socket()
+        (self.tls == TlsMode::VerifyFull && self.host_trusted) || self.is_unix_socket()
     }
 
     /// With an address given, the host is only the name to check a certificate against; without one it is looked up.

@@ -92,10 +92,11 @@ impl Databases {
                 place.keep(key, session.connection);
                 Ok(result)
             }
-            Err(error) => {
-                place.close(session.connection).await;
-                Err(error)
-            }
+            Err(error) => match place.close(session.connection).await {
+                // What ended the session explains more than what the work on it reports.
+                Some(problem) => Err(DatabaseError::ended(problem).into()),
+                None => Err(error),
+            },
         }
     }
 

@@ -3,7 +3,7 @@
 use super::resolve::ResolveError;
 use crate::kubernetes::text::chain;
 use pgrail_crds::conditions::reasons::reachable;
-use pgrail_postgres::{ConnectError, ConnectionSettings, TlsProblem};
+use pgrail_postgres::{ConnectError, ConnectionSettings, MessageProblem, TlsProblem};
 
 /// Why a database cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -28,6 +28,15 @@ impl DatabaseError {
     /// A query that got no answer: the connection or the server is gone.
     pub(crate) fn lost(error: &(dyn std::error::Error + 'static)) -> Self {
         Self { reason: reachable::TIMEOUT, message: chain(error), stalled: false }
+    }
+
+    /// A session that pgrail ended because of what the server sent, or did not send in time.
+    pub(super) fn ended(problem: MessageProblem) -> Self {
+        let reason = match problem {
+            MessageProblem::NoAnswer { .. } => reachable::TIMEOUT,
+            MessageProblem::TooLong { .. } => reachable::CONNECTION_REFUSED,
+        };
+        Self { reason, message: problem.to_string(), stalled: false }
     }
 
     /// Every connection that pgrail may use on the server stayed busy.

@@ -3,11 +3,16 @@
 use super::hosts::{AllowedHosts, HostNotAllowed, host_allowed, lookup_name};
 use crate::secret::{Overrides, SecretError, from_secret};
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
+use pgrail_crds::annotations::ALLOW_HOST_OVERRIDE;
 use pgrail_crds::conditions::reasons::reachable;
 use pgrail_crds::{Connection, TlsMode as DeclaredTls};
 use pgrail_postgres::{AddressNotAllowed, ConnectionSettings, TlsMode};
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long a server may take to answer one request of the operator.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a connection cannot even be tried.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +49,15 @@ pub(crate) enum ResolveError {
         /// Why not.
         source: HostNotAllowed,
     },
+    /// The spec names another host than the Secret does.
+    #[error(
+        "spec.connection.host is another host than the one that the Secret {name:?} names, which would send its login \
+         elsewhere: leave spec.connection.host out, or annotate the Secret with {ALLOW_HOST_OVERRIDE}: \"true\""
+    )]
+    HostOverride {
+        /// The Secret.
+        name: String,
+    },
     /// A Unix socket of the operator's own machine.
     #[error("the host is not allowed: {0}")]
     UnixSocket(AddressNotAllowed),
@@ -58,10 +72,17 @@ impl ResolveError {
         match self {
             Self::SecretMissing { .. } => reachable::SECRET_MISSING,
             Self::AuthorityMissing { .. } | Self::Secret { .. } => reachable::SECRET_INCOMPLETE,
-            Self::Host { .. } | Self::UnixSocket(_) => reachable::HOST_NOT_ALLOWED,
+            Self::Host { .. } | Self::HostOverride { .. } | Self::UnixSocket(_) => reachable::HOST_NOT_ALLOWED,
             Self::Api(_) => reachable::TIMEOUT,
         }
     }
+}
+
+/// The keys of a Secret.
+struct Keys {
+    keys: BTreeMap<String, Vec<u8>>,
+    /// Its author allows specs to name another host.
+    host_override: bool,
 }
 
 /// Settings of a connection and what led to them.
@@ -81,26 +102,26 @@ pub(crate) async fn resolve(
     connection: &Connection,
 ) -> Result<ConnectionSource, ResolveError> {
     let name = &connection.secret_ref.name;
-    let keys = secret(client, namespace, "spec.connection.secretRef", name).await?;
+    let login = secret(client, namespace, "spec.connection.secretRef", name).await?;
     let authority = match &connection.tls.ca_secret_ref {
         None => None,
         Some(reference) => {
-            let mut keys = secret(client, namespace, "spec.connection.tls.caSecretRef", &reference.name).await?;
-            let pem = keys.remove(&reference.key).ok_or_else(|| ResolveError::AuthorityMissing {
+            let mut secret = secret(client, namespace, "spec.connection.tls.caSecretRef", &reference.name).await?;
+            let pem = secret.keys.remove(&reference.key).ok_or_else(|| ResolveError::AuthorityMissing {
                 name: reference.name.clone(),
                 key: reference.key.clone(),
             })?;
             Some(pem)
         }
     };
-    settings(allowed_hosts, namespace, connection, &keys, authority)
+    settings(allowed_hosts, namespace, connection, &login, authority)
 }
 
 fn settings(
     allowed_hosts: &AllowedHosts,
     namespace: &str,
     connection: &Connection,
-    keys: &BTreeMap<String, Vec<u8>>,
+    login: &Keys,
     authority: Option<Vec<u8>>,
 ) -> Result<ConnectionSource, ResolveError> {
     let overrides = Overrides {
@@ -110,7 +131,7 @@ fn settings(
         user: connection.user.clone(),
         tls: Some(tls_mode(connection.tls.mode)),
     };
-    let found = from_secret(keys, &overrides)
+    let found = from_secret(&login.keys, &overrides)
         .map_err(|source| ResolveError::Secret { name: connection.secret_ref.name.clone(), source })?;
     let mut settings = found.settings;
     if settings.is_unix_socket() {
@@ -119,27 +140,38 @@ fn settings(
     if found.host_from_spec {
         host_allowed(&settings.host, namespace, allowed_hosts)
             .map_err(|source| ResolveError::Host { host: settings.host.clone(), source })?;
+        let same = |own: &String| is_same_host(own, &settings.host, namespace);
+        if !login.host_override && !found.own_host.as_ref().is_none_or(same) {
+            return Err(ResolveError::HostOverride { name: connection.secret_ref.name.clone() });
+        }
+        settings.host_trusted = login.host_override || found.own_host.as_ref().is_some_and(same);
     }
     // A bare Service name means the object's namespace, not the operator's.
     settings.lookup = lookup_name(&settings.host, namespace);
     if authority.is_some() {
         settings.ca_pem = authority;
+        // Whoever chooses the CA and can redirect the Service could stand in for the server.
+        settings.host_trusted &= login.host_override;
     }
+    settings.answer_timeout = Some(ANSWER_TIMEOUT);
     Ok(ConnectionSource { settings, ignored_keys: found.ignored_keys })
 }
 
-async fn secret(
-    client: &Client,
-    namespace: &str,
-    field: &'static str,
-    name: &str,
-) -> Result<BTreeMap<String, Vec<u8>>, ResolveError> {
+async fn secret(client: &Client, namespace: &str, field: &'static str, name: &str) -> Result<Keys, ResolveError> {
     let secret = Api::<Secret>::namespaced(client.clone(), namespace)
         .get_opt(name)
         .await
         .map_err(ResolveError::Api)?
         .ok_or_else(|| ResolveError::SecretMissing { field, name: name.to_owned() })?;
-    Ok(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect())
+    let host_override = secret.annotations().get(ALLOW_HOST_OVERRIDE).is_some_and(|value| value == "true");
+    let keys = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
+    Ok(Keys { keys, host_override })
+}
+
+/// Whether two names are the same host to an object of this namespace.
+fn is_same_host(one: &str, other: &str, namespace: &str) -> bool {
+    let full = |host: &str| lookup_name(host, namespace).unwrap_or_else(|| host.trim_end_matches('.').to_lowercase());
+    full(one) == full(other)
 }
 
 fn tls_mode(declared: DeclaredTls) -> TlsMode {

@@ -3,7 +3,7 @@
 
 use super::DatabaseError;
 use jiff::{SignedDuration, Timestamp};
-use pgrail_postgres::Connection;
+use pgrail_postgres::{Connection, MessageProblem};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -143,9 +143,10 @@ impl Place {
     }
 
     /// Closes the connection, then gives the place back.
-    pub(super) async fn close(self, connection: Connection) {
-        end(connection).await;
+    pub(super) async fn close(self, connection: Connection) -> Option<MessageProblem> {
+        let problem = end(connection).await;
         drop(self.permit);
+        problem
     }
 
     /// Gives the place back and keeps the connection open for the next use.
@@ -155,9 +156,9 @@ impl Place {
     }
 }
 
-async fn end(connection: Connection) {
+async fn end(connection: Connection) -> Option<MessageProblem> {
     // One that does not end within the time keeps its place at the server: the socket is closed all the same.
-    let _ = tokio::time::timeout(CLOSING, connection.end()).await;
+    tokio::time::timeout(CLOSING, connection.end()).await.ok().flatten()
 }
 
 #[cfg(test)]

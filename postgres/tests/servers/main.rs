@@ -5,6 +5,7 @@
 mod certificates;
 mod connecting;
 mod failing;
+mod hostile;
 mod pooler;
 mod programs;
 mod tls;
