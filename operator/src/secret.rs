@@ -69,7 +69,7 @@ pub(crate) fn from_secret(
     let (uri, ignored_keys) = match value(keys, "uri")? {
         Some(text) => {
             let parsed = parse_uri(text)?;
-            (parsed.parts, parsed.ignored_keys)
+            (parsed.parts, known_keys(parsed.ignored_keys))
         }
         None => (PartialSettings::default(), Vec::new()),
     };
@@ -99,6 +99,31 @@ pub(crate) fn from_secret(
     settings.connect_timeout = uri.connect_timeout.unwrap_or(settings.connect_timeout);
     settings.host_trusted = overrides.host.is_none();
     Ok(SecretSettings { settings, ignored_keys, host_from_spec: overrides.host.is_some(), own_host })
+}
+
+/// Keys of the URI that other drivers know. Only these are named in status and log: anything else in a Secret may be one.
+const KNOWN_KEYS: &[&str] = &[
+    "connection_limit",
+    "max_conns",
+    "pgbouncer",
+    "pool_size",
+    "pool_timeout",
+    "prepareThreshold",
+    "schema",
+    "socket_timeout",
+    "sslaccept",
+    "statement_cache_size",
+    "supa",
+    "workaround",
+];
+
+/// The known ones among the ignored keys, and how many others there are.
+fn known_keys(ignored: Vec<String>) -> Vec<String> {
+    let (mut known, others): (Vec<_>, Vec<_>) = ignored.into_iter().partition(|key| KNOWN_KEYS.contains(&key.as_str()));
+    if !others.is_empty() {
+        known.push(format!("{} that no driver is known to use", others.len()));
+    }
+    known
 }
 
 fn incomplete(host: bool, database: bool, user: bool) -> SecretError {

@@ -1,6 +1,7 @@
 //! How databases are reached, and what is said when they are not.
 
 use crate::fixture::Fixture;
+use k8s_openapi::api::core::v1::Secret;
 use pgrail_crds::{ProtectedDatabase, TableGuard};
 use pgrail_e2e::{condition, holds, protected_database, table_guard, wait_for};
 use pgrail_testing::for_each_server;
@@ -187,4 +188,32 @@ async fn an_outage_is_told_with_the_last_known_state_and_over_when_it_is_over() 
         fixture.finish().await;
     })
     .await;
+}
+
+/// A user who may create a `ProtectedDatabase`, but not read Secrets, must not be able to have a login sent to a host of
+/// his choice.
+#[tokio::test]
+async fn a_spec_cannot_send_the_login_of_a_secret_to_another_host() {
+    let server = pgrail_testing::servers().remove(0);
+    let fixture = Fixture::new(&server, "override").await;
+    let mut manifest = protected_database();
+    manifest["spec"]["connection"]["host"] = "localhost".into();
+    fixture.namespace.apply::<ProtectedDatabase>(&manifest).await;
+    let refused: ProtectedDatabase = wait_for(&fixture.namespace, "shop", "the other host is refused", |it| {
+        holds(it, "Stalled", "True", "HostNotAllowed")
+    })
+    .await;
+    let (_, _, message) = condition(&refused, "Reachable").unwrap();
+    assert!(
+        message.contains("spec.connection.host") && message.contains("pgrail.dev/allow-host-override"),
+        "{message}"
+    );
+    assert!(!message.contains("127.0.0.1"), "the Secret's own host is not shown: {message}");
+    fixture.namespace.annotate::<Secret>("shop-login", "pgrail.dev/allow-host-override", Some("true")).await;
+    fixture.namespace.annotate::<ProtectedDatabase>("shop", "example.com/check", Some("again")).await;
+    wait_for::<ProtectedDatabase>(&fixture.namespace, "shop", "connected", |it| {
+        holds(it, "Reachable", "True", "Connected")
+    })
+    .await;
+    fixture.finish().await;
 }

@@ -3,6 +3,7 @@
 use super::api::untyped;
 use super::backoff::Backoff;
 use super::conditions::whole_seconds;
+use super::places::Places;
 use super::text::chain;
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -22,8 +23,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Objects of one kind that are reconciled at the same time.
-const CONCURRENCY: u16 = 16;
+/// kube runs every reconcile that is due; [`Places`] decides which of them go on.
+const UNBOUNDED: u16 = 0;
 /// Changes to one object within this time become one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// How long one reconcile may take before it is given up and tried again.
@@ -108,6 +109,8 @@ fn declared<K: Resource>(object: &K) -> Option<u64> {
 struct Running<R, E> {
     reconciler: R,
     environment: Arc<E>,
+    places: Places,
+    stop: CancellationToken,
 }
 
 /// Runs a controller until `stop`; reconciles in progress are finished first.
@@ -120,12 +123,12 @@ pub(crate) async fn run<R: Reconciler, E: Environment>(
     R::Kind: 'static,
 {
     controller
-        .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
-        .graceful_shutdown_on(stop.cancelled_owned())
+        .with_config(Config::default().concurrency(UNBOUNDED).debounce(DEBOUNCE))
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(
             |object, running| reconcile(object, running),
             |object, error, running| error_policy(object.as_ref(), error, &running),
-            Arc::new(Running { reconciler, environment }),
+            Arc::new(Running { reconciler, environment, places: Places::default(), stop }),
         )
         .for_each(|result| async move {
             if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
@@ -139,7 +142,12 @@ async fn reconcile<R: Reconciler, E: Environment>(
     object: Arc<Watched<R::Kind>>,
     running: Arc<Running<R, E>>,
 ) -> Result<Action, ReconcileError> {
-    let Running { reconciler, environment } = running.as_ref();
+    let Running { reconciler, environment, places, stop } = running.as_ref();
+    let namespace = object.namespace().unwrap_or_default();
+    let place = tokio::select! {
+        place = places.take(&namespace) => place,
+        () = stop.cancelled() => return Ok(Action::await_change()),
+    };
     let started = Instant::now();
     let result = match &object.0 {
         Err(invalid) => refuse_unparsable::<R, E>(object.as_ref(), &invalid.error, environment).await,
@@ -150,6 +158,7 @@ async fn reconcile<R: Reconciler, E: Environment>(
             }
         }
     };
+    drop(place);
     environment.reconciled(R::NAME, started.elapsed(), result.is_ok());
     if result.is_ok() {
         environment.backoff().reset(&key::<R>(object.as_ref()));

@@ -139,6 +139,13 @@ fn the_stricter_tls_mode_wins_whoever_asks() {
 fn ignored_keys_of_the_uri_are_named() {
     let secret = keys(&[("uri", "postgres://u:p@h/d?pgbouncer=true&schema=public")]);
     assert_eq!(from_secret(&secret, &Overrides::default()).unwrap().ignored_keys, ["pgbouncer", "schema"]);
+    // A password that was put in the wrong place.
+    let secret = keys(&[("uri", "postgres://u@h/d?s3cret&schema=public&pass=x")]);
+    let ignored = from_secret(&secret, &Overrides::default()).map(|found| found.ignored_keys);
+    assert!(!format!("{ignored:?}").contains("s3cret"), "{ignored:?}");
+    let secret = keys(&[("uri", "postgres://u@h/d?s3cret=1&schema=public")]);
+    let ignored = from_secret(&secret, &Overrides::default()).unwrap().ignored_keys;
+    assert_eq!(ignored, ["schema", "1 that no driver is known to use"]);
 }
 
 #[test]
