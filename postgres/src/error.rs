@@ -192,15 +192,10 @@ impl ConnectError {
         if let Some(problem) = find::<AuthenticationProblem>(error) {
             return Self::Authentication(*problem);
         }
-        "the server requests the password in clear text, which is sent only with TLS mode verify-full, and only to the host that the Secret names: set this mode and name the host in the Secret, or use scram-sha-256 in pg_hba.conf"
-    )]
-    ClearPassword,
-    /// MD5, or SCRAM with few iterations, to a host that the Secret does not name.
-    #[error(
-        "the server requests MD5, or SCRAM with fewer than 4096 iterations, which is refused because the Secret does not name the host: use scram-sha-256 with the default iterations, or name the host in the Secret"
-    )]
-    WeakMethod,
-    /// For example GSSAPI.
+        if find::<MessageProblem>(error).is_some() {
+            return Self::NotPostgres;
+        }
+        // With TLS 1.3, a server reports a missing client certificate only after the handshake.
         if find::<rustls::Error>(error).is_some() {
             return Self::Tls(TlsProblem::Handshake);
         }
@@ -239,15 +234,8 @@ impl ConnectError {
     }
 }
 
-        "the server requests the password in clear text, which is sent only with TLS mode verify-full, and only to the host that the Secret names: set this mode and name the host in the Secret, or use scram-sha-256 in pg_hba.conf"
-    )]
-    ClearPassword,
-    /// MD5, or SCRAM with few iterations, to a host that the Secret does not name.
-    #[error(
-        "the server requests MD5, or SCRAM with fewer than 4096 iterations, which is refused because the Secret does not name the host: use scram-sha-256 with the default iterations, or name the host in the Secret"
-    )]
-    WeakMethod,
-    /// For example GSSAPI.
+/// Searches an error and its sources. `io::Error` does not return the error it wraps as its source.
+pub(crate) fn find<'error, Wanted: std::error::Error + 'static>(
     error: &'error (dyn std::error::Error + 'static),
 ) -> Option<&'error Wanted> {
     let mut next = Some(error);
