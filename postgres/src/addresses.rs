@@ -1,5 +1,5 @@
-//! Allowed addresses. A user of a namespace must not be able to make pgrail send a password to any address that pgrail can
-//! reach.
+//! Allowed addresses. A user of a namespace must not be able to make pgrail send a password to any address that pgrail
+//! can reach.
 
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,8 +25,8 @@ impl AddressPolicy {
         Self { open: true, ..Self::default() }
     }
 
-    /// Refuses link-local, loopback, unspecified and multicast addresses, and those in `refused`. Addresses in `allowed` are
-    /// not refused.
+    /// Refuses link-local, loopback, unspecified and multicast addresses, and those in `refused`. Addresses in
+    /// `allowed` are not refused.
     pub fn restricted(refused: Vec<IpAddr>, allowed: Vec<IpNet>) -> Self {
         Self { open: false, refused, allowed }
     }

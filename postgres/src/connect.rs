@@ -1,4 +1,4 @@
-//! Reaching a server: name, address, TLS, login, each with its own kind of failure.
+//! Connection attempts: name resolution, address, TLS and authentication, with an error for each stage.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -23,46 +23,46 @@ use crate::settings::{ConnectionSettings, Reached, TlsMode};
 use crate::tls::{client_config, problem_of};
 use crate::transport::{Ready, Transport, Watched};
 
-/// How long a session may take to say goodbye once its [`Connection`] is dropped.
+/// Time to send Terminate after a [`Connection`] was dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// An open session. Dereferences to [`tokio_postgres::Client`]. Dropping it ends the session, in the middle of a
-/// statement too.
+/// An open session. Dereferences to [`tokio_postgres::Client`]. Dropping it ends the session, also during a statement.
 #[derive(Debug)]
 pub struct Connection {
     client: Client,
     settings: ConnectionSettings,
     reached: Reached,
-    /// What the server sent that ended the session, if that is why. The channel ends with the session.
+    /// The violation that ended the session, if there was one. The channel ends with the session.
     ended: watch::Receiver<Option<MessageProblem>>,
     notified: watch::Receiver<u64>,
-    // Last: its end tells the driver that the client is gone.
+    // The last field: when it is dropped, the driver ends.
     _dropped: oneshot::Sender<()>,
 }
 
 impl Connection {
-    /// How it got through.
+    /// Address and TLS of the connection.
     pub fn reached(&self) -> Reached {
         self.reached
     }
 
-    /// The settings it was made with.
+    /// Settings of the connection.
     pub fn settings(&self) -> &ConnectionSettings {
         &self.settings
     }
 
-    /// Ends when the session does: the server ended it, or the network did.
+    /// Completes when the session has ended, because of the server or the network.
     pub async fn closed(&self) {
         let mut ended = self.ended.clone();
         while ended.changed().await.is_ok() {}
     }
 
-    /// What the server sent that ended the session, once it has ended for that.
+    /// The violation that ended the session, if there was one.
     pub fn ended_by(&self) -> Option<MessageProblem> {
         *self.ended.borrow()
     }
 
-    /// Ends the session and waits until its socket is closed. Returns what the server sent that ended it before.
+    /// Ends the session and waits until its socket is closed. Returns the violation that ended it before, if there was
+    /// one.
     pub async fn end(self) -> Option<MessageProblem> {
         let mut ended = self.ended.clone();
         drop(self);
@@ -75,8 +75,8 @@ impl Connection {
         self.notified.clone()
     }
 
-    /// Asks the server to cancel the statement that runs on this session, over a second connection to the very same
-    /// address. The server does not say whether there was one.
+    /// Sends a cancel request for this session over a second connection to the same address. The server does not report
+    /// whether a statement was running.
     pub async fn cancel(&self) -> Result<(), ConnectError> {
         let deadline = Instant::now() + self.settings.connect_timeout;
         let transport = open(&self.settings, self.reached.address, deadline).await?;
@@ -102,16 +102,16 @@ impl DerefMut for Connection {
     }
 }
 
-/// Connects, to whatever address the host has. See [`connect_within`].
+/// Connects without restriction of the address. See [`connect_within`].
 pub async fn connect(settings: &ConnectionSettings) -> Result<Connection, ConnectError> {
     connect_within(settings, &AddressPolicy::any()).await
 }
 
-/// Connects to an address that the policy allows. The host is looked up once, and the connection goes to the very
-/// address that was judged; a certificate is still checked against the host's name.
+/// Connects to an address that the policy allows. The host is resolved once, and the connection uses the address that
+/// was checked. The certificate is verified with the host name.
 ///
-/// All of it takes at most `connect_timeout`. Of several addresses the next is tried when one does not accept a
-/// connection. Needs a Tokio runtime.
+/// The timeout `connect_timeout` includes all stages. If an address does not accept the connection, the next address is
+/// tried. Requires a Tokio runtime.
 pub async fn connect_within(settings: &ConnectionSettings, policy: &AddressPolicy) -> Result<Connection, ConnectError> {
     let deadline = Instant::now() + settings.connect_timeout;
     let (transport, address, local_port) = if settings.is_unix_socket() {
@@ -124,7 +124,7 @@ pub async fn connect_within(settings: &ConnectionSettings, policy: &AddressPolic
     log_in(settings, transport, reached, deadline).await
 }
 
-/// The addresses of the host that the policy allows, in the order to try them. Never empty.
+/// The addresses of the host that the policy allows, in the order of the attempts. Never empty.
 pub async fn resolve(settings: &ConnectionSettings, policy: &AddressPolicy) -> Result<Vec<IpAddr>, ConnectError> {
     let name = settings.lookup.as_deref().unwrap_or(&settings.host);
     let mut addresses: Vec<IpAddr> = lookup_host((name, settings.port))
@@ -146,7 +146,7 @@ async fn open_first(
 ) -> Result<(Transport, Option<IpAddr>, Option<u16>), ConnectError> {
     let mut failure = ConnectError::Timeout { stage: Stage::Connecting, after: settings.connect_timeout };
     for (index, address) in addresses.iter().enumerate() {
-        // One address that swallows packets must not take the time of the others.
+        // An address that does not answer must not use up the timeout of the others.
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
         match open_tcp(settings, *address, Instant::now() + share).await {
@@ -160,7 +160,7 @@ async fn open_first(
     Err(failure)
 }
 
-/// A transport to this address, or over the Unix socket.
+/// Opens the transport to this address, or over the Unix socket.
 async fn open(
     settings: &ConnectionSettings,
     address: Option<IpAddr>,
@@ -188,7 +188,7 @@ async fn open_tcp(
             ConnectError::Refused(error)
         }
     })?;
-    // A server that is gone without a word is noticed within a minute, in the middle of a statement too.
+    // Detects a lost connection within a minute, also during a statement.
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(3);
     let socket = SockRef::from(&stream);
@@ -199,13 +199,13 @@ async fn open_tcp(
     Ok(stream)
 }
 
-/// Asks for TLS as the mode says, and falls back to plain text only where the mode allows it and the server refuses.
+/// Negotiates TLS. Falls back to clear text only if the mode allows it and the server does not support TLS.
 async fn encrypt(
     settings: &ConnectionSettings,
     mut stream: TcpStream,
     deadline: Instant,
 ) -> Result<Transport, ConnectError> {
-    /// `SSLRequest`: eight bytes long, code 1234 5679.
+    /// `SSLRequest`: length 8, code 80877103.
     const REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
     if settings.tls == TlsMode::Disable {
@@ -230,7 +230,7 @@ async fn encrypt(
         }
         b'N' if settings.tls == TlsMode::Prefer => Ok(Transport::Plain(stream)),
         b'N' => Err(TlsProblem::NotOffered.into()),
-        // A server that could not start a process for us answers with an error at once.
+        // A server that cannot start a process sends an error immediately.
         b'E' => Err(ConnectError::Rejected),
         _ => Err(ConnectError::NotPostgres),
     }
@@ -244,7 +244,7 @@ async fn log_in(
 ) -> Result<Connection, ConnectError> {
     let mut config = Config::new();
     config.user(&settings.user).dbname(&settings.database).application_name(&settings.application_name);
-    // "TLS, without asking first": takes the transport as it is.
+    // Direct TLS negotiation: uses the transport as it is.
     config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
     config.channel_binding(if settings.channel_binding_required {
         ChannelBinding::Require
@@ -278,8 +278,8 @@ async fn log_in(
 
 type Driver = tokio_postgres::Connection<tokio::io::Empty, Watched>;
 
-/// Moves the session's bytes until it ends, or until a moment after the client was dropped: enough to say goodbye, not
-/// enough to wait for a statement.
+/// Drives the session until it ends, or until a short time after the client was dropped: enough to send Terminate, but
+/// not to wait for a statement.
 async fn drive(
     mut driver: Driver,
     dropped: oneshot::Receiver<()>,
@@ -298,7 +298,7 @@ async fn drive(
                 }
                 Some(Ok(AsyncMessage::Notification(_))) => notified.send_modify(|count| *count += 1),
                 Some(Ok(_)) => {}
-                // The statements on it report how it ended, but not what the server sent.
+                // The statements report that the session ended, but not the violation.
                 Some(Err(error)) => break find::<MessageProblem>(&error).copied(),
                 None => break None,
             }

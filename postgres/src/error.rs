@@ -184,7 +184,8 @@ impl ConnectError {
         }
     }
 
-    /// Classifies an error of the login. The text of the message is used only for poolers that have no SQLSTATE, and is not kept.
+    /// Classifies an error of the login. The text of the message is used only for poolers that have no SQLSTATE, and is
+    /// not kept.
     pub(crate) fn of_login(error: &tokio_postgres::Error, channel_binding_required: bool) -> Self {
         if let Some(answer) = error.as_db_error() {
             return Self::of_code(answer.code(), answer.message());

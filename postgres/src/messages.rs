@@ -1,17 +1,17 @@
-//! What the server sends, message by message: what tokio-postgres must not get to see.
+//! Checks the messages of the server, before tokio-postgres reads them.
 
 use std::io;
 use std::time::Duration;
 
 use crate::error::AuthenticationProblem;
 
-/// The longest message before the login succeeded, in bytes: as libpq.
+/// Maximum length of a message before the end of the authentication, in bytes, as in libpq.
 const LONGEST_BEFORE_LOGIN: u32 = 64 * 1024;
-/// The longest message after it, in bytes.
+/// Maximum length of a message after the authentication, in bytes.
 const LONGEST: u32 = 16 * 1024 * 1024;
-/// The fewest iterations of SCRAM that a server which did not prove itself may ask for: PostgreSQL's default.
+/// Minimum number of SCRAM iterations for a host that is not trusted: the default of PostgreSQL.
 const FEWEST_ITERATIONS: u32 = 4096;
-/// The longest part of a SCRAM challenge that is read for its iterations, in bytes.
+/// Maximum length of the part of a SCRAM challenge that is searched for the iterations, in bytes.
 const LONGEST_CHALLENGE: usize = 2048;
 
 const AUTHENTICATION: u8 = b'R';
@@ -19,21 +19,21 @@ const READY_FOR_QUERY: u8 = b'Z';
 const OK: u32 = 0;
 const SASL_CONTINUE: u32 = 11;
 
-/// Why the connection is closed although the server sent something, or is still to.
+/// Violations for which pgrail closes the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageProblem {
-    /// tokio-postgres would hold all of it in memory.
+    /// A message is too long. tokio-postgres would buffer all of it.
     #[error("the server sent a message of {length} bytes; pgrail reads at most {longest}")]
     TooLong {
-        /// Of the message, in bytes.
+        /// Length of the message, in bytes.
         length: u32,
-        /// That pgrail reads.
+        /// Maximum length, in bytes.
         longest: u32,
     },
-    /// The answer did not end in time.
+    /// The answer was not complete in time.
     #[error("the server did not complete its answer within {} s", after.as_secs())]
     NoAnswer {
-        /// The time allowed.
+        /// Timeout of the answer.
         after: Duration,
     },
 }
@@ -44,26 +44,26 @@ impl From<MessageProblem> for io::Error {
     }
 }
 
-/// What a login may do.
+/// Which authentication methods are allowed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LoginRules {
-    /// The password may be sent in clear.
+    /// The password can be sent in clear text.
     pub(crate) clear_allowed: bool,
-    /// There is a password.
+    /// The settings contain a password.
     pub(crate) has_password: bool,
-    /// MD5, and SCRAM with few iterations, are allowed: what the server gets can be used to guess the password.
+    /// MD5, and SCRAM with few iterations, are allowed, although they allow the server to guess the password.
     pub(crate) weak_allowed: bool,
 }
 
-/// Follows the server's messages: type byte, length (itself included), body. Of authentication requests the body says
-/// what is asked for.
+/// Parses the messages of the server: type byte, length (including itself), body. The body is read only for
+/// authentication requests.
 #[derive(Debug)]
 pub(crate) struct MessageWatch {
-    /// Until the login succeeded.
+    /// Until the end of the authentication.
     login: Option<LoginRules>,
-    /// Type, length and, of an authentication request, the body, of the message being read.
+    /// Type and length of the current message, and the body of an authentication request.
     head: Vec<u8>,
-    /// Bytes of that message still to come after its head.
+    /// Remaining bytes of the current message.
     rest: usize,
 }
 
@@ -72,7 +72,7 @@ impl MessageWatch {
         Self { login: Some(login), head: Vec::with_capacity(9), rest: 0 }
     }
 
-    /// Reads what the server sent. Answers whether the last message was the end of an answer.
+    /// Parses bytes of the server. Returns whether the last message was the end of an answer.
     pub(crate) fn read(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
         let mut ended = false;
         while !bytes.is_empty() {
@@ -115,7 +115,7 @@ impl MessageWatch {
         Ok(ended && self.rest <= 1)
     }
 
-    /// How much of the body is read.
+    /// How many bytes of the body are read.
     fn wanted(&self, kind: u8, body: usize) -> usize {
         if self.login.is_some() && kind == AUTHENTICATION { body.min(LONGEST_CHALLENGE) } else { 0 }
     }
@@ -134,14 +134,14 @@ impl MessageWatch {
             Some(SASL_CONTINUE) if !rules.weak_allowed && self.iterations() < FEWEST_ITERATIONS => {
                 Err(AuthenticationProblem::WeakMethod)
             }
-            // Kerberos, SCM credentials, GSSAPI, SSPI.
+            // KerberosV5, SCM credentials, GSSAPI, SSPI.
             Some(2 | 6 | 7 | 9) => Err(AuthenticationProblem::UnsupportedMethod),
-            // In clear (allowed), MD5, SASL and its continuation.
+            // Clear text (allowed), MD5, SASL and its continuation.
             _ => Ok(()),
         }
     }
 
-    /// The iterations that a SCRAM challenge asks for (`r=…,s=…,i=4096`); 0 where it does not say.
+    /// The number of iterations in a SCRAM challenge (`r=…,s=…,i=4096`), or 0.
     fn iterations(&self) -> u32 {
         let challenge = self.head.get(9..).unwrap_or_default();
         let attributes = challenge.split(|byte| *byte == b',');
@@ -166,7 +166,7 @@ mod tests {
         bytes
     }
 
-    /// Whether the login is over, after these bytes in pieces.
+    /// Whether the authentication has ended after these bytes, in several parts.
     fn login(rules: LoginRules, bytes: &[u8], step: usize) -> Result<bool, AuthenticationProblem> {
         let mut watch = MessageWatch::new(rules);
         for chunk in bytes.chunks(step) {

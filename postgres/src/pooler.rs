@@ -1,5 +1,5 @@
-//! Detection of poolers in transaction or statement mode. With such a pooler, advisory locks and settings would apply to
-//! the session of another client.
+//! Detection of poolers in transaction or statement mode. With such a pooler, advisory locks and settings would apply
+//! to the session of another client.
 
 use tokio_postgres::SimpleQueryMessage;
 
@@ -21,9 +21,9 @@ pub enum DetectPoolerError {
 
 /// Whether the connection uses a pooler in transaction or statement mode. A pooler in session mode is not detected.
 ///
-/// Without such a pooler, all transactions of a session run in the same server process, and no other session runs in it.
-/// Opens two connections and closes both. Several pooler processes behind one address can remain undetected by chance.
-/// There are no false positives.
+/// Without such a pooler, all transactions of a session run in the same server process, and no other session runs in
+/// it. Opens two connections and closes both. Several pooler processes behind one address can remain undetected by
+/// chance. There are no false positives.
 pub async fn detect_pooler(settings: &ConnectionSettings, policy: &AddressPolicy) -> Result<bool, DetectPoolerError> {
     let first = connect_within(settings, policy).await?;
     detect_pooler_on(&first, policy).await

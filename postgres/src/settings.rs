@@ -1,4 +1,4 @@
-//! What it takes to reach one database.
+//! Connection settings.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,17 +6,17 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A password. Neither `Debug` nor anything else of it shows the text; [`Password::reveal`] hands it out.
+/// A password. `Debug` does not show it. [`Password::reveal`] returns it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
 impl Password {
-    /// Wraps the text of a password.
+    /// Creates a password.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for the one place that sends it.
+    /// The password as text.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -34,24 +34,24 @@ impl fmt::Display for Password {
     }
 }
 
-/// How much of TLS is asked for. Ordered: the stricter is the greater, so `max` of two wishes honours both.
+/// TLS mode. The order is by strictness, so `max` returns the stricter of two modes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TlsMode {
-    /// Never TLS.
+    /// Without TLS.
     Disable,
-    /// TLS where the server offers it. A handshake that fails is an error, not a reason to go on without.
+    /// With TLS, if the server supports it. If the handshake fails, the connection fails.
     #[default]
     Prefer,
-    /// TLS or nothing; the certificate is not checked, unless an authority is given (then as `VerifyCa`).
+    /// With TLS. The certificate is verified only if a CA is set (as with `VerifyCa`).
     Require,
-    /// TLS, with a certificate of a trusted authority, whatever name it is for.
+    /// With TLS. The certificate must be signed by a trusted CA.
     VerifyCa,
-    /// TLS, with a certificate of a trusted authority for the very host name.
+    /// With TLS. The certificate must be signed by a trusted CA and contain the host name.
     VerifyFull,
 }
 
 impl TlsMode {
-    /// The mode as libpq's `sslmode` and pgrail's `tls.mode` spell it.
+    /// The value of `sslmode` in libpq, and of `tls.mode` in pgrail.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Disable => "disable",
@@ -69,7 +69,7 @@ impl fmt::Display for TlsMode {
     }
 }
 
-/// The text is none of the modes.
+/// The text is not a TLS mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown TLS mode: use disable, prefer, require, verify-ca or verify-full")]
 pub struct UnknownTlsMode;
@@ -77,8 +77,8 @@ pub struct UnknownTlsMode;
 impl FromStr for TlsMode {
     type Err = UnknownTlsMode;
 
-    /// libpq's spellings. Its `allow` (TLS only when the server insists) becomes `Prefer`, and `no-verify` of the
-    /// JavaScript drivers becomes `Require`: the nearest that is not weaker.
+    /// Values of libpq. `allow` is `Prefer`, and `no-verify` of the JavaScript drivers is `Require`: the closest modes
+    /// that are not weaker.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "disable" => Ok(Self::Disable),
@@ -91,48 +91,49 @@ impl FromStr for TlsMode {
     }
 }
 
-/// The port PostgreSQL listens on unless told otherwise.
+/// Default port of PostgreSQL.
 pub const DEFAULT_PORT: u16 = 5432;
-/// How long reaching a server may take in all: name, connection, TLS and login.
+/// Default timeout of a connection attempt, including name resolution, TLS and authentication.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// What sessions of pgrail are called in `pg_stat_activity`.
+/// Default `application_name`.
 pub const DEFAULT_APPLICATION_NAME: &str = "pgrail";
 
-/// Everything needed to reach one database as one role.
+/// Settings of a connection to a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionSettings {
-    /// Host name or address; the name that a certificate must be for. Starting with `/`: the folder of a Unix socket.
+    /// Host name or address. The certificate must contain it. If it starts with `/`, it is the directory of a Unix
+    /// socket.
     pub host: String,
-    /// Name to look up in place of `host`, where the two differ: a Service's short name means something only in its
-    /// own namespace, yet its certificate may be for the short name.
+    /// Name to resolve, if it is not `host`. The short name of a Service can be resolved only in its namespace, but can
+    /// be the name in the certificate.
     pub lookup: Option<String>,
-    /// Port, or the number in a Unix socket's file name.
+    /// Port, or the number in the file name of a Unix socket.
     pub port: u16,
-    /// Name of the database.
+    /// Database name.
     pub database: String,
-    /// Role to log in as.
+    /// Login role.
     pub user: String,
-    /// Its password, if it needs one.
+    /// Password of the role.
     pub password: Option<Password>,
-    /// How much of TLS is asked for.
+    /// TLS mode.
     pub tls: TlsMode,
-    /// Certificates (PEM) of the authorities to trust in place of the system's.
+    /// Trusted CA certificates in PEM format. Default: the CA certificates of the system.
     pub ca_pem: Option<Vec<u8>>,
-    /// Refuse a login that is not bound to the TLS channel (SCRAM with channel binding). Set by `channel_binding=require`.
+    /// Requires SCRAM with channel binding (`channel_binding=require`).
     pub channel_binding_required: bool,
-    /// What the session is called in `pg_stat_activity`.
+    /// `application_name` of the session.
     pub application_name: String,
-    /// How long reaching the server may take in all.
+    /// Timeout of the connection attempt.
     pub connect_timeout: Duration,
-    /// How long the server may take to complete the answer to a request; `None`: for ever.
+    /// Timeout of the complete answer to a request. `None`: no timeout.
     pub answer_timeout: Option<Duration>,
-    /// Whether the holder of the password chose the host. Otherwise the server gets nothing that helps to guess the
-    /// password: not in clear, no MD5, no SCRAM with fewer than 4096 iterations.
+    /// Whether the host was chosen by the owner of the password. Otherwise, the password is not sent in clear text, and
+    /// MD5 and SCRAM with fewer than 4096 iterations are refused, because they allow guessing the password.
     pub host_trusted: bool,
 }
 
 impl ConnectionSettings {
-    /// Settings with everything else at its default: port 5432, no password, TLS where the server offers it.
+    /// Settings with default values: port 5432, no password, TLS mode `Prefer`.
     pub fn new(host: impl Into<String>, database: impl Into<String>, user: impl Into<String>) -> Self {
         Self {
             host: host.into(),
@@ -151,26 +152,26 @@ impl ConnectionSettings {
         }
     }
 
-    /// The same server and role, another database.
+    /// The same settings with another database.
     #[must_use]
     pub fn with_database(&self, database: impl Into<String>) -> Self {
         Self { database: database.into(), ..self.clone() }
     }
 
-    /// Whether the host is the folder of a Unix socket.
+    /// Whether the host is the directory of a Unix socket.
     pub fn is_unix_socket(&self) -> bool {
         self.host.starts_with('/')
     }
 
-    /// Environment for libpq's programs (`pg_dump`, `pg_restore`, `psql`), to be set after everything of
-    /// [`LIBPQ_VARIABLES`] was removed, so that nothing of the caller's environment has a say.
+    /// Environment variables for libpq programs (`pg_dump`, `pg_restore`, `psql`). Remove all [`LIBPQ_VARIABLES`]
+    /// first, so that the environment of the caller has no effect.
     ///
-    /// `ca_file` is a file with `ca_pem`, needed where that is set. `reached` is how a connection of ours got through:
-    /// the program then goes to that very address, and does not fall back to plain text where we had TLS.
+    /// `ca_file` is a file with `ca_pem`, and is required if that is set. With `reached` of an existing connection, the
+    /// program uses the same address, and does not fall back to clear text if that connection uses TLS.
     pub fn libpq_environment(&self, ca_file: Option<&Path>, reached: Option<&Reached>) -> Vec<(String, String)> {
         let encrypted = reached.is_some_and(|reached| reached.encrypted);
         let mode = if encrypted { self.tls.max(TlsMode::Require) } else { self.tls };
-        // libpq rounds one second up to two, and zero means for ever.
+        // libpq rounds one second up to two. Zero means no timeout.
         let seconds = self.connect_timeout.as_secs().max(2);
         let mut variables = vec![
             ("PGHOST", self.lookup_or_host_for_libpq(reached)),
@@ -181,7 +182,7 @@ impl ConnectionSettings {
             ("PGAPPNAME", self.application_name.clone()),
             ("PGCONNECT_TIMEOUT", seconds.to_string()),
             ("PGGSSENCMODE", "disable".to_owned()),
-            // Not a file of the account that runs the program.
+            // Not a file of the operating system user.
             ("PGPASSFILE", "/dev/null".to_owned()),
         ];
         if let Some(Reached { address: Some(address), .. }) = reached {
@@ -193,7 +194,7 @@ impl ConnectionSettings {
         match ca_file {
             Some(file) => variables.push(("PGSSLROOTCERT", file.display().to_string())),
             None if mode == TlsMode::VerifyFull => variables.push(("PGSSLROOTCERT", "system".to_owned())),
-            // `system` is for verify-full only; the file that Debian, Alpine and their images share is for the other.
+            // `system` requires verify-full. For verify-ca, use the file of Debian and Alpine.
             None if mode == TlsMode::VerifyCa => {
                 variables.push(("PGSSLROOTCERT", "/etc/ssl/certs/ca-certificates.crt".to_owned()));
             }
@@ -203,19 +204,19 @@ impl ConnectionSettings {
             variables.push(("PGCHANNELBINDING", "require".to_owned()));
         }
         if !self.may_send_password_in_clear() {
-            // libpq 16 and later; earlier ones do not know it and may send the password in clear.
+            // libpq 16 and later. Earlier versions ignore it, and can send the password in clear text.
             let refused = if self.host_trusted { "!password" } else { "!password,!md5" };
             variables.push(("PGREQUIREAUTH", refused.to_owned()));
         }
         variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// A password is sent in clear only to a trusted host that proved its name, or over a socket of this machine.
+    /// A password is sent in clear text only to a trusted host with a verified name, or over a Unix socket.
     pub(crate) fn may_send_password_in_clear(&self) -> bool {
         (self.tls == TlsMode::VerifyFull && self.host_trusted) || self.is_unix_socket()
     }
 
-    /// With an address given, the host is only the name to check a certificate against; without one it is looked up.
+    /// With an address, the host is used only to verify the certificate. Without an address, it is resolved.
     fn lookup_or_host_for_libpq(&self, reached: Option<&Reached>) -> String {
         match (&self.lookup, reached) {
             (Some(lookup), None) => lookup.clone(),
@@ -224,18 +225,18 @@ impl ConnectionSettings {
     }
 }
 
-/// How a connection got through.
+/// Address and TLS of an existing connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reached {
-    /// The address it went to; none over a Unix socket.
+    /// Address of the server; `None` for a Unix socket.
     pub address: Option<IpAddr>,
-    /// The port on this side; none over a Unix socket.
+    /// Local port; `None` for a Unix socket.
     pub local_port: Option<u16>,
-    /// Whether it speaks TLS.
+    /// Whether the connection uses TLS.
     pub encrypted: bool,
 }
 
-/// Every environment variable that libpq (up to 18) reads: to be removed before [`ConnectionSettings::libpq_environment`] is set.
+/// All environment variables that libpq 18 reads. Remove them before you set [`ConnectionSettings::libpq_environment`].
 pub const LIBPQ_VARIABLES: &[&str] = &[
     "PGAPPNAME",
     "PGCHANNELBINDING",

@@ -60,8 +60,8 @@ fn system_ca() -> Result<Arc<RootCertStore>, TlsProblem> {
     if roots.is_empty() { Err(TlsProblem::MissingCa) } else { Ok(Arc::clone(roots)) }
 }
 
-/// Verifies the CA and the name, the CA only, or neither, as the mode requires. In all modes, the server must have the private
-/// key of its certificate.
+/// Verifies the CA and the name, the CA only, or neither, as the mode requires. In all modes, the server must have the
+/// private key of its certificate.
 #[derive(Debug)]
 struct Verifier {
     algorithms: WebPkiSupportedAlgorithms,
@@ -111,7 +111,8 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Cause of a failed handshake. The error itself is dropped, because it contains parts of the certificate of the server.
+/// Cause of a failed handshake. The error itself is dropped, because it contains parts of the certificate of the
+/// server.
 pub(crate) fn problem_of(error: &std::io::Error) -> TlsProblem {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::InvalidCertificate(problem)) => match problem {

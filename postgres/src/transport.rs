@@ -1,4 +1,4 @@
-//! The bytes to and from the server: a socket, with TLS or without, and a watch on what the server sends.
+//! The transport to the server: a socket, with or without TLS, and a check of the messages of the server.
 
 use std::future::Future;
 use std::io;
@@ -58,9 +58,9 @@ impl AsyncWrite for Transport {
     }
 }
 
-/// A transport that follows the server's messages. It ends the connection rather than let a request for the password in
-/// clear reach tokio-postgres, which would answer it; or a message that is too long, which tokio-postgres would buffer;
-/// or when the server takes too long to answer.
+/// A transport that checks the messages of the server. It closes the connection if the server requests the password in
+/// clear text, which tokio-postgres would send, if a message is too long, which tokio-postgres would buffer, and if an
+/// answer takes too long.
 pub(crate) struct Watched {
     transport: Transport,
     watch: MessageWatch,
@@ -73,7 +73,7 @@ impl Watched {
     }
 }
 
-/// Runs from a request to the end of its answer, whatever the server sends meanwhile.
+/// Timer from a request to the end of its answer, independent of what the server sends in between.
 struct AnswerTimer {
     limit: Duration,
     running: Option<Pin<Box<Sleep>>>,
@@ -90,7 +90,7 @@ impl AnswerTimer {
         }
     }
 
-    /// Registers the task to be woken when the time is up.
+    /// Registers the task with the timer.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let Some(sleep) = &mut self.running else { return Ok(()) };
         if sleep.as_mut().poll(context).is_pending() {
@@ -124,7 +124,7 @@ impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let Some(answer) = &mut self.answer {
             answer.start();
-            // Reading may not be polled again before the server sends something: the timer must wake the task itself.
+            // The read might not be polled again before the server sends something, so the timer must wake the task.
             answer.check(context)?;
         }
         Pin::new(&mut self.transport).poll_write(context, bytes)
@@ -148,8 +148,8 @@ impl TlsStream for Watched {
     }
 }
 
-/// Hands tokio-postgres a stream that is ready: TLS was agreed on before. It takes it for the result of a handshake,
-/// which is how it comes to ask it for channel binding.
+/// Gives tokio-postgres a stream on which TLS is already established. tokio-postgres uses it as the result of a
+/// handshake, including channel binding.
 pub(crate) struct Ready(pub(crate) Watched);
 
 impl TlsConnect<tokio::io::Empty> for Ready {

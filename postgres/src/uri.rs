@@ -1,7 +1,7 @@
 //! Connection URIs, parsed as libpq does.
 //!
-//! No error and no `Debug` output contains a part of the URI: what looks like a host can be a part of a password that is
-//! not percent-encoded.
+//! No error and no `Debug` output contains a part of the URI: what looks like a host can be a part of a password that
+//! is not percent-encoded.
 
 use std::str::FromStr;
 
@@ -151,8 +151,8 @@ pub fn parse_uri(uri: &str) -> Result<ParsedUri, UriError> {
 }
 
 impl ParsedUri {
-    /// Settings for the command line, which has only a URI. Host and database are required. `default_user` is used if the
-    /// URI contains no user, as libpq does.
+    /// Settings for the command line, which has only a URI. Host and database are required. `default_user` is used if
+    /// the URI contains no user, as libpq does.
     pub fn into_settings(self, default_user: Option<&str>) -> Result<ConnectionSettings, MissingPart> {
         let parts = self.parts;
         let host = parts.host.ok_or(MissingPart("host"))?;
