@@ -50,13 +50,15 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     add_statement_triggers(catalog, &mut desired);
     add_trigger_functions(catalog, &mut desired);
     capture::add(catalog, &mut desired, &configuration.guards);
-    desired.passes = desired
+    desired.allowed = desired
         .roots
         .values()
         .filter(|root| root.checks.rights)
-        .flat_map(|root| [format!("pass_{}", root.checks.id), format!("pass_cascade_{}", root.checks.id)])
+        .flat_map(|root| [format!("allowed_{}", root.checks.id), format!("allowed_cascade_{}", root.checks.id)])
         .collect();
-    desired.sequences = configuration.assignments.iter().map(|held| format!("blocked_{}", held.id)).collect();
+    let updates = desired.roots.values().filter(|root| root.checks.limits_updates());
+    desired.sequences = updates.map(|root| format!("updated_{}", root.checks.id)).collect();
+    desired.sequences.extend(configuration.assignments.iter().map(|held| format!("blocked_{}", held.id)));
     desired.distance = distances(catalog, &desired.roots);
 
     configuration.relations = ids
@@ -265,7 +267,7 @@ fn add_statement_triggers(catalog: &Catalog, desired: &mut Desired) {
                 add(
                     "pgrail_truncate".to_owned(),
                     format!(
-                        "BEFORE TRUNCATE ON {ident} FOR EACH STATEMENT WHEN (pgrail.truncating({this}::pg_catalog.regclass))"
+                        "BEFORE TRUNCATE ON {ident} FOR EACH STATEMENT WHEN (pgrail.check_truncate({this}::pg_catalog.regclass))"
                     ),
                 );
             }
@@ -278,7 +280,7 @@ fn add_statement_triggers(catalog: &Catalog, desired: &mut Desired) {
 fn add_trigger_functions(catalog: &Catalog, desired: &mut Desired) {
     for ((rel, _), source) in &mut desired.triggers {
         let owned = catalog.table(*rel).is_some_and(|table| table.owned);
-        let function = if owned { "nothing".to_owned() } else { trigger_function(*rel) };
+        let function = if owned { "noop".to_owned() } else { trigger_function(*rel) };
         let _ = write!(source, " EXECUTE FUNCTION pgrail.{function}()");
         if !owned {
             desired.routines.insert(function.clone(), create_trigger_function(&function));

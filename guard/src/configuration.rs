@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::catalog::Oid;
 use crate::spec::{Capture, GuardName, Operation, PartialLimits, Protect, TableLimits};
+use crate::sql::digest;
 
 /// Everything that is configured in one database, for all its guards. Each list is sorted by identifier.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,8 +167,7 @@ pub enum MemberEffect {
 impl Configuration {
     /// A fingerprint, to tell later whether the rows are still those that were written.
     pub fn digest(&self) -> String {
-        let text = serde_json::to_vec(self).unwrap_or_default();
-        Sha256::digest(&text).iter().take(16).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+        digest(&serde_json::to_string(self).unwrap_or_default())
     }
 
     /// The number of a guard.

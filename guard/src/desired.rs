@@ -27,9 +27,9 @@ pub(crate) struct Desired {
     pub(crate) routines: BTreeMap<String, String>,
     /// What follows the name in `CREATE TRIGGER`, with the table's name in place.
     pub(crate) triggers: BTreeMap<(Oid, String), String>,
-    /// Empty tables whose counters tell what was let through in a transaction.
-    pub(crate) passes: BTreeSet<String>,
-    /// Counters, one per assignment.
+    /// Empty tables whose counters are what was allowed in a transaction.
+    pub(crate) allowed: BTreeSet<String>,
+    /// Counters, one per assignment; notes, one per root with a limit of updates.
     pub(crate) sequences: BTreeSet<String>,
     /// The owners whose tables' rows are captured, and whether their stores have row level security.
     pub(crate) stores: BTreeMap<Oid, bool>,

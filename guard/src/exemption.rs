@@ -106,12 +106,12 @@ pub fn plan_exemption(spec: &ExemptionSpec, observed: &Observed) -> Result<Plan,
 
 /// What has to be done so that nothing of the exemption is left.
 pub fn plan_revocation(name: &GuardName, observed: &Observed) -> Plan {
-    let Some(recorded) = &observed.recorded else { return Plan::nothing() };
+    let Some(recorded) = &observed.recorded else { return Plan::empty() };
     let mut configuration = recorded.configuration.clone();
     let before = configuration.allowances.len();
     configuration.allowances.retain(|row| row.exemption.as_deref() != Some(name.as_str()));
     if configuration.allowances.len() == before {
-        return Plan::nothing();
+        return Plan::empty();
     }
     let mut numbers = planner::numbers(observed);
     difference(&complete::complete(&observed.catalog, configuration, &mut numbers), observed)
@@ -129,6 +129,8 @@ pub struct ExemptionUse {
     pub active: bool,
     /// Whether its time is over.
     pub over: bool,
+    /// Whether the count of its total was lost in a crash of the server: then it counts as used up.
+    pub lost: bool,
     /// Rows that went under it, in transactions that were committed.
     pub rows: i64,
     /// Statements that it let through.
@@ -150,6 +152,7 @@ pub async fn exemption_uses(client: &Client) -> Result<Vec<ExemptionUse>, Observ
             object: row.try_get("object")?,
             active: row.try_get("active")?,
             over: row.try_get("over")?,
+            lost: row.try_get("lost")?,
             rows: row.try_get("rows")?,
             statements: row.try_get("statements")?,
             last_used: row.try_get("last_used")?,

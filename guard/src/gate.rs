@@ -2,7 +2,7 @@
 //!
 //! A gate runs as the role that deletes, with its search_path: every function, type and operator is qualified. It holds
 //! numbers of tables, not names: nothing depends on the tables, nothing is looked up, and a table it does not know
-//! (a new partition, a restored dump) goes to `pgrail.trip`, which is exact.
+//! (a new partition, a restored dump) goes to `pgrail.check_limits`, which is exact.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -24,7 +24,7 @@ pub struct RootChecks {
     pub above: BTreeSet<Oid>,
     /// Whether an UPDATE can move a row of the root to another partition, which the server counts as a delete.
     pub partitioned: bool,
-    /// Whether some role has a right to go beyond a limit: then what it lets through is remembered, see `pgrail.trip`.
+    /// Whether some role has a right to go beyond a limit: then what it lets through is remembered, see `pgrail.check_limits`.
     pub rights: bool,
     /// Whether such a right is limited per client statement.
     pub rights_per_statement: bool,
@@ -120,7 +120,7 @@ pub struct Gate<'a> {
     pub updated_for: Vec<&'a RootChecks>,
 }
 
-/// Rows are let through in multiples of this, as `pgrail.trip` has it.
+/// Rows are let through in multiples of this, as `pgrail.check_limits` has it.
 const LEASE: i32 = 100;
 const GT: &str = "OPERATOR(pg_catalog.>)";
 const LE: &str = "OPERATOR(pg_catalog.<=)";
@@ -149,9 +149,9 @@ fn cascaded(root: &RootChecks) -> String {
     }
 }
 
-/// Rows that `pgrail.trip` let through for a role with a right: up to there it need not be asked again.
+/// Rows that `pgrail.check_limits` let through for a role with a right: up to there it need not be asked again.
 fn leased(root: &RootChecks, kind: &str) -> Option<String> {
-    let table = format!("'pgrail.pass_{kind}{}'::pg_catalog.regclass", root.id);
+    let table = format!("'pgrail.allowed_{kind}{}'::pg_catalog.regclass", root.id);
     let times = format!("({LEASE} OPERATOR(pg_catalog.*) pg_catalog.pg_stat_get_xact_tuples_inserted({table}))");
     root.rights.then_some(times)
 }
@@ -160,7 +160,7 @@ fn note(id: i32) -> String {
     format!("pg_catalog.current_setting('pgrail.note_{id}', true)")
 }
 
-/// Reads a number from the note; what is not one counts as nothing there, and `trip` decides.
+/// Reads a number from the note; what is not one counts as nothing there, and `check_limits` decides.
 fn noted(field: u8) -> String {
     format!("pg_catalog.split_part(s, ':', {field})::pg_catalog.int8")
 }
@@ -241,12 +241,15 @@ impl Gate<'_> {
 
     fn write_unknown(&self, body: &mut String) {
         for root in &self.own {
-            let _ =
-                writeln!(body, "    IF event {EQ} 0 AND pgrail.trip({}, 0, rel) THEN RETURN true; END IF;", root.id);
+            let _ = writeln!(
+                body,
+                "    IF event {EQ} 0 AND pgrail.check_limits({}, 0, rel) THEN RETURN true; END IF;",
+                root.id
+            );
             if root.limits_updates() {
                 let _ = writeln!(
                     body,
-                    "    IF event {EQ} 1 AND pgrail.trip({}, 2, rel) THEN RETURN true; END IF;",
+                    "    IF event {EQ} 1 AND pgrail.check_limits({}, 2, rel) THEN RETURN true; END IF;",
                     root.id
                 );
             }
@@ -255,7 +258,7 @@ impl Gate<'_> {
             for root in roots {
                 let _ = writeln!(
                     body,
-                    "    IF event {EQ} {event} AND pg_catalog.pg_trigger_depth() {GT} 0 AND pgrail.trip({}, 1, rel) THEN RETURN true; END IF;",
+                    "    IF event {EQ} {event} AND pg_catalog.pg_trigger_depth() {GT} 0 AND pgrail.check_limits({}, 1, rel) THEN RETURN true; END IF;",
                     root.id
                 );
             }
@@ -360,7 +363,7 @@ fn write_own(body: &mut String, root: &RootChecks) {
         if !root.above.is_empty() {
             decides.push(format!("(pg_catalog.pg_trigger_depth() {EQ} 0 OR ({}) {EQ} 0)", sum("deleted", &root.above)));
         }
-        decides.push(format!("pgrail.trip({id}, 0, rel)"));
+        decides.push(format!("pgrail.check_limits({id}, 0, rel)"));
         let _ = writeln!(body, "      IF {} THEN RETURN true; END IF;\n    END IF;", decides.join(" AND "));
     }
 }
@@ -369,12 +372,16 @@ fn write_own(body: &mut String, root: &RootChecks) {
 fn write_updates(body: &mut String, root: &RootChecks) {
     let id = root.id;
     let _ = writeln!(body, "    n := {};", sum("updated", &root.leaves));
-    let _ = writeln!(body, "    s := pg_catalog.current_setting('pgrail.updated_{id}', true);");
-    let _ = writeln!(body, "    IF {} THEN n := n {MINUS} {}; END IF;", current(), noted(2));
+    if let Some(least) = root.sets().filter_map(|(_, limits)| limits.updates).min() {
+        let _ = writeln!(body, "    IF n {GT} {least} THEN n := n {MINUS} pgrail.updated_before({id}); END IF;");
+    }
     for (assignment, limits) in root.sets() {
         let Some(limit) = limits.updates else { continue };
         let warned = not_warned(assignment).map(|condition| format!(" AND {condition}")).unwrap_or_default();
-        let _ = writeln!(body, "    IF n {GT} {limit}{warned} AND pgrail.trip({id}, 2, rel) THEN RETURN true; END IF;");
+        let _ = writeln!(
+            body,
+            "    IF n {GT} {limit}{warned} AND pgrail.check_limits({id}, 2, rel) THEN RETURN true; END IF;"
+        );
     }
 }
 
@@ -410,22 +417,23 @@ fn write_cascade(body: &mut String, roots: &[&RootChecks]) {
                 let of_statement = format!("CASE WHEN {} THEN c {MINUS} {} ELSE c END", current(), noted(3));
                 decides.push(format!("({of_statement} {GT} {rows}{transaction}{total})"));
             }
-            decides.push(format!("pgrail.trip({id}, 1, rel)"));
+            decides.push(format!("pgrail.check_limits({id}, 1, rel)"));
             let _ = writeln!(body, "      IF {} THEN RETURN true; END IF;", decides.join(" AND "));
         }
     }
     body.push_str("    END IF;\n");
 }
 
-/// `CREATE OR REPLACE FUNCTION pgrail.note_<id>()`: a statement on the root begins; notes once per client statement where
-/// the counters stand, local to the transaction, as seven fields: statement, rows, rows of other tables; updates before the
-/// first statement; inserts; rows and rows of other tables before the first statement.
+/// `CREATE OR REPLACE FUNCTION pgrail.note_<id>()`: a statement on the root begins. Notes once per client statement where
+/// the counters stand, local to the transaction, as five fields: statement, rows, rows of other tables; updates before the
+/// first statement; inserts. Baselines of the transaction are noted where only pgrail can write, by `note_baseline`.
 pub fn create_note(root: &RootChecks) -> String {
     let id = root.id;
     let (rows, inserted) = (sum("deleted", &root.leaves), sum("inserted", &root.leaves));
     let (deleted, updated) = (sum("deleted", &root.deleted), sum("updated", &root.updated));
     let setting = format!("'pgrail.note_{id}'");
-    let field = |field: u8| format!("pg_catalog.split_part(s, ':', {field})::pg_catalog.int8");
+    let committed = "pg_catalog.transaction_timestamp() OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp()";
+    let nulls = if root.updated.is_empty() { String::new() } else { format!(" OR (r {EQ} 0 AND u {GT} 0)") };
     format!(
         "CREATE OR REPLACE FUNCTION pgrail.note_{id}() RETURNS pg_catalog.bool
 LANGUAGE plpgsql VOLATILE AS $note$
@@ -435,31 +443,42 @@ DECLARE
   r pg_catalog.int8 := {rows};
   c pg_catalog.int8 := {deleted};
   u pg_catalog.int8 := {updated};
-  r0 pg_catalog.int8 := r;
-  c0 pg_catalog.int8 := c;
   u0 pg_catalog.int8 := u;
 BEGIN
-  IF pg_catalog.left(s, 16) {EQ} key THEN RETURN false; END IF;
-  IF s OPERATOR(pg_catalog.~) '^[0-9a-f]{{16}}(:[0-9]{{1,18}}){{6}}$' THEN
-    u0 := {};
-    r0 := {};
-    c0 := {};
+  IF {committed}{nulls} THEN
+    IF pgrail.note_baseline({id}) THEN RETURN true; END IF;
   END IF;
-  s := pg_catalog.set_config({setting}, pg_catalog.concat(key, ':', r, ':', c {PLUS} greatest(u {MINUS} u0, 0), ':', u0, ':', {inserted}, ':', r0, ':', c0), true);
+  IF pg_catalog.left(s, 16) {EQ} key THEN RETURN false; END IF;
+  IF s OPERATOR(pg_catalog.~) '^[0-9a-f]{{16}}(:[0-9]{{1,18}}){{4}}$' THEN
+    u0 := {};
+  END IF;
+  s := pg_catalog.set_config({setting}, pg_catalog.concat(key, ':', r, ':', c {PLUS} greatest(u {MINUS} u0, 0), ':', u0, ':', {inserted}), true);
   RETURN false;
 END $note$",
-        field(4),
-        field(6),
-        field(7),
+        noted(4),
     )
 }
 
-/// `CREATE OR REPLACE FUNCTION pgrail.updating_<id>()`: the same for an UPDATE, where updates are limited.
+/// `CREATE OR REPLACE FUNCTION pgrail.updating_<id>()`: notes where the updates of a root stand, for `updated_before`. The
+/// note is the value of a sequence in this session, which other roles cannot set.
 pub fn create_updating(root: &RootChecks) -> String {
     let id = root.id;
-    let setting = format!("'pgrail.updated_{id}'");
     let updated = sum("updated", &root.leaves);
     format!(
-        "CREATE OR REPLACE FUNCTION pgrail.updating_{id}() RETURNS pg_catalog.bool\nLANGUAGE plpgsql VOLATILE AS $note$\nDECLARE\n  key pg_catalog.text := {STATEMENT_KEY};\nBEGIN\n  IF (pg_catalog.left(pg_catalog.current_setting({setting}, true), 16) {EQ} key) IS NOT TRUE THEN\n    key := pg_catalog.set_config({setting}, pg_catalog.concat(key, ':', {updated}), true);\n  END IF;\n  RETURN false;\nEND $note$"
+        "CREATE OR REPLACE FUNCTION pgrail.updating_{id}() RETURNS pg_catalog.bool
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $note$
+DECLARE
+  key bigint := (extract(epoch FROM statement_timestamp()) * 1000000)::bigint & 2147483647;
+  note bigint;
+BEGIN
+  BEGIN
+    note := currval('pgrail.updated_{id}');
+  EXCEPTION WHEN object_not_in_prerequisite_state THEN NULL;
+  END;
+  IF note IS NULL OR (note >> 31) & 2147483647 <> key THEN
+    note := setval('pgrail.updated_{id}', (1::bigint << 62) | (key << 31) | least({updated}, 2147483647));
+  END IF;
+  RETURN false;
+END $note$"
     )
 }

@@ -50,7 +50,7 @@ pub use counters::{Counter, counters};
 pub use ensure::{EnsureError, Ensured, Progress, ensure};
 pub use exemption::{ExemptionError, ExemptionSpec, ExemptionUse, exemption_uses, plan_exemption, plan_revocation};
 pub use light_check::{Fingerprint, light_check};
-pub use observe::{ObserveError, Observed, observe};
+pub use observe::{Moved, ObserveError, Observed, observe};
 pub use outcome::{Applied, LockHolder, Outcome, Wait};
 pub use plan::{Drift, DropProtection, Plan, Refused, Step, StepKind, TableState, TableStatus};
 pub use planner::{PlanError, plan, plan_removal};

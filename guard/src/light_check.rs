@@ -8,15 +8,9 @@ use crate::observe::ObserveError;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Fingerprint(String);
 
-/// A fingerprint of tables, keys, partitions, roles and everything of ours. While it stays the same, a plan that was
-/// empty is empty: a check that finds nothing changed costs one short query, two where guards are installed.
+/// A fingerprint of tables, keys, partitions, roles and everything of pgrail's. While it stays the same, a plan that was
+/// empty is empty: a check that finds nothing changed costs one short query.
 pub async fn light_check(client: &Client) -> Result<Fingerprint, ObserveError> {
     let row = client.query_one(include_str!("sql/light_check.sql"), &[]).await?;
-    let mut print: String = row.try_get(0)?;
-    if row.try_get(1)? {
-        let ours = client.query_opt(include_str!("sql/light_check_ours.sql"), &[]).await?;
-        print.push('|');
-        print.push_str(ours.map(|row| row.try_get::<_, String>(0)).transpose()?.as_deref().unwrap_or("-"));
-    }
-    Ok(Fingerprint(print))
+    Ok(Fingerprint(row.try_get(0)?))
 }

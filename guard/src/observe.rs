@@ -1,6 +1,7 @@
 //! What is in the database now: its catalog, and what of ours is installed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -118,7 +119,7 @@ pub struct Live {
     pub may_create_event_triggers: bool,
     /// Whether the role may create schemas here.
     pub may_create_schema: bool,
-    /// Whether our configuration tables exist.
+    /// Whether the views of the configuration exist, or its tables of version 1.
     pub configured: bool,
     /// Who owns our schema, if it exists.
     pub schema_owner: Option<String>,
@@ -183,12 +184,42 @@ pub struct Recorded {
     pub routines: BTreeMap<String, RecordedRoutine>,
     /// Blocked attempts by assignment.
     pub counters: BTreeMap<i32, i64>,
+    /// Whether all of it was written in another database or on another server.
+    pub moved: Option<Moved>,
+}
+
+/// What became of a database since the configuration was written: nothing that was recorded can be compared any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Moved {
+    /// It was restored from a dump.
+    Restored {
+        /// Of this database.
+        database: String,
+    },
+    /// The server was upgraded.
+    Upgraded {
+        /// From this major version.
+        from: i32,
+        /// To this one.
+        to: i32,
+    },
+}
+
+impl fmt::Display for Moved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Restored { database } => write!(f, "restored from a dump of {database}"),
+            Self::Upgraded { from, to } => write!(f, "the server was upgraded from PostgreSQL {from} to {to}"),
+        }
+    }
 }
 
 #[derive(Deserialize)]
 struct RawRecorded {
     schema_version: i32,
     digest: Option<String>,
+    restored_from: Option<String>,
+    server_version: Option<i32>,
     #[serde(flatten)]
     configuration: Configuration,
     triggers: Vec<RecordedTrigger>,
@@ -268,8 +299,8 @@ async fn read(client: &Client) -> Result<Observed, ObserveError> {
     let catalog = catalog::read(client).await?;
     let row = client.query_one(include_str!("sql/live.sql"), &[]).await?;
     let live: Live = serde_json::from_str(row.try_get(0)?)?;
-    let recorded = if live.configured { read_recorded(client).await? } else { None };
-    let in_part = !live.configured && live.relations.iter().any(|it| it.name == "install" && it.kind == "r");
+    let recorded = if live.configured { read_recorded(client, live.server_version_num).await? } else { None };
+    let in_part = !live.configured && live.relations.iter().any(|it| it.name == "install");
     let owner_of_part = if in_part && live.schema_owned {
         let row = client.query_opt("SELECT i.owner FROM pgrail.install i", &[]).await?;
         row.map(|row| row.try_get(0)).transpose()?
@@ -279,10 +310,21 @@ async fn read(client: &Client) -> Result<Observed, ObserveError> {
     Ok(Observed { catalog, live, recorded, owner_of_part })
 }
 
-async fn read_recorded(client: &Client) -> Result<Option<Recorded>, ObserveError> {
+async fn read_recorded(client: &Client, server_version: i32) -> Result<Option<Recorded>, ObserveError> {
     let Some(row) = client.query_opt(include_str!("sql/configuration.sql"), &[]).await? else { return Ok(None) };
-    let RawRecorded { schema_version, digest, configuration, triggers, routines, counters } =
-        serde_json::from_str(row.try_get(0)?)?;
+    let raw: RawRecorded = serde_json::from_str(row.try_get(0)?)?;
+    let RawRecorded { schema_version, digest, configuration, mut triggers, mut routines, counters, .. } = raw;
+    let moved = match (raw.restored_from, raw.server_version.map(|version| version / 10_000)) {
+        (Some(database), _) => Some(Moved::Restored { database }),
+        (None, Some(from)) if from != server_version / 10_000 => {
+            Some(Moved::Upgraded { from, to: server_version / 10_000 })
+        }
+        _ => None,
+    };
+    if moved.is_some() {
+        triggers.clear();
+        routines.clear();
+    }
     Ok(Some(Recorded {
         schema_version,
         configuration,
@@ -290,5 +332,6 @@ async fn read_recorded(client: &Client) -> Result<Option<Recorded>, ObserveError
         triggers: triggers.into_iter().map(|trigger| ((trigger.rel, trigger.name.clone()), trigger)).collect(),
         routines: routines.into_iter().map(|routine| (routine.name.clone(), routine)).collect(),
         counters: counters.into_iter().map(|counter| (counter.assignment, counter.blocked)).collect(),
+        moved,
     }))
 }

@@ -6,7 +6,7 @@ use crate::catalog::Oid;
 use crate::sql::literal;
 
 /// The version of pgrail's own schema that this version installs.
-pub const SCHEMA_VERSION: i32 = 1;
+pub const SCHEMA_VERSION: i32 = 2;
 
 /// How a table stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -142,7 +142,7 @@ pub struct Plan {
 
 impl Plan {
     /// A plan that has nothing to do.
-    pub(crate) fn nothing() -> Self {
+    pub(crate) fn empty() -> Self {
         Self { steps: Vec::new(), drift: Vec::new(), tables: Vec::new(), missing: Vec::new(), refused: Vec::new() }
     }
 
@@ -161,9 +161,9 @@ impl Plan {
         self.steps.iter().map(Step::sql).collect()
     }
 
-    /// The plan as it is when it is broken off after so many steps.
+    /// The plan as it is when it is interrupted after so many steps.
     #[must_use]
-    pub fn broken_off_after(&self, steps: usize) -> Self {
+    pub fn interrupted_after(&self, steps: usize) -> Self {
         Self { steps: self.steps.iter().take(steps).cloned().collect(), ..self.clone() }
     }
 

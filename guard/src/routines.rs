@@ -1,34 +1,58 @@
 //! The functions that are the same for every guard, and who may call what.
 
+use std::sync::LazyLock;
+
 use crate::capture;
 use crate::catalog::Oid;
-use crate::sql::literal;
+use crate::sql::{digest, literal};
 
 pub(crate) const SCHEMA_SQL: &str = include_str!("sql/schema.sql");
 pub(crate) const FUNCTIONS_SQL: &str =
     concat!(include_str!("sql/functions.sql"), include_str!("sql/capture_functions.sql"));
-pub(crate) const CONFIGURE_SQL: &str = include_str!("sql/configure.sql");
+/// What is recorded as the source of each of them.
+pub(crate) static FUNCTIONS_DIGEST: LazyLock<String> = LazyLock::new(|| digest(FUNCTIONS_SQL));
+pub(crate) const UPGRADE_1_BEFORE_SQL: &str = include_str!("sql/upgrade_1_before.sql");
+pub(crate) const UPGRADE_1_AFTER_SQL: &str = include_str!("sql/upgrade_1_after.sql");
+
+/// Tables of schema version 1 that are views now.
+pub(crate) const VERSION_1_TABLES: &[&str] =
+    &["allowance", "member", "assignment", "relation", "guard", "trigger", "routine", "install"];
+
+/// Functions that are documents: constants that hold the configuration.
+pub(crate) fn is_document(name: &str) -> bool {
+    name.starts_with("config_")
+}
 
 /// The functions of `functions.sql`, and whether every role may call them.
 pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
+    ("allowances_for", false),
+    ("charge", false),
+    ("check_detach", false),
+    ("check_drop", false),
+    ("check_limits", true),
+    ("check_truncate", true),
     ("counts", false),
+    ("document", false),
+    ("is_allowed", false),
     ("is_apply_worker", false),
-    ("judge_detach", false),
-    ("judge_drop", false),
+    ("is_intact", false),
     ("measure", false),
-    ("nothing", false),
+    ("named", false),
+    ("noop", false),
+    ("note_baseline", true),
     ("on_ddl", false),
     ("on_drop", false),
-    ("passed", false),
     ("prune_captured_rows", true),
-    ("rights", false),
-    ("room", false),
-    ("settle", false),
-    ("spend", false),
-    ("spend_more", false),
-    ("trip", true),
-    ("truncating", true),
-    ("verdict", false),
+    ("record_routines", false),
+    ("record_triggers", false),
+    ("refund", false),
+    ("remaining", false),
+    ("report", false),
+    ("root", false),
+    ("updated_before", true),
+    ("violation", false),
+    ("write_configuration", false),
+    ("write_document", false),
 ];
 
 /// The name of the function of the triggers of a table that belongs to somebody else.

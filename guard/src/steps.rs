@@ -6,35 +6,30 @@ use crate::capture;
 use crate::catalog::{Oid, Table};
 use crate::desired::Desired;
 use crate::drop_protection;
-use crate::observe::{Live, LiveTrigger, Observed};
+use crate::observe::{Live, LiveRelation, LiveRoutine, LiveTrigger, Observed};
 use crate::plan::{Drift, Plan, SCHEMA_VERSION, Statement, Step, StepKind};
 use crate::routines::{
-    CONFIGURE_SQL, FUNCTIONS, FUNCTIONS_SQL, SCHEMA_SQL, create_trigger_function, privileges, trigger_function,
+    FUNCTIONS, FUNCTIONS_DIGEST, FUNCTIONS_SQL, SCHEMA_SQL, UPGRADE_1_AFTER_SQL, UPGRADE_1_BEFORE_SQL,
+    VERSION_1_TABLES, create_trigger_function, is_document, privileges, trigger_function,
 };
+use crate::sql::digest;
 
 /// The steps from what is to what shall be, and what somebody else changed meanwhile.
 pub(crate) fn difference(desired: &Desired, observed: &Observed) -> Plan {
-    let mut plan = Plan::nothing();
+    let mut plan = Plan::empty();
     if desired.configuration.guards.is_empty() {
         plan.steps = everything_off(observed);
         return plan;
     }
-    let bootstrap = bootstrap(desired, observed, &mut plan.drift);
+    let bootstrapped = bootstrap(desired, observed, &mut plan.drift);
     let configured = is_configured(desired, observed, &mut plan.drift);
-    let privileges_step = given_away(observed, bootstrap.is_some(), &mut plan.drift);
+    let privileges_step = given_away(observed, bootstrapped.is_some(), &mut plan.drift);
     let (create, drop) = routines(desired, observed, &mut plan.drift);
     let triggers = triggers(desired, observed, &mut plan.drift);
-    plan.steps.extend(bootstrap);
-    if !configured {
-        let value = serde_json::to_value(&desired.configuration).unwrap_or_default();
-        let statements = CONFIGURE_SQL
-            .split("\n\n")
-            .map(|sql| Statement::Json(sql.trim().trim_end_matches(';').to_owned(), value.clone()));
-        let digest = Statement::Json(
-            "UPDATE pgrail.install SET digest = $1::jsonb ->> 0".to_owned(),
-            serde_json::json!([desired.configuration.digest()]),
-        );
-        plan.steps.push(Step::new(StepKind::Configure, statements.chain([digest]).collect()));
+    let needs_configuration = !configured && bootstrapped.is_none();
+    plan.steps.extend(bootstrapped);
+    if needs_configuration {
+        plan.steps.push(Step::new(StepKind::Configure, vec![configure(desired)]));
     }
     let (protect, unprotect) = drop_protection::steps(desired, observed, &mut plan.drift);
     plan.steps.extend(capture::store::steps(desired, observed, &mut plan.drift));
@@ -45,7 +40,20 @@ pub(crate) fn difference(desired: &Desired, observed: &Observed) -> Plan {
     plan.steps.extend(unprotect);
     plan.steps.extend(drop);
     plan.steps.extend(capture::store::drop_former(observed));
+    if let Some(moved) = observed.recorded.as_ref().and_then(|recorded| recorded.moved.as_ref()) {
+        // Every number and every fingerprint differs: that is one thing, not as many as there are.
+        plan.drift = vec![Drift { table: "pgrail.schema".to_owned(), what: moved.to_string() }];
+    }
     plan
+}
+
+/// Makes the configuration what it shall be, all of it in one transaction.
+fn configure(desired: &Desired) -> Statement {
+    let about = serde_json::json!({ "schema_version": SCHEMA_VERSION, "digest": desired.configuration.digest() });
+    Statement::Json(
+        "SELECT pgrail.write_configuration($1::jsonb -> 'configuration', $1::jsonb -> 'about')".to_owned(),
+        serde_json::json!({ "configuration": desired.configuration, "about": about }),
+    )
 }
 
 /// Whether our rows are as they shall be. Those that are not as they were written were changed by somebody else.
@@ -54,8 +62,8 @@ fn is_configured(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>)
     let (now, wanted) = (&recorded.configuration, &desired.configuration);
     let written = recorded.digest.as_deref() == Some(&now.digest());
     // Another version of pgrail may have written them in its own way.
-    let ours = recorded.routines.get("trip").is_some_and(|routine| routine.source == FUNCTIONS_SQL);
-    if !written && ours {
+    let ours = recorded.routines.get("check_limits").is_some_and(|routine| routine.source == *FUNCTIONS_DIGEST);
+    if !written && ours && recorded.digest.is_some() {
         let changed = [
             ("guard", now.guards != wanted.guards),
             ("relation", now.relations != wanted.relations),
@@ -94,7 +102,7 @@ fn given_away(observed: &Observed, bootstrapped: bool, drift: &mut Vec<Drift>) -
 
 fn bootstrap(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> Option<Step> {
     let intact = observed.recorded.as_ref().is_some_and(|recorded| {
-        let mut intact = recorded.schema_version == SCHEMA_VERSION;
+        let mut intact = recorded.schema_version == SCHEMA_VERSION && recorded.moved.is_none();
         for (name, _) in FUNCTIONS {
             let now = observed.live.routines.iter().find(|routine| routine.name == *name);
             let was = recorded.routines.get(*name);
@@ -103,39 +111,46 @@ fn bootstrap(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> 
                 let what = if now.is_none() { "the function was dropped" } else { "the function was changed" };
                 drift.push(Drift { table: format!("pgrail.{name}"), what: what.to_owned() });
             }
-            intact &= same && was.is_some_and(|was| was.source == FUNCTIONS_SQL);
+            intact &= same && was.is_some_and(|was| was.source == *FUNCTIONS_DIGEST);
         }
         intact
     });
     if intact {
         return None;
     }
-    let install = serde_json::json!({ "version": SCHEMA_VERSION, "owner": desired.configuration.owner });
     let names: Vec<&str> = FUNCTIONS.iter().map(|(name, _)| *name).collect();
     let public: Vec<&str> = FUNCTIONS.iter().filter(|(_, public)| *public).map(|(name, _)| *name).collect();
-    Some(Step::new(
-        StepKind::Bootstrap,
-        vec![
-            Statement::Batch(SCHEMA_SQL.to_owned()),
-            Statement::Json(
-                "INSERT INTO pgrail.install AS i (schema_version, owner) SELECT ($1::jsonb ->> 'version')::int, $1::jsonb ->> 'owner' \
-                 ON CONFLICT (singleton) DO UPDATE SET schema_version = excluded.schema_version"
-                    .to_owned(),
-                install,
-            ),
-            Statement::Batch(FUNCTIONS_SQL.to_owned()),
-            Statement::Batch(privileges(&public)),
-            record_routines(&names, |_| FUNCTIONS_SQL.to_owned()),
-        ],
-    ))
+    let from_1 = observed
+        .live
+        .relations
+        .iter()
+        .any(|relation| relation.kind == "r" && VERSION_1_TABLES.contains(&relation.name.as_str()));
+    let batch = |sql: &str| Statement::Batch(sql.to_owned());
+    let mut statements = Vec::new();
+    if from_1 {
+        statements.push(batch(UPGRADE_1_BEFORE_SQL));
+    }
+    statements.extend([batch(SCHEMA_SQL), batch(FUNCTIONS_SQL), Statement::Batch(privileges(&public))]);
+    if observed.recorded.as_ref().is_some_and(|recorded| recorded.moved.is_some()) {
+        statements.push(batch(
+            "SELECT pgrail.write_document(d.name, NULL) FROM pgrail.documents d WHERE d.name LIKE 'triggers\\_%' OR d.name = 'routines'",
+        ));
+    }
+    statements.push(configure(desired));
+    if from_1 {
+        statements.push(batch(UPGRADE_1_AFTER_SQL));
+    }
+    statements.push(record_routines(&names, |_| FUNCTIONS_SQL.to_owned()));
+    Some(Step::new(StepKind::Bootstrap, statements))
 }
 
 fn record_routines(names: &[&str], source: impl Fn(&str) -> String) -> Statement {
-    let rows: Vec<_> = names.iter().map(|name| serde_json::json!({ "name": name, "source": source(name) })).collect();
+    let rows: Vec<_> =
+        names.iter().map(|name| serde_json::json!({ "name": name, "source": digest(&source(name)) })).collect();
     Statement::Exactly(
         rows.len() as u64,
-        include_str!("sql/record_routines.sql").to_owned(),
-        serde_json::Value::Array(rows),
+        "SELECT pgrail.record_routines($1::jsonb)".to_owned(),
+        serde_json::json!({ "created": rows }),
     )
 }
 
@@ -152,7 +167,7 @@ fn routines(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> (
             let what = if now.is_none() { "the function was dropped" } else { "the function was changed" };
             drift.push(Drift { table: format!("pgrail.{name}"), what: what.to_owned() });
         }
-        if !untouched || was.is_some_and(|was| was.source != *source) {
+        if !untouched || was.is_some_and(|was| was.source != digest(source)) {
             create.push(name.as_str());
         }
     }
@@ -161,14 +176,14 @@ fn routines(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> (
         relations.map(|relation| relation.name.as_str()).collect()
     };
     let sequences = live_relations("S");
-    let mut passes = live_relations("r");
-    passes.retain(|name| name.starts_with("pass_"));
+    let mut allowed = live_relations("r");
+    allowed.retain(|name| is_allowed_table(name));
     let missing_sequences = desired.sequences.iter().filter(|name| !sequences.contains(name.as_str()));
-    let missing_passes = desired.passes.iter().filter(|name| !passes.contains(name.as_str()));
-    // Never a row in them that lasts: nothing of them belongs into the log, or into a subscription.
+    let missing_allowed = desired.allowed.iter().filter(|name| !allowed.contains(name.as_str()));
+    // No row in them lasts: nothing of them belongs into the log, or into a publication.
     let mut statements: Vec<Statement> = missing_sequences
         .map(|name| format!("CREATE SEQUENCE pgrail.{name}"))
-        .chain(missing_passes.map(|name| format!("CREATE UNLOGGED TABLE pgrail.{name} ()")))
+        .chain(missing_allowed.map(|name| format!("CREATE UNLOGGED TABLE pgrail.{name} ()")))
         .map(Statement::Batch)
         .collect();
     statements.extend(
@@ -187,20 +202,21 @@ fn routines(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> (
         .live
         .routines
         .iter()
-        .filter(|routine| !desired.routines.contains_key(&routine.name) && !fixed(&routine.name));
+        .filter(|routine| !desired.routines.contains_key(&routine.name) && !fixed(&routine.name))
+        .filter(|routine| !is_document(&routine.name));
     let mut statements: Vec<Statement> = gone
         .map(|routine| Statement::Batch(format!("DROP FUNCTION pgrail.{}({})", routine.name, routine.arguments)))
         .collect();
     statements.extend(
         sequences
             .iter()
-            .filter(|name| name.starts_with("blocked_") && !desired.sequences.contains(**name))
+            .filter(|name| is_counter(name) && !desired.sequences.contains(**name))
             .map(|name| Statement::Batch(format!("DROP SEQUENCE pgrail.{name}"))),
     );
     statements.extend(
-        passes
+        allowed
             .iter()
-            .filter(|name| !desired.passes.contains(**name))
+            .filter(|name| !desired.allowed.contains(**name))
             .map(|name| Statement::Batch(format!("DROP TABLE pgrail.{name}"))),
     );
     let forgotten = recorded.keys().any(|name| !desired.routines.contains_key(name) && !fixed(name));
@@ -208,8 +224,8 @@ fn routines(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> (
         let kept: Vec<&str> =
             desired.routines.keys().map(String::as_str).chain(FUNCTIONS.iter().map(|(name, _)| *name)).collect();
         statements.push(Statement::Json(
-            "DELETE FROM pgrail.routine WHERE name NOT IN (SELECT jsonb_array_elements_text($1::jsonb))".to_owned(),
-            serde_json::json!(kept),
+            "SELECT pgrail.record_routines($1::jsonb)".to_owned(),
+            serde_json::json!({ "created": [], "kept": kept }),
         ));
     }
     (create, (!statements.is_empty()).then(|| Step::new(StepKind::Cleanup, statements)))
@@ -248,8 +264,7 @@ fn triggers(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> V
         if let Some(problem) = problem {
             drifted(*rel, format!("trigger {name} {problem}"));
         }
-        let same =
-            matches!((now, was), (Some(now), Some(was)) if now.fingerprint == was.fingerprint && was.source == *source);
+        let same = matches!((now, was), (Some(now), Some(was)) if now.fingerprint == was.fingerprint && was.source == digest(source));
         if !same {
             changes.entry(*rel).or_default().create.push((name.clone(), source.clone()));
         } else if now.is_some_and(|now| !now.always) && owned(*rel) {
@@ -332,39 +347,42 @@ fn table_step(oid: Oid, change: &TableChange, desired: &Desired, observed: &Obse
     for name in &functions {
         statements.push(record_routines(&[name], |name| desired.routines.get(name).cloned().unwrap_or_default()));
     }
-    if !create.is_empty() {
-        let rows: Vec<_> = create
-            .iter()
-            .map(|(name, source)| serde_json::json!({ "rel": oid, "name": name, "source": source }))
-            .collect();
-        statements.push(Statement::Exactly(
-            rows.len() as u64,
-            include_str!("sql/record_triggers.sql").to_owned(),
-            serde_json::Value::Array(rows),
-        ));
-    }
-    if change.forget || !change.drop.is_empty() {
+    if !create.is_empty() || change.forget || !change.drop.is_empty() {
+        let created: Vec<_> =
+            create.iter().map(|(name, source)| serde_json::json!({ "name": name, "source": digest(source) })).collect();
         let kept: Vec<&str> =
             desired.triggers.keys().filter(|(rel, _)| *rel == oid).map(|(_, name)| name.as_str()).collect();
-        statements.push(Statement::Json(
-            "DELETE FROM pgrail.trigger WHERE rel = ($1::jsonb ->> 'rel')::oid AND name NOT IN (SELECT jsonb_array_elements_text($1::jsonb -> 'kept'))"
-                .to_owned(),
-            serde_json::json!({ "rel": oid, "kept": kept }),
+        statements.push(Statement::Exactly(
+            created.len() as u64,
+            "SELECT pgrail.record_triggers($1::jsonb)".to_owned(),
+            serde_json::json!({ "rel": oid, "created": created, "kept": kept }),
         ));
     }
     Step { kind: StepKind::Triggers, table: Some((oid, observed.catalog.label(oid))), statements }
 }
 
-/// Everything of ours, the triggers table by table first. What somebody else put into our schema keeps it there.
-fn everything_off(observed: &Observed) -> Vec<Step> {
+/// Removes everything of pgrail's that is in the catalog, whatever the configuration says: the triggers table by table first.
+/// What others put into the schema keeps it there.
+pub(crate) fn everything_off(observed: &Observed) -> Vec<Step> {
     let Live { triggers, routines, relations, event_triggers, schema_owner, .. } = &observed.live;
     if schema_owner.is_none() {
         return Vec::new();
     }
     let mut steps = Vec::new();
-    if observed.live.configured {
-        // Lets everything pass at once, before the first lock is waited for.
+    // Without a configuration, gates allow everything at once, before the first lock is waited for.
+    let is_table = |name: &str| relations.iter().any(|relation| relation.kind == "r" && relation.name == name);
+    let documents: Vec<String> = routines
+        .iter()
+        .filter(|routine| is_document(&routine.name) && routine.name != "config_install")
+        .map(|routine| format!("DROP FUNCTION IF EXISTS pgrail.{}({})", routine.name, routine.arguments))
+        .collect();
+    if is_table("guard") {
         steps.push(Step::new(StepKind::Configure, vec![Statement::Batch("DELETE FROM pgrail.guard".to_owned())]));
+    } else if !documents.is_empty() {
+        let can_write = routines.iter().any(|routine| routine.name == "write_document");
+        let removing = "SELECT pgrail.write_document('install', pgrail.document('install') - 'digest')".to_owned();
+        let all: Vec<String> = documents.into_iter().chain(can_write.then_some(removing)).collect();
+        steps.push(Step::new(StepKind::Configure, vec![Statement::Batch(all.join(";\n"))]));
     }
     if !event_triggers.is_empty() {
         let drops =
@@ -388,21 +406,18 @@ fn everything_off(observed: &Observed) -> Vec<Step> {
             statements: vec![Statement::Batch(drops.join(";\n"))],
         });
     }
-    let views = relations
-        .iter()
-        .filter(|relation| relation.pins.is_some())
-        .map(|view| format!("DROP VIEW pgrail.{}", view.name));
-    let sequences = relations
-        .iter()
-        .filter(|relation| relation.kind == "S" && relation.name.starts_with("blocked_"))
-        .map(|sequence| format!("DROP SEQUENCE pgrail.{}", sequence.name));
-    let functions = routines
-        .iter()
-        .map(|routine| format!("DROP FUNCTION IF EXISTS pgrail.{}({})", routine.name, routine.arguments));
-    let ours = [
+    steps.push(Step::new(StepKind::Cleanup, vec![Statement::Batch(schema_off(routines, relations).join(";\n"))]));
+    steps
+}
+
+fn schema_off(routines: &[LiveRoutine], relations: &[LiveRelation]) -> Vec<String> {
+    /// In this order: version 1 had references between them.
+    const TABLES: &[&str] = &[
         "captured",
         "captured_transaction",
         "usage",
+        "budget",
+        "baseline",
         "allowance",
         "member",
         "assignment",
@@ -412,18 +427,41 @@ fn everything_off(observed: &Observed) -> Vec<Step> {
         "routine",
         "install",
     ];
-    let mut tables: Vec<&str> = relations
+    /// In this order: the first ones read the last ones.
+    const VIEWS: &[&str] =
+        &["allowance", "member", "assignment", "relation", "guard", "trigger", "routine", "install", "documents"];
+    let mut all: Vec<String> = relations
         .iter()
-        .filter(|relation| relation.kind == "r")
-        .map(|relation| relation.name.as_str())
-        .filter(|name| ours.contains(name) || name.starts_with("pass_") || name.starts_with("captured_"))
+        .filter(|relation| relation.pins.is_some())
+        .map(|view| format!("DROP VIEW pgrail.{}", view.name))
         .collect();
-    tables.sort_by_key(|name| ours.iter().position(|ours| ours == name));
-    // The function of a trigger of ours goes after its table.
-    let (settle, functions): (Vec<String>, Vec<String>) = functions.partition(|drop| drop.contains("pgrail.settle("));
-    let tables = tables.into_iter().map(|name| format!("DROP TABLE pgrail.{name}")).chain(settle);
-    let all: Vec<String> =
-        views.chain(functions).chain(sequences).chain(tables).chain(["DROP SCHEMA pgrail".to_owned()]).collect();
-    steps.push(Step::new(StepKind::Cleanup, vec![Statement::Batch(all.join(";\n"))]));
-    steps
+    // What depends on types of tables and views goes before them; the functions of triggers on tables after those.
+    let last = ["settle", "refund"];
+    let (late, functions): (Vec<&LiveRoutine>, Vec<&LiveRoutine>) =
+        routines.iter().partition(|routine| last.contains(&routine.name.as_str()));
+    let drop =
+        |routine: &LiveRoutine| format!("DROP FUNCTION IF EXISTS pgrail.{}({})", routine.name, routine.arguments);
+    all.extend(functions.into_iter().map(drop));
+    let named = |kind: &'static str| relations.iter().filter(move |relation| relation.kind == kind);
+    let views = VIEWS.iter().filter(|name| named("v").any(|view| view.name == **name));
+    all.extend(views.map(|name| format!("DROP VIEW pgrail.{name}")));
+    let counters = named("S").filter(|sequence| is_counter(&sequence.name));
+    all.extend(counters.map(|sequence| format!("DROP SEQUENCE pgrail.{}", sequence.name)));
+    let tables = TABLES.iter().filter(|name| named("r").any(|table| table.name == **name));
+    all.extend(tables.map(|name| format!("DROP TABLE pgrail.{name}")));
+    let others = named("r").filter(|table| is_allowed_table(&table.name) || table.name.starts_with("captured_"));
+    let others = others.filter(|table| !TABLES.contains(&table.name.as_str()));
+    all.extend(others.map(|table| format!("DROP TABLE pgrail.{}", table.name)));
+    all.extend(late.into_iter().map(drop));
+    all.push("DROP SCHEMA pgrail".to_owned());
+    all
+}
+
+fn is_counter(sequence: &str) -> bool {
+    sequence.starts_with("blocked_") || sequence.starts_with("updated_")
+}
+
+/// Version 1 called them otherwise.
+fn is_allowed_table(table: &str) -> bool {
+    table.starts_with("allowed_") || table.starts_with("pass_")
 }

@@ -33,13 +33,13 @@ async fn the_light_check_moves_with_everything_that_matters_and_with_nothing_els
             "ALTER TABLE users ENABLE TRIGGER USER",
             "CREATE OR REPLACE FUNCTION pgrail.gate_1(rel oid, event int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN false; END'",
             "DROP TRIGGER pgrail_truncate ON users",
-            "UPDATE pgrail.assignment SET max_rows = max_rows + 1",
-            "DELETE FROM pgrail.member",
+            "SELECT pgrail.write_document('root_1', jsonb_set(pgrail.document('root_1'), '{assignments,0,max_rows}', '101'))",
+            "SELECT pgrail.write_document('root_1', jsonb_set(pgrail.document('root_1'), '{members}', '[]'))",
             "CREATE TABLE more (id int PRIMARY KEY)",
             "ALTER TABLE more RENAME TO most",
             "ALTER TABLE most ADD FOREIGN KEY (id) REFERENCES users ON DELETE CASCADE",
             "DROP TABLE most",
-            "DROP FUNCTION pgrail.trip CASCADE",
+            "DROP FUNCTION pgrail.check_limits CASCADE",
         ] {
             run(&client, change).await;
             let now = light_check(&client).await.expect("light check");

@@ -62,7 +62,7 @@ async fn our_schema_can_be_dropped_as_a_whole_and_is_found_missing() {
         run(&client, "DELETE FROM users").await;
         assert!(!verify(&client, &guard("a/b", USERS)).await.is_empty());
         install(&mut client, &guard("a/b", USERS)).await;
-        run(&client, "DROP TABLE pgrail.assignment CASCADE").await;
+        run(&client, "DROP VIEW pgrail.assignment CASCADE").await;
         // Half of ours gone must not break the application's DDL.
         run(&client, "CREATE TABLE x (id int); DROP TABLE x").await;
         database.finish().await;

@@ -241,21 +241,23 @@ async fn nobody_but_pgrail_can_give_or_widen_a_right() {
         install(&mut client, &allowing(limited("a/b", USERS, 5, 10), &purge, rows(10, 10 * 117), &[Operation::Delete])).await;
         let app = database.connect_as(&purge, "secret").await;
         for sql in [
-            "UPDATE pgrail.allowance SET max_rows = 1000000",
-            "INSERT INTO pgrail.allowance SELECT * FROM pgrail.allowance",
+            "SELECT * FROM pgrail.allowance",
+            "UPDATE pgrail.budget SET used = 0",
+            "INSERT INTO pgrail.baseline VALUES (1, pg_current_xact_id(), pg_backend_pid(), 1000, 1000, 1000)",
+            "SELECT pgrail.write_document('allowances', NULL)",
+            "CREATE OR REPLACE FUNCTION pgrail.config_allowances() RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb'",
             "DELETE FROM pgrail.usage",
-            "SELECT * FROM pgrail.usage",
-            "INSERT INTO pgrail.pass_1 SELECT FROM generate_series(1, 100)",
-            "SELECT pgrail.spend(NULL, '', 1, 1, 1)",
-            "SELECT pgrail.measure(1)",
-            "SELECT pgrail.rights(NULL, '')",
+            "INSERT INTO pgrail.allowed_1 SELECT FROM generate_series(1, 100)",
+            "SELECT pgrail.charge(1, NULL, '', 1, 1, 1)",
+            "SELECT pgrail.measure(1, NULL)",
+            "SELECT pgrail.allowances_for(1, 1, '')",
         ] {
             assert_eq!(refused(&app, sql).await.code().code(), "42501", "{sql}");
         }
         // Settling early gains nothing.
         stopped(&app, "PGR01", "BEGIN; DELETE FROM users WHERE id <= 6; SET CONSTRAINTS ALL IMMEDIATE; DELETE FROM users WHERE id <= 11").await;
         // Asking without deleting: nothing is written down.
-        run(&app, "SELECT pgrail.trip(1, 0, 'users'::regclass), pgrail.trip(1, 1, 'leads'::regclass), pgrail.trip(1, 2, 'users'::regclass)").await;
+        run(&app, "SELECT pgrail.check_limits(1, 0, 'users'::regclass), pgrail.check_limits(1, 1, 'leads'::regclass), pgrail.check_limits(1, 2, 'users'::regclass)").await;
         assert_eq!(used(&client).await, []);
         drop(app);
         gone(&client, database, &purge).await;
@@ -373,7 +375,7 @@ async fn an_exemption_holds_between_its_times_for_its_tables_and_operations() {
         let narrow = ExemptionSpec { unlimited: false, limits: rows(10, 10 * 117), ..spec(from - 60, from + 900) };
         give(&mut client, &narrow).await;
         run(&app, "BEGIN ISOLATION LEVEL READ COMMITTED; DELETE FROM users WHERE id <= 8").await;
-        run(&client, "UPDATE pgrail.allowance SET not_after = clock_timestamp()").await;
+        run(&client, "SELECT pgrail.write_document('allowances', jsonb_set(pgrail.document('allowances'), '{0,not_after}', '1'))").await;
         stopped(&app, "PGR01", "DELETE FROM users WHERE id = 41").await;
         drop(app);
         gone(&client, database, &purge).await;
@@ -394,7 +396,7 @@ async fn a_right_without_its_lock_is_stricter_and_never_looser() {
         // Broken off after any step: the role has the right already, or not yet; everybody else is held as before.
         for steps in 0..=plan.steps().len() {
             let plan = plan_exemption(&spec, &observe(&client).await.expect("observe")).expect("plan");
-            apply(client.as_mut(), &plan.broken_off_after(1.min(steps))).await.expect("apply");
+            apply(client.as_mut(), &plan.interrupted_after(1.min(steps))).await.expect("apply");
             stopped(&client, "PGR01", "DELETE FROM users").await;
         }
         give(&mut client, &spec).await;
@@ -433,7 +435,7 @@ async fn a_purge_asks_seldom_and_ends_with_its_budget() {
         let plan = plan_exemption(&exemption, &observe(&client).await.expect("observe")).expect("plan");
         assert!(apply(client.as_mut(), &plan).await.expect("apply").is_complete());
         let app = database.connect_as(&purge, "secret").await;
-        let calls = "SELECT coalesce(max(calls) FILTER (WHERE funcname LIKE 'gate%'), 0), coalesce(max(calls) FILTER (WHERE funcname = 'trip'), 0) FROM pg_stat_xact_user_functions";
+        let calls = "SELECT coalesce(max(calls) FILTER (WHERE funcname LIKE 'gate%'), 0), coalesce(max(calls) FILTER (WHERE funcname = 'check_limits'), 0) FROM pg_stat_xact_user_functions";
         run(&client, &format!("ALTER ROLE {purge} SET track_functions = 'pl'")).await;
         let counted = database.connect_as(&purge, "secret").await;
         run(&counted, "BEGIN; DELETE FROM users WHERE id <= 50000").await;

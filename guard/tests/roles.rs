@@ -60,11 +60,11 @@ async fn a_set_up_like_supabase() {
             for sql in [
                 "SELECT * FROM pgrail.assignment",
                 "SELECT count(*) FROM pgrail.pin_1",
-                "UPDATE pgrail.assignment SET max_rows = 1000000",
-                "INSERT INTO pgrail.member VALUES (1, 'users', 'd', '')",
+                "SELECT pgrail.write_document('root_1', NULL)",
+                "DROP FUNCTION pgrail.config_root_1",
                 "SELECT nextval('pgrail.blocked_1')",
                 "SELECT setval('pgrail.blocked_1', 9223372036854775807)",
-                "SELECT pgrail.verdict(NULL, '', '', '', '')",
+                "SELECT pgrail.report(NULL)",
                 "CREATE TABLE pgrail.mine (id int)",
                 "ALTER TABLE users DISABLE TRIGGER ALL",
                 "DROP TRIGGER pgrail_delete_1 ON users",
@@ -127,7 +127,7 @@ async fn what_the_guarded_role_can_try() {
             stopped(&app, "PGR01", &format!("BEGIN; SELECT set_config('pgrail.note_1', {forged}, true); SELECT set_config('pgrail.warned_1', {forged}, false); DELETE FROM users WHERE id <= 10")).await;
         }
         // Calling our functions: no effect, no count.
-        run(&app, "SELECT pgrail.trip(1, 0, 0), pgrail.trip(1, 1, 0), pgrail.trip(1, 2, 0), pgrail.trip(99, 0, 0), pgrail.gate_1(0, 0), pgrail.truncating('users'::regclass), pgrail.note_1()").await;
+        run(&app, "SELECT pgrail.check_limits(1, 0, 0), pgrail.check_limits(1, 1, 0), pgrail.check_limits(1, 2, 0), pgrail.check_limits(99, 0, 0), pgrail.gate_1(0, 0), pgrail.check_truncate('users'::regclass), pgrail.note_1()").await;
         assert_eq!(refused(&app, "SET session_replication_role = replica").await.code().code(), "42501");
         assert_eq!(refused(&app, "SET track_counts = off").await.code().code(), "42501");
         assert_eq!(refused(&app, "SELECT pg_stat_reset()").await.code().code(), "42501");

@@ -193,7 +193,9 @@ async fn another_clusters_guards_are_not_touched_until_taken_over() {
     let fixture = Fixture::with_guard(&server, "owner").await;
     fixture.namespace.delete::<ProtectedDatabase>("shop").await;
     fixture.guard_until("core", "Ready", "False", "DatabaseNotFound").await;
-    fixture.app.batch_execute("UPDATE pgrail.install SET owner = 'another-cluster'").await.unwrap();
+    let other =
+        "SELECT pgrail.write_document('install', pgrail.document('install') || '{\"owner\": \"another-cluster\"}')";
+    fixture.app.batch_execute(other).await.unwrap();
     fixture.namespace.apply::<ProtectedDatabase>(&pgrail_e2e::protected_database()).await;
     let guard = fixture.guard_until("core", "Stalled", "True", "OwnedByOther").await;
     assert!(!holds(&guard, "Enforced", "True", "Verified"));

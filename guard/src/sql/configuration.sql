@@ -1,8 +1,11 @@
--- Our own tables, in one row of JSON. Only where pgrail.install exists.
+-- The configuration, in one row of JSON. The names are those of tables in version 1, of views since.
+-- Only where pgrail.install exists.
 SELECT json_build_object(
   'schema_version', i.schema_version,
   'owner', i.owner,
   'digest', i.digest,
+  'restored_from', CASE WHEN (to_jsonb(i) ->> 'restored')::bool THEN to_jsonb(i) ->> 'database' END,
+  'server_version', (to_jsonb(i) ->> 'server_version')::int,
   'guards', coalesce((SELECT json_agg(g ORDER BY id) FROM (
       SELECT id, name, enforce, CASE WHEN capture_rows IS NOT NULL THEN json_build_object('retention', capture_seconds, 'max_rows', capture_rows) END AS capture FROM pgrail.guard) g), '[]'),
   'relations', coalesce((SELECT json_agg(r ORDER BY id) FROM (SELECT id, rel::oid::int8 AS rel, label, above FROM pgrail.relation) r), '[]'),

@@ -15,7 +15,8 @@ parts(part) AS (
   SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', t.oid, t.xmin::text, t.tgenabled), 5))
   FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN ours ON p.pronamespace = ours.oid
  UNION ALL
-  SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', p.oid, p.xmin::text), 6)) FROM pg_catalog.pg_proc p JOIN ours ON p.pronamespace = ours.oid
+  -- The configuration is in functions too. What was last read of the counters changes with them.
+  SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', p.oid, p.xmin::text), 6)) FROM pg_catalog.pg_proc p JOIN ours ON p.pronamespace = ours.oid WHERE p.proname <> 'config_counters'
  UNION ALL
   SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', c.oid, c.relname, c.relkind, c.relowner, c.relacl), 7)) FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid
  UNION ALL
@@ -33,4 +34,4 @@ parts(part) AS (
   SELECT pg_catalog.hashtextextended(pg_catalog.concat_ws('|', current_user, r.rolsuper, pg_catalog.current_setting('track_counts'), pg_catalog.pg_is_in_recovery()), 11)::numeric
   FROM pg_catalog.pg_roles r WHERE r.rolname = current_user
 )
-SELECT pg_catalog.md5(pg_catalog.string_agg(coalesce(part::text, '-'), '|')), (SELECT pg_catalog.count(*) = 9 FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind = 'r' AND c.relname IN ('install', 'guard', 'relation', 'assignment', 'allowance', 'usage', 'member', 'trigger', 'routine')) FROM parts
+SELECT pg_catalog.md5(pg_catalog.string_agg(coalesce(part::text, '-'), '|')) FROM parts

@@ -11,7 +11,7 @@ SELECT pg_catalog.json_build_object(
       WHERE r.rolname IN ('rds_superuser', 'cloudsqlsuperuser', 'alloydbsuperuser', 'azure_pg_admin', 'supabase_admin', 'supabase_privileged_role') AND pg_catalog.pg_has_role(r.oid, 'MEMBER'))
     OR coalesce(pg_catalog.current_setting('supautils.privileged_role', true) = current_user, false),
   'may_create_schema', pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
-  'configured', (SELECT pg_catalog.count(*) = 9 FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind = 'r' AND c.relname IN ('install', 'guard', 'relation', 'assignment', 'allowance', 'usage', 'member', 'trigger', 'routine')),
+  'configured', (SELECT pg_catalog.count(*) = 9 FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind IN ('r', 'v') AND c.relname IN ('install', 'guard', 'relation', 'assignment', 'allowance', 'usage', 'member', 'trigger', 'routine')),
   'schema_owner', (SELECT pg_catalog.pg_get_userbyid(nspowner) FROM ours),
   'schema_owned', coalesce((SELECT pg_catalog.pg_has_role(nspowner, 'USAGE') FROM ours), false),
   'triggers', coalesce((
@@ -32,7 +32,7 @@ SELECT pg_catalog.json_build_object(
       'pins', (SELECT d.refobjid::int8 FROM pg_catalog.pg_rewrite w
                JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> c.oid
-               WHERE w.ev_class = c.oid AND c.relkind = 'v' LIMIT 1)) ORDER BY c.relname)
+               WHERE w.ev_class = c.oid AND c.relkind = 'v' AND c.relname LIKE 'pin\_%' LIMIT 1)) ORDER BY c.relname)
     FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid WHERE c.relkind IN ('r', 'S', 'v')), '[]'),
   -- What captured rows are stored in, one pair of tables for each owner. They belong to that owner.
   'stores', coalesce((
@@ -48,6 +48,8 @@ SELECT pg_catalog.json_build_object(
       WHERE a.grantee <> c.relowner AND c.relkind IN ('r', 'S', 'v')
         -- Whom owners let read what was captured of their tables is theirs to say.
         AND c.relname !~ '^captured_[a-z_]*[0-9]+(_id_seq)?$'
+        -- Every role may read what pg_dump reads.
+        AND NOT (a.grantee = 0 AND a.privilege_type = 'SELECT' AND (c.relpersistence = 'u' OR c.relkind = 'S'))
       UNION ALL
       SELECT 'schema' FROM pg_catalog.pg_namespace n JOIN ours ON ours.oid = n.oid
       WHERE EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) a WHERE a.grantee <> n.nspowner AND a.privilege_type = 'CREATE')

@@ -22,6 +22,7 @@ BEGIN
     SELECT DISTINCT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid::pg_catalog.regclass::text AS object, a.grantee
     FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) a
     WHERE c.relnamespace = 'pgrail'::pg_catalog.regnamespace AND a.grantee <> c.relowner AND c.relkind IN ('r', 'S', 'v') AND c.relname !~ '^captured_[a-z_]*[0-9]+(_id_seq)?$'
+      AND NOT (a.grantee = 0 AND a.privilege_type = 'SELECT' AND (c.relpersistence = 'u' OR c.relkind = 'S'))
     UNION
     SELECT DISTINCT 'FUNCTION', p.oid::pg_catalog.regprocedure::text, a.grantee
     FROM pg_catalog.pg_proc p, LATERAL pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
@@ -34,6 +35,15 @@ BEGIN
   LOOP
     EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s', x.kind, x.object,
       CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END);
+  END LOOP;
+  -- What pg_dump locks and reads: whoever could dump the database can do it still.
+  FOR x IN
+    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid::pg_catalog.regclass::text AS object
+    FROM pg_catalog.pg_class c
+    WHERE c.relnamespace = 'pgrail'::pg_catalog.regnamespace AND (c.relkind = 'S' OR (c.relkind = 'r' AND c.relpersistence = 'u')) AND c.relname !~ '^captured_[a-z_]*[0-9]+(_id_seq)?$'
+      AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) a WHERE a.grantee = 0 AND a.privilege_type = 'SELECT')
+  LOOP
+    EXECUTE pg_catalog.format('GRANT SELECT ON %s %s TO PUBLIC', x.kind, x.object);
   END LOOP;
   FOR x IN
     SELECT p.oid::pg_catalog.regprocedure::text AS object FROM pg_catalog.pg_proc p

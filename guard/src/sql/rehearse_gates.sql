@@ -6,7 +6,7 @@
 WITH roots AS (
   SELECT r.id, r.rel::oid AS rel, bool_or(a.protect_delete) AS deletes, bool_or(a.max_updated_rows IS NOT NULL) AS updates
   FROM pgrail.relation r JOIN pgrail.assignment a ON a.root = r.id
-  WHERE r.rel::oid = ANY ($1) GROUP BY r.id
+  WHERE r.rel::oid = ANY ($1) GROUP BY r.id, r.rel::oid
 ), members AS (
   SELECT DISTINCT m.rel::oid AS rel FROM pgrail.member m JOIN roots ON roots.id = m.root
 ), leaves AS (

@@ -1,105 +1,101 @@
--- pgrail's own schema in a guarded database, version 1.
--- Nobody but pgrail's role reads or writes these tables: what roles of the application may do is granted one by one.
+-- pgrail's own schema in a guarded database, version 2.
+-- The configuration is in functions that return a constant ("documents", see functions.sql): those are neither published
+-- nor locked by pg_dump, survive a crash and are on every standby. Views of the names that were tables in version 1 show it.
+-- What is only needed while the server runs is in unlogged tables: no publication carries them. Every role can read them,
+-- so that every role can dump the database; they hold numbers only.
 CREATE SCHEMA IF NOT EXISTS pgrail;
 
-CREATE TABLE IF NOT EXISTS pgrail.install (
-  singleton bool PRIMARY KEY DEFAULT true CHECK (singleton),
-  schema_version int NOT NULL,
-  owner text NOT NULL,                                  -- the managing cluster's id
-  installed_at timestamptz NOT NULL DEFAULT now(),
-  -- Sequences may jump ahead when the server crashes: counters read after another start are taken as a new base.
-  counters_of timestamptz NOT NULL DEFAULT pg_postmaster_start_time(),
-  digest text                                           -- of the configuration as it was last written: to tell what somebody else changed
-);
-ALTER TABLE pgrail.install ADD COLUMN IF NOT EXISTS digest text;
-
-CREATE TABLE IF NOT EXISTS pgrail.guard (
-  id int PRIMARY KEY,
-  name text NOT NULL UNIQUE,                            -- namespace/name
-  enforce bool NOT NULL,
-  capture_seconds bigint,                               -- for how long deleted rows are kept; NULL: none are
-  capture_rows bigint                                   -- and how many
-);
-ALTER TABLE pgrail.guard ADD COLUMN IF NOT EXISTS capture_seconds bigint, ADD COLUMN IF NOT EXISTS capture_rows bigint;
-
--- A table that has a gate: a guarded root, or one in the closure of a root, or both.
-CREATE TABLE IF NOT EXISTS pgrail.relation (
-  id int PRIMARY KEY,
-  rel regclass NOT NULL UNIQUE,
-  label text NOT NULL,                                  -- schema.table when it was last reconciled
-  above int[] NOT NULL DEFAULT '{}'                     -- guarded roots whose deletes reach this one; what they take counts there only
-);
-
--- One guard's hold on one root.
-CREATE TABLE IF NOT EXISTS pgrail.assignment (
-  id int PRIMARY KEY,
-  root int NOT NULL REFERENCES pgrail.relation ON DELETE CASCADE,
-  guard int NOT NULL REFERENCES pgrail.guard ON DELETE CASCADE,
-  max_rows bigint NOT NULL,
-  max_cascade_rows bigint NOT NULL,
-  max_transaction_rows bigint,                          -- NULL: the two above hold per transaction, else per client statement
-  max_updated_rows bigint,                              -- per client statement
-  protect_delete bool NOT NULL,
-  protect_truncate bool NOT NULL,
-  protect_drop bool NOT NULL,
-  protect_drop_partition bool NOT NULL,
-  seen bigint NOT NULL DEFAULT 0,                       -- its sequence when it was last read
-  skipped bigint NOT NULL DEFAULT 0,                    -- what of it were no attempts
-  UNIQUE (root, guard)
-);
-
--- A login role's right to go beyond a guard's limits: standing, or for a time. NULL limits are the guard's own.
-CREATE TABLE IF NOT EXISTS pgrail.allowance (
-  id int PRIMARY KEY,
-  guards int[] NOT NULL,
-  exemption text,                                       -- namespace/name of a GuardExemption; NULL: declared by the guard itself
-  object text,                                          -- which object of that name
-  role name NOT NULL,                                   -- session_user
-  operations text[] NOT NULL,
-  roots int[],                                          -- NULL: every table of the guard
-  unlimited bool NOT NULL,
-  max_rows bigint,
-  max_cascade_rows bigint,
-  max_transaction_rows bigint,
-  max_updated_rows bigint,
-  not_before timestamptz,
-  not_after timestamptz,
-  total_rows bigint,                                    -- over its whole life
-  spent bigint NOT NULL DEFAULT 0                       -- counted where total_rows is set
-);
-
--- What such a right was used for, by transaction.
-CREATE TABLE IF NOT EXISTS pgrail.usage (
-  allowance int NOT NULL REFERENCES pgrail.allowance ON DELETE CASCADE,
+-- What allowances were used for, by transaction.
+CREATE UNLOGGED TABLE IF NOT EXISTS pgrail.usage (
+  allowance int NOT NULL,
   root int NOT NULL,
   operation text NOT NULL,
   xid xid8 NOT NULL,
   rows bigint NOT NULL,
-  leased bigint NOT NULL,                               -- rows that may go before it is asked again; at the end of the transaction the same as rows
+  leased bigint NOT NULL,                               -- rows that are allowed before it is charged again; at the end of the transaction the same as rows
   statements int NOT NULL,
   statement_at timestamptz NOT NULL,                    -- the last of them
   PRIMARY KEY (allowance, root, operation, xid)
 );
 
--- The closure of a root. Partitioned tables stand for their partitions, also future ones.
-CREATE TABLE IF NOT EXISTS pgrail.member (
-  root int NOT NULL REFERENCES pgrail.relation ON DELETE CASCADE,
-  rel regclass NOT NULL,
-  effect "char" NOT NULL CHECK (effect IN ('r', 'd', 'u')),  -- the root's own rows, deleted, updated
-  path text NOT NULL,
-  PRIMARY KEY (root, rel, effect)
+-- What of the total of an allowance is used up. A crash empties this table: an allowance with a total and without a row
+-- counts as used up.
+CREATE UNLOGGED TABLE IF NOT EXISTS pgrail.budget (
+  allowance int PRIMARY KEY,
+  used bigint NOT NULL
 );
 
--- What was installed, to tell what somebody else changed.
-CREATE TABLE IF NOT EXISTS pgrail.trigger (
-  rel regclass NOT NULL,
-  name name NOT NULL,
-  source text NOT NULL,
-  fingerprint text NOT NULL,
-  PRIMARY KEY (rel, name)
+-- Where the counters of a root stood before the first statement of a transaction on it: what was there is not the
+-- transaction's. Only written where that is not zero.
+CREATE UNLOGGED TABLE IF NOT EXISTS pgrail.baseline (
+  root int NOT NULL,
+  xid xid8 NOT NULL,
+  backend int NOT NULL,
+  deleted bigint NOT NULL,
+  cascaded bigint NOT NULL,
+  updated bigint NOT NULL,
+  PRIMARY KEY (root, xid)
 );
-CREATE TABLE IF NOT EXISTS pgrail.routine (
-  name name PRIMARY KEY,
-  source text NOT NULL,
-  fingerprint text NOT NULL
-);
+
+-- Every document by its name.
+CREATE OR REPLACE VIEW pgrail.documents WITH (security_invoker = true) AS
+  SELECT substr(p.proname, 8)::text AS name, split_part(p.prosrc, '$json$', 2)::jsonb AS content
+  FROM pg_proc p
+  WHERE p.pronamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = 'pgrail') AND p.pronargs = 0
+    AND p.proname >= 'config_' AND p.proname < 'config`';
+
+-- `usage_table` is the number that pgrail.usage had when the document was written: a restored dump gives it another one.
+CREATE OR REPLACE VIEW pgrail.install WITH (security_invoker = true) AS
+  SELECT (d.content ->> 'schema_version')::int AS schema_version, d.content ->> 'owner' AS owner, (d.content ->> 'installed_at')::timestamptz AS installed_at,
+         coalesce((SELECT (c.content ->> 'server_start')::timestamptz FROM pgrail.documents c WHERE c.name = 'counters'), pg_postmaster_start_time()) AS counters_of,
+         d.content ->> 'digest' AS digest, d.content ->> 'database' AS database, (d.content ->> 'server_version')::int AS server_version,
+         (d.content ->> 'usage_table')::oid IS DISTINCT FROM to_regclass('pgrail.usage')::oid AS restored
+  FROM pgrail.documents d WHERE d.name = 'install';
+
+CREATE OR REPLACE VIEW pgrail.guard WITH (security_invoker = true) AS
+  SELECT g.id, g.name, g.enforce, (g.capture ->> 'retention')::bigint AS capture_seconds, (g.capture ->> 'max_rows')::bigint AS capture_rows
+  FROM pgrail.documents d, jsonb_to_recordset(d.content) AS g(id int, name text, enforce bool, capture jsonb) WHERE d.name = 'guards';
+
+-- A table that has a gate: a guarded root, or one in the closure of a root, or both.
+CREATE OR REPLACE VIEW pgrail.relation WITH (security_invoker = true) AS
+  SELECT r.id, CASE WHEN i.restored THEN coalesce(to_regclass(r.name), 0::oid::regclass) ELSE r.rel::regclass END AS rel, r.label, r.above, r.name, i.restored
+  FROM pgrail.install i, pgrail.documents d, jsonb_to_recordset(d.content) AS r(id int, rel oid, label text, above int[], name text) WHERE d.name = 'relations';
+
+-- One guard's hold on one root. `seen` and `skipped`: what its sequence had when it was last read, and what of that were no
+-- attempts.
+CREATE OR REPLACE VIEW pgrail.assignment WITH (security_invoker = true) AS
+  SELECT a.id, a.root, a.guard, a.max_rows, a.max_cascade_rows, a.max_transaction_rows, a.max_updated_rows, a.protect_delete, a.protect_truncate,
+         a.protect_drop, a.protect_drop_partition,
+         coalesce((c.content -> 'seen' ->> a.id::text)::bigint, 0) AS seen, coalesce((c.content -> 'skipped' ->> a.id::text)::bigint, 0) AS skipped
+  FROM pgrail.documents d
+  CROSS JOIN LATERAL jsonb_to_recordset(d.content -> 'assignments') AS a(id int, root int, guard int, max_rows bigint, max_cascade_rows bigint,
+    max_transaction_rows bigint, max_updated_rows bigint, protect_delete bool, protect_truncate bool, protect_drop bool, protect_drop_partition bool)
+  LEFT JOIN pgrail.documents c ON c.name = 'counters'
+  WHERE d.name LIKE 'root\_%';
+
+-- A login role's allowance to go beyond a guard's limits: standing, or for a time. NULL limits are the guard's own.
+CREATE OR REPLACE VIEW pgrail.allowance WITH (security_invoker = true) AS
+  SELECT w.id, w.guards, w.exemption, w.object, w.role, w.operations, w.roots, w.unlimited, w.max_rows, w.max_cascade_rows, w.max_transaction_rows,
+         w.max_updated_rows, to_timestamp(w.not_before) AS not_before, to_timestamp(w.not_after) AS not_after, w.total_rows,
+         CASE WHEN w.total_rows IS NULL THEN 0 ELSE coalesce(b.used, w.total_rows) END AS spent, w.total_rows IS NOT NULL AND b.used IS NULL AS lost
+  FROM pgrail.documents d
+  CROSS JOIN LATERAL jsonb_to_recordset(d.content) AS w(id int, guards int[], exemption text, object text, role name, operations text[], roots int[],
+    unlimited bool, max_rows bigint, max_cascade_rows bigint, max_transaction_rows bigint, max_updated_rows bigint, not_before bigint, not_after bigint, total_rows bigint)
+  LEFT JOIN pgrail.budget b ON b.allowance = w.id
+  WHERE d.name = 'allowances';
+
+-- The closure of a root. Partitioned tables stand for their partitions, also future ones. Effect: r the root's own rows,
+-- d deleted, u updated.
+CREATE OR REPLACE VIEW pgrail.member WITH (security_invoker = true) AS
+  SELECT m.root, CASE WHEN i.restored THEN coalesce(to_regclass(m.name), 0::oid::regclass) ELSE m.rel::regclass END AS rel, m.effect, m.path
+  FROM pgrail.install i, pgrail.documents d, jsonb_to_recordset(d.content -> 'members') AS m(root int, rel oid, name text, effect "char", path text)
+  WHERE d.name LIKE 'root\_%';
+
+-- What was installed, to find what others changed. `source`: a digest of the SQL.
+CREATE OR REPLACE VIEW pgrail.trigger WITH (security_invoker = true) AS
+  SELECT (d.content ->> 'rel')::oid AS rel, t.key AS name, t.value ->> 0 AS source, t.value ->> 1 AS fingerprint
+  FROM pgrail.documents d, jsonb_each(d.content -> 'triggers') t WHERE d.name LIKE 'triggers\_%';
+
+CREATE OR REPLACE VIEW pgrail.routine WITH (security_invoker = true) AS
+  SELECT r.key AS name, r.value ->> 0 AS source, r.value ->> 1 AS fingerprint
+  FROM pgrail.documents d, jsonb_each(d.content) r WHERE d.name = 'routines';

@@ -1,0 +1,100 @@
+//! From the schema of an earlier version to today's.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+mod common;
+
+use common::{friday, guard, limited, run, stopped};
+use pgrail_guard::{
+    Allowance, Capture, GuardSpec, Mode, Operation, PartialLimits, Progress, Protect, TableLimits, counters, ensure,
+    exemption_uses, observe,
+};
+use pgrail_testing::{Client, Database, for_each_server};
+
+/// As it was installed: see `fixtures/version_1.sql`.
+fn core() -> GuardSpec {
+    let limits = TableLimits {
+        max_rows: 3,
+        max_cascade_rows: 1000,
+        max_transaction_rows: Some(2000),
+        max_updated_rows: Some(5),
+    };
+    GuardSpec {
+        limits,
+        protect: Protect { drop_partition: true, ..Protect::default() },
+        capture: Some(Capture::default()),
+        allowances: vec![Allowance {
+            role: "retention_job".into(),
+            limits: PartialLimits { max_rows: Some(50), ..PartialLimits::default() },
+            operations: vec![Operation::Delete],
+        }],
+        ..guard("shop/core", &[("public", "users"), ("public", "events")])
+    }
+}
+
+async fn version_1(database: &Database) -> Client {
+    let client = friday(database, 20).await;
+    run(&client, include_str!("fixtures/version_1_tables.sql")).await;
+    let mut sql = include_str!("fixtures/version_1.sql").to_owned();
+    for table in observe(&client).await.expect("observe").catalog.tables() {
+        sql = sql.replace(&format!("<<{}>>", table.label()), &table.oid.to_string());
+    }
+    for step in sql.split("\n-- next step\n") {
+        run(&client, &format!("BEGIN; SET LOCAL search_path = pg_catalog, pg_temp; {step}\n; COMMIT")).await;
+    }
+    client
+}
+
+#[tokio::test]
+async fn version_1_is_replaced_without_a_moment_in_which_nothing_is_stopped() {
+    for_each_server(async |server| {
+        let database = server.database("version_1").await;
+        let mut client = version_1(&database).await;
+        let app = database.connect().await;
+        // The superuser of the test has an exemption for ten rows.
+        stopped(&app, "PGR01", "DELETE FROM users").await;
+        stopped(&app, "PGR02", "TRUNCATE users CASCADE").await;
+        run(&app, "DELETE FROM users WHERE id <= 7").await;
+        // An attempt after every step of the plan, in a session that used the old functions and in new ones.
+        let spec = core();
+        let plan = pgrail_guard::plan(&spec, &observe(&client).await.expect("observe")).expect("plan");
+        assert!(plan.drift().is_empty(), "{:?}", plan.drift());
+        for steps in 0..=plan.steps().len() {
+            let plan = pgrail_guard::plan(&spec, &observe(&client).await.expect("observe")).expect("plan");
+            let applied = pgrail_guard::apply(client.as_mut(), &plan.interrupted_after(1)).await.expect("apply");
+            assert!(applied.is_complete(), "{steps}: {:?}", applied.unfinished());
+            stopped(&app, "PGR01", "DELETE FROM users").await;
+            stopped(&app, "PGR01", "DELETE FROM events WHERE id <= 10").await;
+            stopped(&app, "PGR02", "TRUNCATE users CASCADE").await;
+            stopped(&app, "PGR04", "UPDATE users SET name = 'x'").await;
+            stopped(&app, "PGR03", "DROP TABLE users CASCADE").await;
+            stopped(&app, "PGR03", "DROP TABLE events_old").await;
+            let new = database.connect().await;
+            stopped(&new, "PGR01", "DELETE FROM users").await;
+            run(&new, "BEGIN; DELETE FROM users WHERE id = 8; ROLLBACK").await;
+        }
+        let warn = GuardSpec { mode: Mode::Warn, ..limited("shop/warn", &[("public", "leads")], 1, 10) };
+        for spec in [&spec, &warn] {
+            let ensured = ensure(client.as_mut(), spec).await.expect("ensure");
+            assert!(ensured.plan.is_empty(), "{:?} {}", ensured.progress, ensured.plan.sql().join("\n"));
+        }
+        let ensured = ensure(client.as_mut(), &spec).await.expect("ensure");
+        assert_eq!(ensured.progress, Progress::UpToDate);
+        // Nothing is left that has an old name.
+        let old = "SELECT string_agg(x.name, ', ') FROM (
+            SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace = 'pgrail'::regnamespace
+              AND (p.proname ~ '^(trip|nothing|room|passed|settle|spend|spend_more|rights|verdict|truncating|judge_.*)$' OR p.prosrc ~ 'pgrail\\.(trip|nothing|room|passed|settle|spend|rights|verdict|truncating|pass_)')
+            UNION ALL SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'pgrail'::regnamespace AND (c.relname ~ '^(pass_|version_1_)' OR (c.relkind = 'r' AND c.relname IN ('install', 'guard', 'relation', 'assignment', 'allowance', 'member', 'trigger', 'routine')))
+            UNION ALL SELECT pg_get_triggerdef(t.oid) FROM pg_trigger t WHERE pg_get_triggerdef(t.oid) ~ 'pgrail\\.(nothing|truncating|trip)'
+          ) x(name)";
+        assert_eq!(client.query_one(old, &[]).await.expect("old names").get::<_, Option<String>>(0), None);
+        // What was counted is kept: the attempts of both versions, and what the exemption was used for.
+        let blocked = counters(&client).await.expect("counters");
+        let users = blocked.iter().find(|counter| counter.table == "public.users").expect("users");
+        let rounds = i64::try_from(plan.steps().len()).unwrap() + 1;
+        assert_eq!(users.blocked_attempts, 2 + 5 * rounds);
+        let used = exemption_uses(&client).await.expect("uses");
+        assert_eq!((used.len(), used[0].rows, used[0].statements, used[0].lost), (1, 7, 1, false));
+        drop((app, client));
+        database.finish().await;
+    })
+    .await;
+}
