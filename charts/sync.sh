@@ -66,7 +66,8 @@ directory deploy/dashboards charts/pgrail/files/dashboards
 } >"$scratch/kustomization.yaml"
 same "$scratch/kustomization.yaml" charts/pgrail/files/crds/kustomization.yaml
 
-# Versions of Helm differ in empty lines. The base is the chart with its default values, without what names Helm. The CRDs are those of the directory above.
+# The base is the chart with its default values, without what names Helm, and without empty lines, in which versions of
+# Helm differ. The CRDs are those of the directory above.
 helm=${HELM:-$(command -v helm || printf '%s/helm' "$(e2e/cluster/tools.sh helm)")}
 {
   echo "# Rendered from charts/pgrail by charts/sync.sh: change the chart, not this file."

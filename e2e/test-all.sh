@@ -18,7 +18,7 @@ others=(v1.33.13 v1.36.3)
 
 cells=("$@")
 if (( ${#cells[@]} == 0 )); then
-  cells=(lint process chart book engines controllers node)
+  cells=(lint process chart book engines controllers node regress)
   for version in "${others[@]}"; do cells+=("chart@$version" "controllers@$version"); done
 fi
 
@@ -37,6 +37,7 @@ for cell in "${cells[@]}"; do
   case $stage in
     engines | controllers) postgres=$(for major in $majors; do "$(e2e/postgres/software.sh "$major")/postgres" --version | grep -oE '[0-9]+\.[0-9]+' | head -n 1; done | paste -sd ' ') ;;
     node) postgres=18 ;;
+    regress) postgres=$("$(e2e/postgres/software.sh 18)/postgres" --version | grep -oE '[0-9]+\.[0-9]+' | head -n 1) ;;
   esac
   case $stage in controllers | node | chart) kubernetes=$version ;; esac
   # A stage and a version have one line: the last run.
@@ -62,8 +63,16 @@ P
 - `controllers`: the operator as a process, on an API server without nodes; CRDs with their CEL rules
 - `node`: the demo with real pods: image, Helm, guard, stopped delete, backup, uninstall
 - `chart`: the chart and the kustomize base, also installed on an API server
-- `process`, `lint`, `book`: the tests' own process manager, lints, this book
+- `process`, `lint`, `book`: the process manager of the tests, lints, this book
+- `regress`: PostgreSQL's own regression tests, three times: without pgrail, with a guard on tables of another schema, and
+  while a guard on every table of the tests' schema is applied again every half second (`make test-regress`)
+
+Of PostgreSQL's own tests, these differences from the expected output are allowed:
+
+| Test | Changed lines | Reason |
+| --- | --- | --- |
 P
+  awk -F '\t' '!/^#/ && NF { gsub(/\|/, "\\|", $3); printf "| `%s` | `%s` | %s |\n", $2, $3, $4 }' e2e/regress/allowed.tsv
 } >"$page"
 echo "wrote $page" >&2
 exit "$status"
