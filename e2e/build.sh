@@ -10,6 +10,8 @@ if [[ -x $driver ]]; then
 else
   echo "no clippy-driver in $(dirname "$driver"): building without lints" >&2
 fi
+# Nothing is built a second time there: no time and no disk for it.
+if [[ ${CI:-} == true ]]; then export CARGO_INCREMENTAL=0; fi
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
   set -euo pipefail
   cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -82,7 +82,7 @@ resolvConf: ""
 failSwapOn: false
 failCgroupV1: false
 # Disk and memory are the machine's: pods are not evicted for them.
-evictionHard: {nodefs.available: "1%", imagefs.available: "1%", memory.available: "50Mi"}
+evictionHard: {nodefs.available: 100Mi, imagefs.available: 100Mi, nodefs.inodesFree: "1%", memory.available: 50Mi}
 imageGCHighThresholdPercent: 100
 # Answers to a changed pod at once instead of once a second.
 nodeStatusUpdateFrequency: 10s

@@ -75,6 +75,20 @@ job_from_cronjob() {
   finished smoke tick-now
 }
 
+postgres_sql() {
+  # shellcheck disable=SC2016 # expanded in the pod
+  kubectl --namespace smoke exec statefulset/postgres -- bash -c 'PGPASSWORD=$(cat /superuser/password) psql -h 127.0.0.1 -U postgres -Atc "$1"' psql "$1"
+}
+postgres_keeps_its_data() {
+  postgres_sql "create table kept as select 42 as answer"
+  kubectl --namespace smoke scale statefulset/postgres --replicas 0
+  kubectl --namespace smoke wait --for=delete pod/postgres-0 --timeout=60s
+  kubectl --namespace smoke scale statefulset/postgres --replicas 1
+  until_ok 60 kubectl --namespace smoke get pod postgres-0
+  kubectl --namespace smoke rollout status statefulset/postgres --timeout=60s || { kubectl --namespace smoke logs postgres-0; return 1; }
+  [[ $(postgres_sql "select answer from kept") == 42 ]]
+}
+
 privileged_pod_is_refused() { ! kubectl --namespace smoke run bad --image pgrail.dev/pause:1 --privileged; }
 
 pod_reaches_the_host() {
@@ -134,6 +148,7 @@ check "a restricted Job of an arbitrary user completes, with a scratch volume" r
 # shellcheck disable=SC2016 # expanded in the pod
 check "PostgreSQL answers over TLS by its Service's name" restricted_job smoke postgres \
   'export PGPASSWORD=$(cat /superuser/password); [[ $(psql "host=postgres.smoke.svc user=postgres dbname=postgres sslmode=verify-full sslrootcert=/tls/ca.crt" -Atc "show server_version_num") == 18* ]]'
+check "PostgreSQL keeps its data when it is scaled to 0 and back" postgres_keeps_its_data
 check "S3 keeps an object, reached from this machine" s3_keeps_an_object
 check "a Job is created from a CronJob" job_from_cronjob
 check "Pod Security refuses a privileged pod" privileged_pod_is_refused
