@@ -70,6 +70,40 @@ cannot_change() {
 }
 check "cluster: the record cannot be changed" cannot_change
 k delete guardexemption --all --namespace shop >/dev/null
+# What the operator can do with its Jobs is limited, if that is enabled.
+check "cluster: the Jobs of the operator can be limited" install --set jobPolicy.enabled=true --set image.tag=v1
+image=$(k get deployment pgrail --namespace pgrail-system --output jsonpath='{.spec.template.spec.containers[0].image}')
+job() { # NAME NAMESPACE FILTER-OF-THE-POD [IMAGE] [COMMAND-OF-KUBECTL]
+  jq -n --arg name "$1" --arg image "${4:-$image}" '{apiVersion: "batch/v1", kind: "Job", metadata: {name: $name}, spec: {template: {spec: ({
+    restartPolicy: "Never", automountServiceAccountToken: false, volumes: [{name: "work", emptyDir: {}}],
+    containers: [{name: "dump", image: $image, args: ["agent", "dump"], securityContext: {privileged: false}}]} | '"$3"')}}}' |
+    k "${5:-create}" --as $operator --namespace "$2" --filename - 2>&1
+}
+job_is_rejected() { # MESSAGE JOB-ARGUMENTS...
+  local message=$1 answer; shift
+  ! answer=$(job "$@") && grep -qF -- "$message" <<<"$answer" || { echo "$answer"; return 1; }
+}
+privileged_is_rejected() { job_is_rejected "must not be privileged" "p-$RANDOM$RANDOM" shop '.containers[0].securityContext.privileged = true'; }
+check "cluster: a privileged Job is rejected" wait_until privileged_is_rejected
+check "cluster: a Job with the host's network is rejected" job_is_rejected "must not be privileged" j shop '.hostNetwork = true'
+check "cluster: a Job with another image is rejected" job_is_rejected "must use the image" j shop . busybox
+check "cluster: a Job with another program is rejected" job_is_rejected "must run the agent" j shop '.containers[0].command = ["sh"]'
+check "cluster: an init container is checked too" job_is_rejected "must run the agent" j shop '.initContainers = [.containers[0] | .name = "init" | .args = ["sh"]]'
+check "cluster: a Job with a token is rejected" job_is_rejected "API token" j shop 'del(.automountServiceAccountToken)'
+check "cluster: a projected token is rejected" job_is_rejected "only volumes" j shop '.volumes[0] = {name: "t", projected: {sources: [{serviceAccountToken: {path: "t"}}]}}'
+check "cluster: a Job in kube-system is rejected" job_is_rejected "namespace kube-system" j kube-system .
+check "cluster: a Job in the operator's namespace is rejected" job_is_rejected "namespace pgrail-system" j pgrail-system .
+check "cluster: a Job of pgrail is accepted" job own shop .
+cron_job() { # IMAGE
+  k create cronjob "c-$RANDOM" --schedule '0 0 * * *' --image "$1" --as $operator --namespace shop --dry-run=server 2>&1
+}
+cron_job_is_rejected() { ! cron_job busybox >"$scratch/cronjob" && grep -qF "must use the image" "$scratch/cronjob"; }
+check "cluster: CronJobs are checked too" cron_job_is_rejected
+check "cluster: upgrade to another image" install --set jobPolicy.enabled=true --set image.tag=v2
+old_job_is_rejected() { job_is_rejected "must use the image" "o-$RANDOM$RANDOM" shop .; }
+check "cluster: the image of before is rejected" wait_until old_job_is_rejected
+check "cluster: a Job of before can be annotated" k annotate job own recorded=yes --as $operator --namespace shop
+k delete job own --namespace shop >/dev/null
 check "cluster: uninstall" helm uninstall pgrail --namespace pgrail-system
 check "cluster: objects are kept after uninstall" exists tableguard core --namespace shop
 check "cluster: the Deployment is removed" absent deployment pgrail --namespace pgrail-system

@@ -95,15 +95,20 @@ for line in "runAsNonRoot: true" "type: RuntimeDefault" "allowPrivilegeEscalatio
   check "pod: $line" holds default Deployment pgrail "$line"
 done
 check "a digest takes precedence over the tag" holds minimal-rights Deployment rail "pgrail@sha256:0123456789abcdef"
-check "the Jobs' image is the operator's" bash -c "[[ \$(grep -c 'registry.example.com:5000/pgrail:1.2.3' '$scratch/everything') == 2 ]]"
+images_of() { document "$1" Deployment pgrail | grep -c 'registry.example.com:5000/pgrail:1.2.3'; }
+check "Jobs have the image of the operator" bash -c "[[ $(images_of everything) == 2 ]]"
 check "allowed hosts in one variable" holds everything Deployment pgrail 'value: "*.rds.amazonaws.com,10.20.0.0/16"'
 check "a security context is added to the default one" bash -c "grep -q 'runAsUser: 1000' '$scratch/everything' && grep -q 'runAsNonRoot: true' '$scratch/everything'"
 check "appVersion is the program's version" grep -qx "version = \"$(sed -n 's/^appVersion: "\(.*\)"/\1/p' $chart/Chart.yaml)\"" Cargo.toml
 
 # What is off by default
-for kind in ServiceMonitor PrometheusRule NetworkPolicy PodDisruptionBudget ConfigMap ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding; do
+for kind in ServiceMonitor PrometheusRule NetworkPolicy PodDisruptionBudget ConfigMap; do
   check "$kind is off by default" count_is default "$kind" 0
   check "$kind can be enabled" count_is everything "$kind" 1
+done
+for kind in ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding; do
+  check "$kind is off by default" count_is default "$kind" 0
+  check "$kind can be enabled" count_is everything "$kind" 2
 done
 # shellcheck disable=SC2016
 check "alerts keep their own templates" holds everything PrometheusRule pgrail '{{ $labels.namespace }}/{{ $labels.name }} is not enforced'
