@@ -53,7 +53,7 @@ pub use light_check::{Fingerprint, light_check};
 pub use observe::{Moved, ObserveError, Observed, observe};
 pub use outcome::{Applied, LockHolder, Outcome, Wait};
 pub use plan::{Drift, DropProtection, Plan, Refused, Step, StepKind, TableState, TableStatus};
-pub use planner::{PlanError, plan, plan_removal};
+pub use planner::{PlanError, plan, plan_removal, plan_uninstall};
 pub use rehearse::{Rehearsal, RehearseError, Request, rehearse};
 pub use spec::*;
 pub use tamper::{TableTamper, TamperFacts};

@@ -12,7 +12,7 @@ use crate::observe::Observed;
 use crate::plan::{Plan, SCHEMA_VERSION};
 use crate::spec::{ClusterId, GuardName, GuardSpec, Mode, SpecError};
 use crate::status::statuses;
-use crate::steps::difference;
+use crate::steps::{difference, everything_off};
 
 /// Why no plan can be made.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -125,6 +125,11 @@ fn capturable(spec: &GuardSpec, observed: &Observed) -> Result<(), PlanError> {
         return Err(PlanError::Published { publication: publication.clone() });
     }
     Ok(())
+}
+
+/// What has to be done so that nothing of pgrail is left, whatever the configuration says and whatever was interrupted.
+pub fn plan_uninstall(observed: &Observed) -> Plan {
+    Plan { steps: everything_off(observed), ..Plan::empty() }
 }
 
 pub(crate) fn numbers(observed: &Observed) -> Numbers {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use common::{FRIDAY, friday, guard, install, limited, reconcile, remove, run, stopped, verify};
 use pgrail_guard::{
-    ApplyError, ClusterId, GuardName, GuardSpec, Outcome, PlanError, StepKind, TableSelector, TableState, apply,
-    light_check, observe, plan, plan_removal,
+    ApplyError, ClusterId, GuardName, GuardSpec, Outcome, PlanError, Progress, StepKind, TableSelector, TableState,
+    apply, ensure, light_check, observe, plan, plan_removal, plan_uninstall,
 };
 use pgrail_testing::{for_each_server, programs};
 
@@ -175,7 +175,14 @@ async fn a_kill_between_any_two_steps_leaves_nothing_called_enforced_and_the_app
             let removal = plan_removal(&name, &observe(&client).await.expect("observe"));
             assert!(apply(client.as_mut(), &removal.interrupted_after(steps)).await.expect("apply").is_complete());
             run(&database.connect().await, works).await;
-            assert!(remove(&mut client, "a/b").await.is_complete());
+            // From there both ways are open.
+            if steps % 2 == 0 {
+                install(&mut client, &spec).await;
+                stopped(&database.connect().await, "PGR01", "DELETE FROM users").await;
+            }
+            let uninstall = plan_uninstall(&observe(&client).await.expect("observe"));
+            let removed = apply(client.as_mut(), &uninstall).await.expect("apply");
+            assert!(removed.is_complete(), "{:?}", removed.unfinished());
             let left: i64 = client
                 .query_one("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pgrail%'", &[])
                 .await
@@ -332,6 +339,68 @@ async fn a_thousand_tables_install_quickly_and_once() {
         let started = Instant::now();
         assert!(remove(&mut client, "a/b").await.is_complete());
         println!("removed in {:?}", started.elapsed());
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_removal_waits_for_is_named_and_the_next_one_finds_what_is_left() {
+    for_each_server(async |server| {
+        let database = server.database("removal").await;
+        let mut client = friday(&database, 20).await;
+        install(&mut client, &limited("a/b", USERS, 3, 1000)).await;
+        let writer = database.connect().await;
+        run(&writer, "SET application_name = 'migration'; BEGIN; INSERT INTO users VALUES (1000)").await;
+        let uninstall = plan_uninstall(&observe(&client).await.expect("observe"));
+        let applied = apply(client.as_mut(), &uninstall).await.expect("apply");
+        assert!(applied.waits());
+        let problems: Vec<String> = applied.unfinished().iter().filter_map(|(_, outcome)| outcome.problem()).collect();
+        let pid: i32 = writer.query_one("SELECT pg_backend_pid()", &[]).await.expect("pid").get(0);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let expected = format!("waits for a lock on public.users, held by pid {pid} (login postgres, application migration, in a transaction since ");
+        assert!(problems[0].starts_with(&expected), "{problems:?}");
+        // The configuration is gone, the rest is found all the same.
+        run(&writer, "COMMIT").await;
+        let left = observe(&client).await.expect("observe");
+        assert!(left.guards().is_empty() && left.live.schema_owner.is_some());
+        assert!(apply(client.as_mut(), &plan_uninstall(&left)).await.expect("apply").is_complete());
+        let left = observe(&client).await.expect("observe");
+        assert!(left.live.schema_owner.is_none() && plan_uninstall(&left).is_empty());
+        let triggers = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pgrail%'";
+        assert_eq!(client.query_one(triggers, &[]).await.expect("triggers").get::<_, i64>(0), 0);
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_waiting_does_not_help_against_is_reported_with_its_cause_at_once() {
+    for_each_server(async |server| {
+        let database = server.database("causes").await;
+        let client = friday(&database, 20).await;
+        let (rail, owner) = (server.role_name("rail"), server.role_name("owner"));
+        run(&client, &format!("CREATE ROLE {rail} LOGIN PASSWORD 'secret'; CREATE ROLE {owner}")).await;
+        for table in ["users", "leads", "conversations", "messages", "analytics"] {
+            run(&client, &format!("ALTER TABLE {table} OWNER TO {owner}")).await;
+        }
+        let spec = guard("a/b", USERS);
+        let fails = async |code: &str, text: &str| {
+            let mut session = database.connect_as(&rail, "secret").await;
+            let ensured = ensure(session.as_mut(), &spec).await.expect("ensure");
+            assert!(!ensured.waits());
+            let Progress::Applied { applied, .. } = &ensured.progress else { panic!("{:?}", ensured.progress) };
+            let failed: Vec<_> = applied.unfinished().iter().filter(|(_, outcome)| outcome.problem().is_some()).map(|(_, outcome)| (*outcome).clone()).collect();
+            let Outcome::Failed { code: found, .. } = &failed[0] else { panic!("{failed:?}") };
+            let problem = failed[0].problem().unwrap();
+            assert!(found.code() == code && problem.contains(text), "{problem}");
+        };
+        fails("42501", &format!("permission denied for database {0}: run GRANT CREATE ON DATABASE {0} TO {rail}", database.name)).await;
+        run(&client, &format!("GRANT CREATE ON DATABASE {} TO {rail}", database.name)).await;
+        fails("42501", &format!("run GRANT {owner} TO {rail}")).await;
+        run(&client, &format!("GRANT {owner} TO {rail}; ALTER ROLE {rail} SET default_transaction_read_only TO on; DROP SCHEMA pgrail CASCADE")).await;
+        fails("25006", "set default_transaction_read_only to off").await;
+        run(&client, &format!("REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {rail}, {owner}; DROP ROLE {rail}, {owner}")).await;
         database.finish().await;
     })
     .await;

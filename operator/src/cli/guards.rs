@@ -9,7 +9,7 @@ use crate::controllers::table_guard::validate::validate;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use pgrail_crds::{GuardExemption, TableGuard, TableState};
-use pgrail_guard::{Applied, GuardName, Plan, Progress};
+use pgrail_guard::{Applied, GuardName, Observed, Plan, Progress};
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -116,11 +116,11 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<ExitCode, CommandError> {
             if !ensured.waits() {
                 break;
             }
-            print_problems(&spec.name, &ensured.progress);
+            print_problems(spec.name.as_str(), &ensured.progress);
             tokio::time::sleep(PAUSE).await;
             ensured = pgrail_guard::ensure(&mut client, &spec).await?;
         }
-        print_problems(&spec.name, &ensured.progress);
+        print_problems(spec.name.as_str(), &ensured.progress);
         let judgement = Judgement::of(ensured);
         declared &= judgement.all_enforced();
         guard.status = Some(report::status(guard, &Outcome::Judged(Box::new(judgement)), Timestamp::now()));
@@ -135,7 +135,7 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<ExitCode, CommandError> {
 }
 
 /// What could not be done, and why, on stderr.
-fn print_problems(name: &GuardName, progress: &Progress) {
+fn print_problems(name: &str, progress: &Progress) {
     match progress {
         Progress::UpToDate => {}
         Progress::Busy => eprintln!("pgrail: {name}: another session is changing the guards of this database"),
@@ -143,7 +143,7 @@ fn print_problems(name: &GuardName, progress: &Progress) {
     }
 }
 
-fn print_unfinished(name: &GuardName, applied: &Applied) {
+fn print_unfinished(name: &str, applied: &Applied) {
     for (table, outcome) in applied.unfinished() {
         if let Some(problem) = outcome.problem() {
             eprintln!("pgrail: {name}: {}: {problem}", table.unwrap_or("schema pgrail"));
@@ -197,25 +197,26 @@ pub(super) async fn remove(args: RemoveArgs) -> Result<ExitCode, CommandError> {
     let named = if args.all { manifests::Manifests::default() } else { manifests::read(&args.manifests())? };
     let mut client = args.database.connect().await?;
     let observed = pgrail_guard::observe(&client).await?;
-    match observed.owner() {
-        None => {
-            println!("nothing of pgrail is in this database");
-            return Ok(ExitCode::SUCCESS);
-        }
-        Some(owner) if owner != OWNER && !args.take_over => {
-            return Err(CommandError::Refused(format!(
-                "the guards in this database are managed by the cluster {owner}: delete its TableGuards, or give --take-over"
-            )));
-        }
-        Some(_) => {}
+    if observed.live.schema_owner.is_none() {
+        println!("nothing of pgrail is in this database");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(owner) = observed.owner().filter(|owner| *owner != OWNER && !args.take_over) {
+        return Err(CommandError::Refused(format!(
+            "the guards in this database are managed by the cluster {owner}: delete its TableGuards, or give --take-over"
+        )));
+    }
+    if args.all {
+        let removed = remove_until_empty(&mut client, "everything", pgrail_guard::plan_uninstall).await?;
+        return Ok(if removed { ExitCode::SUCCESS } else { NOT_AS_DECLARED.into() });
     }
     let mut left = false;
     for exemption in &named.exemptions {
         left |= exemptions::remove(&mut client, exemption).await? != ExitCode::SUCCESS;
     }
-    let names = if args.all { observed.guards() } else { names(&named.guards)? };
-    for name in names {
-        left |= !remove_one(&mut client, &name).await?;
+    for name in names(&named.guards)? {
+        let plan = |observed: &Observed| pgrail_guard::plan_removal(&name, observed);
+        left |= !remove_until_empty(&mut client, name.as_str(), plan).await?;
     }
     Ok(if left { NOT_AS_DECLARED.into() } else { ExitCode::SUCCESS })
 }
@@ -224,25 +225,43 @@ fn names(guards: &[TableGuard]) -> Result<Vec<GuardName>, CommandError> {
     guards.iter().map(|guard| Ok(validate(guard, OWNER)?.name)).collect()
 }
 
-/// Takes one guard off and looks whether it is gone.
-async fn remove_one(client: &mut Client, name: &GuardName) -> Result<bool, CommandError> {
+/// Runs the plan of a removal until nothing is left to do, as long as waiting can help. What is left is what is found in the
+/// database, not what was configured.
+async fn remove_until_empty(
+    client: &mut Client,
+    what: &str,
+    plan: impl Fn(&Observed) -> Plan,
+) -> Result<bool, CommandError> {
     let kept = pgrail_guard::captured_rows(client).await?.unwrap_or(0);
-    for _ in 0..TRIES {
+    for attempt in 0..=TRIES {
         let observed = pgrail_guard::observe(client).await?;
-        let plan = pgrail_guard::plan_removal(name, &observed);
+        let plan = plan(&observed);
         if plan.is_empty() {
-            println!("{name}: gone");
-            if kept > 0 && observed.guards().is_empty() {
-                println!("it was the last one: {} captured rows went with it", output::thousands(kept));
+            println!("{what}: removed");
+            if kept > 0 && observed.live.schema_owner.is_none() {
+                println!("{} captured rows were removed with the last guard", output::thousands(kept));
             }
             return Ok(true);
         }
-        let applied = pgrail_guard::apply(client, &plan).await?;
-        if !applied.is_complete() {
-            print_unfinished(name, &applied);
+        if attempt == TRIES {
+            break;
+        }
+        let applied = match pgrail_guard::apply(client, &plan).await {
+            Ok(applied) => applied,
+            Err(error @ pgrail_guard::ApplyError::Busy) => {
+                eprintln!("pgrail: {what}: {error}");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        print_unfinished(what, &applied);
+        if applied.waits() {
             tokio::time::sleep(PAUSE).await;
+        } else if !applied.is_complete() {
+            break;
         }
     }
-    eprintln!("pgrail: {name}: not gone; try again, or see who holds locks on its tables");
+    eprintln!("pgrail: {what}: not removed: a part of it is still in the database; run the command again");
     Ok(false)
 }
