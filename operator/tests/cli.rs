@@ -95,6 +95,48 @@ async fn from_a_plan_to_a_stopped_delete_and_back() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_done_is_reported_with_its_cause_and_a_removal_ends_only_when_nothing_is_left() {
+    let server = server(15);
+    let shop = Shop::new(server.database("cli").await).await;
+    shop.write("guard.yaml", &guard(json!({})));
+    let client = shop.database.connect().await;
+    // For want of a privilege: at once, with the GRANT.
+    let role = server.role_name("rail");
+    client.batch_execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).await.unwrap();
+    let poor = run(&shop.database.uri_for(&role, "secret"), shop.folder.path(), &["apply", "-f", "guard.yaml"]);
+    assert_eq!(poor.status.code(), Some(2), "{}", err(&poor));
+    let grant = format!("run GRANT CREATE ON DATABASE {} TO {role}", shop.database.name);
+    assert!(err(&poor).contains(&grant) && !err(&poor).contains("waits for a lock"), "{}", err(&poor));
+    client.batch_execute(&format!("DROP ROLE {role}")).await.unwrap();
+
+    assert_eq!(shop.pgrail(&["apply", "-f", "guard.yaml"]).status.code(), Some(0));
+    let writer = shop.database.connect().await;
+    writer.batch_execute("SET application_name = 'import'; BEGIN; INSERT INTO users VALUES (1000)").await.unwrap();
+    let removed = shop.pgrail(&["remove", "--all"]);
+    assert_eq!(removed.status.code(), Some(2), "{}", err(&removed));
+    let holder = "waits for a lock on public.users, held by pid ";
+    let text = err(&removed);
+    assert!(text.contains(holder) && text.contains("application import") && !text.contains("Pending"), "{text}");
+    writer.batch_execute("COMMIT").await.unwrap();
+    // The first call removed the configuration already.
+    let again = shop.pgrail(&["remove", "--all"]);
+    assert_eq!(again.status.code(), Some(0), "{}", err(&again));
+    let left = "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname = 'pgrail') + (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pgrail%')";
+    assert_eq!(client.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
+    let nothing = shop.pgrail(&["remove", "--all"]);
+    assert!(nothing.status.code() == Some(0) && out(&nothing).contains("nothing of pgrail"), "{}", out(&nothing));
+    // What others put there is named.
+    assert_eq!(shop.pgrail(&["apply", "-f", "guard.yaml"]).status.code(), Some(0));
+    client.batch_execute("CREATE TABLE pgrail.theirs (id int)").await.unwrap();
+    let kept = shop.pgrail(&["remove", "--all"]);
+    assert_eq!(kept.status.code(), Some(2), "{}", err(&kept));
+    assert!(err(&kept).contains("cannot drop schema pgrail"), "{}", err(&kept));
+    client.batch_execute("DROP TABLE pgrail.theirs").await.unwrap();
+    assert_eq!(shop.pgrail(&["remove", "--all"]).status.code(), Some(0));
+    shop.database.finish().await;
+}
+
+#[tokio::test]
 async fn manifests_that_cannot_be_used_are_refused_by_field_and_nothing_is_installed() {
     let shop = Shop::new(server(18).database("cli").await).await;
     let negative = guard(json!({"limits": {"maxRows": -1}}));
@@ -336,7 +378,7 @@ async fn deleted_rows_are_listed_and_put_back() {
         let incomplete = shop.pgrail(&["undo", &list[0]["transaction"].to_string()]);
         assert!(incomplete.status.code() == Some(1) && err(&incomplete).contains("capture.maxRows"), "{}", err(&incomplete));
         let removed = shop.pgrail(&["remove", "--all"]);
-        assert!(out(&removed).contains("captured rows went with it"), "{}", out(&removed));
+        assert!(out(&removed).contains("captured rows were removed with the last guard"), "{}", out(&removed));
         shop.database.finish().await;
     })
     .await;
