@@ -323,7 +323,7 @@ async fn deleted_rows_are_listed_and_put_back() {
     for_each_server(async |server| {
         let shop = Shop::new(server.database("cli").await).await;
         let nothing = shop.pgrail(&["undo"]);
-        assert!(nothing.status.code() == Some(1) && err(&nothing).contains("nothing of pgrail"), "{}", err(&nothing));
+        assert!(nothing.status.code() == Some(1) && err(&nothing).contains("pgrail is not installed"), "{}", err(&nothing));
         shop.write(
             "guard.yaml",
             &guard(json!({"capture": {"retention": "24h", "maxRows": 600}, "limits": {"maxRows": 50, "maxCascadeRows": 5000}})),
