@@ -1,4 +1,4 @@
-//! The undo window: deleted rows are captured in the transaction that deletes them, so that they can be put back.
+//! The undo window: deleted rows are captured in the transaction that deletes them, so that they can be restored.
 //!
 //! Deleted rows are read from the transition table of a trigger that fires once per statement and table. It has the rows of
 //! DELETE and of cascades, and not those that an UPDATE moved to another partition, at any level. Only where inheritance is
@@ -58,7 +58,7 @@ pub(crate) fn add(catalog: &Catalog, desired: &mut Desired, guards: &[GuardRow])
         let held = |root: &&Root| root.assignments.iter().any(|assignment| assignment.guard == guard.id);
         for root in desired.roots.values().filter(held) {
             let reached = Reached::of(catalog, root);
-            // A part of what a delete removes could not be put back as a whole.
+            // A part of what a delete removes could not be restored as a whole.
             let Ok(owner) = reached.owner(catalog) else { continue };
             for oid in reached.deleted {
                 deleted.entry(oid).or_insert((owner, guard.id));
@@ -99,7 +99,7 @@ pub(crate) fn add(catalog: &Catalog, desired: &mut Desired, guards: &[GuardRow])
     }
 }
 
-/// Why what is deleted through this root cannot be captured, or could not be put back, and what to do; `None` if it can.
+/// Why what is deleted through this root cannot be captured, or could not be restored, and what to do; `None` if it can.
 pub(crate) fn obstacle(root: &Root, observed: &Observed) -> Option<String> {
     let catalog = &observed.catalog;
     if let Some(publication) = observed.live.all_tables_publications.first() {
@@ -107,11 +107,11 @@ pub(crate) fn obstacle(root: &Root, observed: &Observed) -> Option<String> {
     }
     let reached = Reached::of(catalog, root);
     if let Err(why) = reached.owner(catalog) {
-        return Some(format!("deleted rows are not captured, since they could not be put back: {why}"));
+        return Some(format!("deleted rows are not captured, since they could not be restored: {why}"));
     }
     let forced = reached.tables(catalog).find(|table| table.row_security_for_owner)?;
     Some(format!(
-        "deleted rows are captured but cannot be put back: {table} forces row level security, for its owner {owner} too; run ALTER ROLE {owner} BYPASSRLS, or ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY",
+        "deleted rows are captured but cannot be restored: {table} forces row level security, for its owner {owner} too; run ALTER ROLE {owner} BYPASSRLS, or ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY",
         table = forced.label(),
         owner = forced.owner
     ))
@@ -148,7 +148,7 @@ impl Reached {
         self.deleted.union(&self.nulled).filter_map(|oid| catalog.table(*oid))
     }
 
-    /// The owner of all of them, as which rows are captured and put back; or why there is none.
+    /// The owner of all of them, as which rows are captured and restored; or why there is none.
     fn owner(&self, catalog: &Catalog) -> Result<Oid, String> {
         if let Some(table) = self.tables(catalog).find(|table| !table.owned || !table.owner_settable) {
             let (table, owner) = (table.label(), &table.owner);

@@ -1,13 +1,13 @@
-//! Runs a statement, takes it back, and tells what it would have done: rows per table, time, and whether a guard stops it.
+//! Runs a statement, rolls it back, and reports what it would have done: rows per table, time, and whether a guard stops it.
 //!
 //! ```text
-//! look     which tables does it change, and how many rows by estimate?      (a transaction of its own, planned only)
-//! judge    run it as things are, guards and all                             (rolled back)
-//! count    if a guard stopped it: run it without the guards, up to the cap  (rolled back)
+//! plan     which tables does it change, and how many rows by estimate?      (a transaction of its own, not executed)
+//! guarded  run it with the guards                                           (rolled back)
+//! counted  if a guard stopped it: run it without the guards, up to the cap  (rolled back)
 //! ```
 //!
-//! For those transactions only, pgrail's role puts the row cap in front of its gates, and says to its own functions that
-//! an attempt that they stop is none. Functions are all that it replaces: no table is locked, nothing is committed.
+//! In those transactions only, pgrail's role adds the row cap to its gates, and makes its own functions not count what they
+//! stop as an attempt. It replaces functions only: no table is locked, nothing is committed.
 
 mod estimate;
 mod run;
@@ -23,7 +23,7 @@ use tokio_postgres::Client;
 
 use crate::catalog::{self, Catalog, CatalogError, Oid};
 use estimate::Target;
-use run::{Ended, Judging, Session};
+use run::{Ended, Gates, Session};
 pub use tree::{Rows, TableRows};
 
 /// What to rehearse, and how far to go.
@@ -34,8 +34,8 @@ pub struct Request {
     /// The longest that each of the runs may take, and that its locks may be held; between [`Request::SHORTEST`] and
     /// [`Request::LONGEST`].
     pub timeout: Duration,
-    /// Rows that it may delete and update before it is broken off. Exact while it runs through gates of guards; for
-    /// other tables judged beforehand, by estimate.
+    /// Rows that it may delete and update before it is aborted. Exact for tables with a gate of a guard; for other tables
+    /// decided beforehand, by estimate.
     pub max_rows: i64,
     /// Run it although the estimate is above `max_rows`.
     pub force: bool,
@@ -64,11 +64,11 @@ impl Request {
     }
 }
 
-/// Whether the guards let a statement pass.
+/// Whether the guards allow a statement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", content = "stop")]
 pub enum Verdict {
-    /// It would run to its end.
+    /// It would complete.
     Passes,
     /// A guard would stop it.
     Stopped(Stop),
@@ -80,13 +80,13 @@ pub enum Verdict {
 pub struct Stop {
     /// SQLSTATE, such as `PGR01`.
     pub code: String,
-    /// What the client would see.
+    /// The message that the client would get.
     pub message: String,
-    /// Where, after how many rows, by which guard.
+    /// DETAIL: the table, the rows until then, the guard.
     pub detail: String,
-    /// What to do.
+    /// HINT
     pub hint: String,
-    /// How long it ran until then.
+    /// How long it ran until it was stopped.
     #[serde(serialize_with = "milliseconds", rename = "milliseconds")]
     pub after: Duration,
 }
@@ -106,32 +106,32 @@ pub struct UserTrigger {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rehearsal {
-    /// Whether it would pass. In JSON `verdict`, and `stop` where it would not.
+    /// Whether it would complete. In JSON `verdict`, and `stop` where it would not.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// Guards that warn of it and let it pass, `namespace/name on schema.table`.
+    /// Guards that warn of it and allow it, `namespace/name on schema.table`.
     pub warned: Vec<String>,
-    /// Why the rows are not all that it would change; `None`: they are.
+    /// Why the rows are not all that it would change; `None` if they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
     /// How long the run took in which the rows were counted, without the guards if they stop it; COMMIT not included.
     #[serde(serialize_with = "milliseconds", rename = "milliseconds")]
     pub took: Duration,
-    /// Rows that the server expected beforehand, tables below included.
+    /// Rows that the server estimated, with those of the cascade.
     pub estimated_rows: u64,
     /// Rows of all tables.
     pub total: Rows,
-    /// The tables that the statement names, and what hangs on them.
+    /// The tables that the statement names, and those that depend on them.
     pub tables: Vec<TableRows>,
     /// Tables that were changed otherwise: by triggers, or through `ON UPDATE`.
     pub other_tables: Vec<TableRows>,
     /// Triggers of the application on tables that were changed.
     pub triggers: Vec<UserTrigger>,
-    /// Whether the guard counted it as an attempt: then this login may not tell it that it is none.
+    /// Whether the guard counted it as an attempt: this login has no right to prevent that.
     pub counted_as_attempt: bool,
     /// The login role, by which exemptions go.
     pub login: String,
-    /// Whether exemptions were judged as for a login of [`Request::role`]: only a superuser can log in as another role.
+    /// Whether exemptions of [`Request::role`] were applied: only a superuser can take the identity of another login role.
     pub rights_of_role: bool,
 }
 
@@ -143,10 +143,10 @@ fn milliseconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Res
 /// Why a statement was not rehearsed to its end. In every case it is rolled back.
 #[derive(Debug, Error)]
 pub enum RehearseError {
-    /// It is not of a kind that can be.
+    /// Statements of this kind cannot be rehearsed.
     #[error("{what} cannot be rehearsed: {why}; {remedy}")]
     Refused {
-        /// Its first word.
+        /// The first word of the statement.
         what: String,
         /// Why not.
         why: &'static str,
@@ -154,20 +154,20 @@ pub enum RehearseError {
         remedy: &'static str,
     },
     /// Several statements, or none.
-    #[error("one statement can be rehearsed at a time; give them one by one")]
+    #[error("only one statement can be rehearsed at a time")]
     SeveralStatements,
     /// It has parameters.
-    #[error("the statement has parameters ($1, …); write their values instead")]
+    #[error("the statement has parameters ($1, …); replace them by values")]
     Parameters,
     /// It changes no rows.
-    #[error("the statement deletes and updates nothing, so there is nothing to rehearse")]
+    #[error("the statement is not one that deletes or updates rows")]
     ChangesNothing,
     /// It changes rows of another server.
-    #[error("{0} is a foreign table: whether its server takes back what was done cannot be known; rehearse it there")]
+    #[error("{0} is a foreign table, and its server may not roll back; rehearse the statement there")]
     Foreign(String),
     /// The estimate is above the row cap.
     #[error(
-        "about {rows} rows would be changed by the server's estimate, more than the row cap of {cap}, and nothing would break it off there; narrow it, raise the cap (--max-rows), or run it anyway (--force)"
+        "the server estimates that about {rows} rows would be changed, more than the row cap of {cap}, and no guard could abort it there; narrow it, raise the cap (--max-rows), or run it anyway (--force)"
     )]
     TooManyByEstimate {
         /// The estimate.
@@ -175,8 +175,8 @@ pub enum RehearseError {
         /// The cap.
         cap: i64,
     },
-    /// It was broken off at the row cap.
-    #[error("broken off after {rows} rows, the row cap being {cap}; narrow it, or raise the cap (--max-rows)")]
+    /// It was aborted at the row cap.
+    #[error("aborted after {rows} rows, at the row cap of {cap}; narrow it, or raise the cap (--max-rows)")]
     TooManyRows {
         /// Rows until then.
         rows: i64,
@@ -184,25 +184,25 @@ pub enum RehearseError {
         cap: i64,
     },
     /// It took too long.
-    #[error("not finished after {} s, with {rows} rows changed until then; narrow it, or give it more time (--timeout)", .timeout.as_secs_f64())]
+    #[error("not completed within {} s, with {rows} rows changed until then; narrow it, or raise the time limit (--timeout)", .timeout.as_secs_f64())]
     Timeout {
         /// The time that it had.
         timeout: Duration,
         /// Rows until then.
         rows: i64,
     },
-    /// Somebody holds a lock that it needs.
+    /// Another session holds a lock that it needs.
     #[error(
-        "somebody else holds a lock that the statement needs, and it waits no longer than half a second ({message}); try again, or see pg_locks"
+        "another session holds a lock that the statement needs, and a rehearsal waits for at most half a second ({message}); try again, or see pg_locks"
     )]
     Locked {
         /// The server's message.
         message: String,
     },
     /// The gates are being changed.
-    #[error("another rehearsal, or a change of guards, is under way in this database; try again")]
+    #[error("another rehearsal, or a change of guards, is in progress in this database; try again")]
     Busy,
-    /// It fails, guards or not.
+    /// It fails for another reason than a guard.
     #[error("the statement fails ({code}): {message}{}", .detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default())]
     Statement {
         /// SQLSTATE.
@@ -212,8 +212,8 @@ pub enum RehearseError {
         /// More of it.
         detail: Option<String>,
     },
-    /// A setting cannot be made.
-    #[error("the setting {name} cannot be made: {message}")]
+    /// A setting cannot be set.
+    #[error("cannot set {name}: {message}")]
     Setting {
         /// Its name.
         name: String,
@@ -229,19 +229,19 @@ pub enum RehearseError {
         message: String,
     },
     /// The server takes no writes.
-    #[error("the server is a standby, which runs no change at all; rehearse on the primary")]
+    #[error("the server is a standby, which cannot change rows; rehearse on the primary")]
     Standby,
     /// The server does not count rows.
-    #[error("track_counts is off: the server counts no rows, and no guard works; turn it on")]
+    #[error("track_counts is off: the server does not count rows, so no guard works; turn it on")]
     TrackCountsOff,
-    /// The transaction is not the one that was begun.
+    /// The statement ended the transaction.
     #[error(
-        "the statement left the transaction of the rehearsal: what it did may have been COMMITTED; see what it calls"
+        "the statement ended the transaction of the rehearsal: its changes may have been COMMITTED; check what it calls"
     )]
     LeftTransaction,
     /// Neither its time limit nor a request to cancel ended it.
     #[error(
-        "the statement neither ends nor can be cancelled; its session is closed, which makes the server roll it back when it notices"
+        "the statement does not end and cannot be cancelled; its session is closed, and the server rolls it back when it notices that"
     )]
     Unresponsive,
     /// The catalog cannot be read.
@@ -252,13 +252,13 @@ pub enum RehearseError {
     Query(#[from] tokio_postgres::Error),
 }
 
-/// Rehearses a statement on a session of its own, outside a transaction. `cancel` is to ask the server to cancel what
-/// this session runs; it is called if the statement outlives its time limit. After [`RehearseError::Unresponsive`] close
+/// Rehearses a statement on a session of its own, outside a transaction. `cancel` asks the server to cancel what this
+/// session runs; it is called if the statement exceeds its time limit. After [`RehearseError::Unresponsive`] close
 /// the session; if the future is dropped, cancel and close it. PostgreSQL 15 and later.
 pub async fn rehearse(client: &Client, request: &Request, cancel: impl AsyncFn()) -> Result<Rehearsal, RehearseError> {
     statement::check(&request.statement)?;
     if let Some((name, _)) = request.settings.iter().find(|(name, _)| name.starts_with("pgrail.")) {
-        let message = "settings of pgrail are its own".to_owned();
+        let message = "settings named pgrail.* are reserved".to_owned();
         return Err(RehearseError::Setting { name: name.clone(), message });
     }
     let facts = run::facts(client).await?;
@@ -270,24 +270,24 @@ pub async fn rehearse(client: &Client, request: &Request, cancel: impl AsyncFn()
     }
     let catalog = catalog::read(client).await?;
     let session = Session::new(client, request, facts, cancel);
-    let aim = Aim::new(request, &catalog, session.look(&catalog).await?)?;
-    let allowed = |deletes: &[Oid], updates: &[Oid]| aim.allowed(deletes, updates);
-    let judged = session.run(Judging::AsEver, &aim.may_be_roots(), &catalog, &allowed).await?;
-    let (verdict, counted, incomplete) = match &judged.ended {
+    let targets = Targets::new(request, &catalog, session.targets(&catalog).await?)?;
+    let allowed = |deletes: &[Oid], updates: &[Oid]| targets.allowed(deletes, updates);
+    let guarded = session.run(Gates::Active, &targets.may_be_roots(), &catalog, &allowed).await?;
+    let (verdict, counted, incomplete) = match &guarded.ended {
         Ended::Completed => (Verdict::Passes, None, None),
         Ended::Failed(error) if is_verdict(error.code().code()) => {
-            let (counted, incomplete) = match aim.why_not_to_count() {
+            let (counted, incomplete) = match targets.why_not_to_count() {
                 Some(why) => (None, Some(why)),
-                None => session.count(&aim.may_be_roots(), &catalog).await?,
+                None => session.count(&targets.may_be_roots(), &catalog).await?,
             };
-            (Verdict::Stopped(stop(error, judged.took)), counted, incomplete)
+            (Verdict::Stopped(stop(error, guarded.took)), counted, incomplete)
         }
-        Ended::Failed(error) => return Err(run::failure(error, request, &judged)),
+        Ended::Failed(error) => return Err(run::failure(error, request, &guarded)),
     };
-    let counted_as_attempt = !session.is_quiet() && (verdict != Verdict::Passes || !judged.warned.is_empty());
-    let warned = session.names(&judged.warned).await?;
-    let shown = counted.unwrap_or(judged);
-    let (tables, other_tables) = tree::build(&aim.targets, &shown.counted, &catalog);
+    let counted_as_attempt = !session.is_quiet() && (verdict != Verdict::Passes || !guarded.warned.is_empty());
+    let warned = session.names(&guarded.warned).await?;
+    let shown = counted.unwrap_or(guarded);
+    let (tables, other_tables) = tree::build(&targets.targets, &shown.counted, &catalog);
     let mut total = Rows::default();
     for table in tables.iter().chain(&other_tables) {
         total.add(table.total());
@@ -297,7 +297,7 @@ pub async fn rehearse(client: &Client, request: &Request, cancel: impl AsyncFn()
         warned,
         incomplete,
         took: shown.took,
-        estimated_rows: aim.estimated_rows(),
+        estimated_rows: targets.estimated_rows(),
         total,
         tables,
         other_tables,
@@ -308,15 +308,15 @@ pub async fn rehearse(client: &Client, request: &Request, cancel: impl AsyncFn()
     })
 }
 
-/// What the statement is about to change.
-struct Aim<'a> {
+/// The tables that the statement changes.
+struct Targets<'a> {
     request: &'a Request,
     catalog: &'a Catalog,
     targets: Vec<Target>,
     estimated: f64,
 }
 
-impl<'a> Aim<'a> {
+impl<'a> Targets<'a> {
     fn new(request: &'a Request, catalog: &'a Catalog, targets: Vec<Target>) -> Result<Self, RehearseError> {
         if targets.is_empty() {
             return Err(RehearseError::ChangesNothing);
@@ -338,7 +338,7 @@ impl<'a> Aim<'a> {
         self.estimated > self.request.max_rows as f64 && !self.request.force
     }
 
-    /// The tables of the targets and what they are a part of: any of these may be the guarded root.
+    /// The targets and the tables that they are partitions or inheritance children of: any of these may be the guarded root.
     fn may_be_roots(&self) -> Vec<Oid> {
         let all: BTreeSet<Oid> = self.targets.iter().flat_map(|target| self.roots_of(target)).collect();
         all.into_iter().collect()
@@ -349,7 +349,7 @@ impl<'a> Aim<'a> {
         own.flat_map(|oid| self.catalog.ancestors(oid).into_iter().chain([oid])).collect()
     }
 
-    /// Whether it may run: where gates hold the row cap, whatever the estimate says.
+    /// Whether it may run: where gates apply the row cap, whatever the estimate is.
     fn allowed(&self, deletes: &[Oid], updates: &[Oid]) -> Result<(), RehearseError> {
         let capped = self.targets.iter().all(|target| {
             let held = |roots: &[Oid]| self.roots_of(target).iter().any(|oid| roots.contains(oid));
@@ -361,11 +361,11 @@ impl<'a> Aim<'a> {
         Ok(())
     }
 
-    /// To remove a million rows only to say that they are too many is no service to the server.
+    /// To delete a million rows only to report that they are too many would load the server for nothing.
     fn why_not_to_count(&self) -> Option<String> {
         self.too_many().then(|| {
             format!(
-                "about {} rows by the server's estimate, more than the row cap of {}; counted up to where the guard stopped it (--max-rows, --force)",
+                "the server estimates about {} rows, more than the row cap of {}; counted up to where the guard stopped it (--max-rows, --force)",
                 self.estimated_rows(),
                 self.request.max_rows
             )

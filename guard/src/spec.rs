@@ -308,7 +308,7 @@ pub struct Allowance {
     pub operations: Vec<Operation>,
 }
 
-/// For how long, and how many, deleted rows are kept to be put back.
+/// For how long, and how many, deleted rows are captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capture {
     /// Seconds that they are kept.

@@ -1,8 +1,8 @@
-//! Puts the rows that a transaction deleted back into their tables: all of them or none.
+//! Restores the rows that a transaction deleted: all of them or none.
 
 mod as_owner;
 mod examine;
-mod put_back;
+mod restore;
 mod table;
 
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::capture::store::{self, CaptureError, Store};
 use crate::rehearse::UserTrigger;
 use as_owner::{AsOwner, READING};
 use examine::examine;
-use put_back::put_back;
+use restore::restore;
 use table::{Table, in_order};
 
 /// What to do about rows that exist already, and links that were changed since.
@@ -23,11 +23,11 @@ use table::{Table, in_order};
 pub enum Conflicts {
     /// Put nothing back.
     Refuse,
-    /// Leave them as they are and put back the others.
+    /// Leave them as they are and restore the others.
     SkipExisting,
 }
 
-/// Why a transaction could not be examined, or was not put back for a reason that shows only when it is tried.
+/// Why a transaction could not be examined, or was not restored for a reason that shows only when it is tried.
 /// Nothing was changed.
 #[derive(Debug, Error)]
 pub enum UndoError {
@@ -52,7 +52,7 @@ pub enum UndoError {
         /// What to do; empty where that is not known.
         remedy: String,
     },
-    /// Fewer rows arrived than were put back.
+    /// Fewer rows arrived than were inserted.
     #[error("{table}: only {arrived} of {rows} rows arrived; a trigger or a policy of the table rejects the others")]
     KeptOut {
         /// `schema.table`
@@ -84,7 +84,7 @@ impl From<tokio_postgres::Error> for UndoError {
         let code = server.code();
         let detail = server.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
         let remedy = if *code == SqlState::INSUFFICIENT_PRIVILEGE {
-            "; rows are put back as the owner of their table, who needs the privileges for it".to_owned()
+            "; rows are restored as the owner of their table, who needs the privileges for it".to_owned()
         } else if *code == SqlState::LOCK_NOT_AVAILABLE {
             "; another session holds a lock: try again".to_owned()
         } else {
@@ -106,13 +106,13 @@ pub struct Undo {
     pub login: String,
     /// `application_name`
     pub application: String,
-    /// Whether its rows were put back.
+    /// Whether its rows were restored.
     pub done: bool,
-    /// What prevents it, and what to do. Where there is anything, nothing is put back.
+    /// What prevents it, and what to do. Where there is anything, nothing is restored.
     pub problems: Vec<String>,
-    /// Triggers of the tables that fire when rows are put back, as the owner of their table.
+    /// Triggers of the tables that fire when rows are restored, as the owner of their table.
     pub triggers: Vec<UserTrigger>,
-    /// The tables, in the order in which rows are put back.
+    /// The tables, in the order in which rows are restored.
     pub tables: Vec<Undone>,
 }
 
@@ -124,22 +124,22 @@ pub struct Undone {
     pub table: String,
     /// Deleted rows that are captured.
     pub rows: i64,
-    /// Rows that were put back, or in a dry run would be.
+    /// Rows that were restored, or in a dry run would be.
     pub inserted: i64,
     /// Rows whose key exists already.
     pub existing: i64,
-    /// Rows whose parent neither exists nor is among what is put back.
+    /// Rows whose parent neither exists nor is among what is restored.
     pub parents_missing: i64,
     /// Links that were set to NULL or DEFAULT.
     pub links: i64,
-    /// Links that were set back, or in a dry run would be.
+    /// Links that were restored, or in a dry run would be.
     pub links_restored: i64,
     /// Columns that were added since; they get their defaults.
     pub columns_added: i64,
 }
 
-/// Puts the rows of a transaction back, parents before children, and marks it as undone; or, in a dry run, reports what
-/// would be put back and what prevents it, in a transaction that is rolled back. Close the session afterwards: code of the
+/// Restores the rows of a transaction, parents before children, and marks it as undone; or, in a dry run, reports what
+/// would be restored and what prevents it, in a transaction that is rolled back. Close the session afterwards: code of the
 /// tables' owners may have changed its settings.
 pub async fn undo(
     client: &mut Client,
@@ -170,7 +170,7 @@ pub async fn undo(
         within.rollback().await?;
         return Ok(outcome);
     }
-    put_back(&mut as_owner, transaction, &tables, conflicts, &mut outcome.tables).await?;
+    restore(&mut as_owner, transaction, &tables, conflicts, &mut outcome.tables).await?;
     as_owner.finish().await?;
     let types = table::types(&tables).map(|(name, _)| format!("DROP TYPE {name} CASCADE")).collect::<Vec<_>>();
     within.batch_execute(&types.join("; ")).await?;
@@ -190,7 +190,7 @@ async fn mark(within: &Transaction<'_>, transaction: u64, stores: &[Store]) -> R
     Ok(())
 }
 
-/// Whose transaction it was, and whether it can be put back at all.
+/// Whose transaction it was, and whether it can be restored at all.
 async fn describe(within: &Transaction<'_>, transaction: u64, stores: &[Store]) -> Result<Undo, UndoError> {
     let none = UndoError::NoSuchTransaction(transaction);
     if stores.is_empty() {
@@ -233,7 +233,7 @@ async fn describe(within: &Transaction<'_>, transaction: u64, stores: &[Store]) 
     })
 }
 
-/// The tables that rows are put back into, parents first. They are locked against ALTER TABLE before they are described.
+/// The tables that rows are restored into, parents first. They are locked against ALTER TABLE before they are described.
 async fn tables(
     within: &Transaction<'_>,
     transaction: u64,

@@ -8,7 +8,7 @@ use pgrail_guard::{Conflicts, UndoError, prune, undo};
 use pgrail_testing::{Client, for_each_server};
 
 #[tokio::test]
-async fn without_capture_nothing_is_there_and_taking_it_back_keeps_the_rows() {
+async fn without_capture_nothing_is_installed_and_its_removal_keeps_captured_rows() {
     for_each_server(async |server| {
         let database = server.database("undo").await;
         let mut client = friday(&database, 10).await;
@@ -57,7 +57,7 @@ async fn without_capture_nothing_is_there_and_taking_it_back_keeps_the_rows() {
 }
 
 #[tokio::test]
-async fn rows_go_when_there_are_too_many_or_too_old_ones() {
+async fn rows_that_are_too_many_or_too_old_are_removed() {
     for_each_server(async |server| {
         let database = server.database("undo").await;
         let mut client = set_up_plain(&database, 1000).await;

@@ -209,7 +209,7 @@ async fn capture_evaluates_nothing_that_an_owner_defines() {
     .await;
 }
 
-/// What an owner can put in the way of rows that are put back. `noted` reports which role it runs as, and tries to become
+/// What an owner can put in the way of rows that are restored. `noted` reports which role it runs as, and tries to become
 /// another.
 const TRAPS: &str = r"
 CREATE FUNCTION noted(what text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note(what); RETURN true; END $$;
@@ -328,7 +328,7 @@ async fn undo_runs_what_an_owner_defines_as_that_owner() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_put_back_is_reported_when_it_is_declared() {
+async fn what_could_not_be_restored_is_reported_when_it_is_declared() {
     for_each_server(async |server| {
         let database = server.database("undo").await;
         let admin = database.connect().await;
@@ -358,7 +358,7 @@ async fn what_could_not_be_put_back_is_reported_when_it_is_declared() {
         run(&admin, "ALTER TABLE posts NO FORCE ROW LEVEL SECURITY").await;
         told(&client, TableState::Enforced, "").await;
 
-        // Two owners: a part could be pruned or put back without the other.
+        // Two owners: a part could be pruned or restored without the other.
         run(&admin, &format!("ALTER TABLE posts OWNER TO {two}")).await;
         reconcile(&mut client, &spec).await;
         told(&client, TableState::Degraded, "give them one owner").await;

@@ -8,7 +8,7 @@ use pgrail_guard::{Conflicts, UndoError, undo};
 use pgrail_testing::{Client, for_each_server};
 
 #[tokio::test]
-async fn a_cascade_comes_back_exactly() {
+async fn a_cascade_is_restored_exactly() {
     for_each_server(async |server| {
         let database = server.database("undo").await;
         let mut client = friday(&database, 40).await;
@@ -70,7 +70,7 @@ async fn a_cascade_comes_back_exactly() {
 }
 
 #[tokio::test]
-async fn every_type_comes_back_as_it_was_whatever_the_session_speaks() {
+async fn every_type_is_restored_whatever_the_settings_of_the_session() {
     for_each_server(async |server| {
         let database = server.database("undo").await;
         let mut client = database.connect().await;
@@ -137,7 +137,7 @@ CREATE TABLE notes (a int, b int, user_id int, best int, note text, PRIMARY KEY 
 ";
 
 #[tokio::test]
-async fn cycles_self_references_and_links_come_back() {
+async fn cycles_self_references_and_links_are_restored() {
     for_each_server(async |server| {
         let database = server.database("undo").await;
         let mut client = database.connect().await;
@@ -195,7 +195,7 @@ async fn cycles_self_references_and_links_come_back() {
 }
 
 #[tokio::test]
-async fn a_row_that_lost_its_link_and_then_went_itself_comes_back_with_it() {
+async fn a_row_whose_link_was_set_to_null_and_that_was_then_deleted_is_restored_with_it() {
     for_each_server(async |server| {
         let database = server.database("undo").await;
         let mut client = database.connect().await;
@@ -223,7 +223,7 @@ async fn a_row_that_lost_its_link_and_then_went_itself_comes_back_with_it() {
 }
 
 #[tokio::test]
-async fn partitions_come_back_and_moved_rows_are_not_taken_for_deleted() {
+async fn partitions_are_restored_and_moved_rows_are_not_captured() {
     for_each_server(async |server| {
         let database = server.database("undo").await;
         let mut client = database.connect().await;
@@ -282,7 +282,7 @@ async fn partitions_come_back_and_moved_rows_are_not_taken_for_deleted() {
 }
 
 #[tokio::test]
-async fn inheritance_children_come_back_whole() {
+async fn inheritance_children_are_restored_whole() {
     for_each_server(async |server| {
         let database = server.database("undo").await;
         let mut client = database.connect().await;
@@ -316,7 +316,7 @@ async fn inheritance_children_come_back_whole() {
 }
 
 #[tokio::test]
-async fn what_stands_against_it_is_named_and_nothing_is_changed() {
+async fn conflicts_are_named_and_nothing_is_changed() {
     for_each_server(async |server| {
         let database = server.database("undo").await;
         let mut client = friday(&database, 20).await;
@@ -372,7 +372,7 @@ async fn what_stands_against_it_is_named_and_nothing_is_changed() {
 }
 
 #[tokio::test]
-async fn tables_may_change_meanwhile() {
+async fn tables_may_be_altered_meanwhile() {
     for_each_server(async |server| {
         let database = server.database("undo").await;
         let mut client = friday(&database, 20).await;

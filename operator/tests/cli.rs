@@ -264,7 +264,7 @@ async fn a_rehearsal_from_the_shell() {
         assert_eq!(stopped.status.code(), Some(2), "{}", err(&stopped));
         let text = out(&stopped);
         assert!(text.contains("PGR01") && text.contains("Guard: default/core"), "{text}");
-        let tree = "public.users  2 deleted\n└─ public.leads  20 deleted\n   └─ public.messages  1,000 deleted\n\nIn all: 1,022 deleted\n";
+        let tree = "public.users  2 deleted\n└─ public.leads  20 deleted\n   └─ public.messages  1,000 deleted\n\nTotal: 1,022 deleted\n";
         assert!(text.contains(tree) && text.contains("Rolled back"), "{text}");
         let passing = shop.pgrail(&["rehearse", "DELETE FROM messages WHERE id <= 10", "-o", "json"]);
         assert_eq!(passing.status.code(), Some(0), "{}", err(&passing));
@@ -319,7 +319,7 @@ async fn an_interrupted_rehearsal_is_rolled_back_before_it_says_so() {
 }
 
 #[tokio::test]
-async fn deleted_rows_are_listed_and_put_back() {
+async fn deleted_rows_are_listed_and_restored() {
     for_each_server(async |server| {
         let shop = Shop::new(server.database("cli").await).await;
         let nothing = shop.pgrail(&["undo"]);
@@ -362,7 +362,7 @@ async fn deleted_rows_are_listed_and_put_back() {
         client.batch_execute("INSERT INTO users VALUES (1)").await.unwrap();
         let conflict = shop.pgrail(&["undo", &transaction, "--dry-run"]);
         assert_eq!(conflict.status.code(), Some(2), "{}", err(&conflict));
-        assert!(err(&conflict).contains("public.users are there already"), "{}", err(&conflict));
+        assert!(err(&conflict).contains("public.users exist already"), "{}", err(&conflict));
         assert_eq!(shop.pgrail(&["undo", &transaction]).status.code(), Some(1));
         assert_eq!(rows().await, [10, 90, 4500]);
         let undone = shop.pgrail(&["undo", &transaction, "--skip-existing"]);
@@ -372,7 +372,7 @@ async fn deleted_rows_are_listed_and_put_back() {
         let again = shop.pgrail(&["undo", &transaction]);
         assert!(again.status.code() == Some(1) && err(&again).contains("undone already"), "{}", err(&again));
 
-        // More than may be kept is told, never put back in part.
+        // More rows than may be kept are reported, never restored in part.
         client.batch_execute("DELETE FROM users WHERE id IN (1, 2)").await.unwrap();
         let list: Value = serde_json::from_slice(&shop.pgrail(&["undo", "-o", "json"]).stdout).unwrap();
         let incomplete = shop.pgrail(&["undo", &list[0]["transaction"].to_string()]);

@@ -23,9 +23,9 @@ pub struct CapturedTransaction {
     pub client: String,
     /// The guards that captured it.
     pub guards: Vec<String>,
-    /// Why it cannot be put back as a whole.
+    /// Why it cannot be restored as a whole.
     pub incomplete: Option<String>,
-    /// When it was put back, likewise.
+    /// When it was restored, likewise.
     pub undone: Option<String>,
     /// By whom.
     pub undone_by: Option<String>,

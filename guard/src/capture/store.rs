@@ -1,6 +1,6 @@
 //! Where captured rows are: one pair of tables for each owner of tables that are captured, which belongs to that owner.
 //!
-//! Whoever may read a table as a whole must not thereby read what was deleted from it, and whoever could dump the database
+//! A role that may read a table must not thereby read what was deleted from it, and a role that could dump the database
 //! must still be able to. `pg_dump` locks and reads every table, and fails where row level security would hide rows from it.
 //! A table that belongs to the owner of the data, with row level security where the data has it, is readable by exactly
 //! those: its owner, who is exempt from it, superusers, and `pg_read_all_data` as far as it reads the data itself.

@@ -1,4 +1,4 @@
-//! What the server plans to do with a statement: which tables it changes, and how many rows by estimate. Pure.
+//! The server's plan of a statement: which tables it changes, and how many rows by estimate. Pure.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use crate::closure;
 /// A table that the statement itself changes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Target {
-    /// Schema and name, as the plan has them.
+    /// Schema and name, as in the plan.
     pub schema: String,
     pub name: String,
-    /// The table, if it is one that the catalog knows.
+    /// The table, if it is in the catalog.
     pub oid: Option<Oid>,
     pub deletes: bool,
     pub updates: bool,
@@ -64,8 +64,8 @@ fn visit(node: &Value, catalog: &Catalog, found: &mut Vec<Target>) {
     }
 }
 
-/// Rows of all tables that the statement changes, by the server's estimate of its own rows and the averages of what
-/// hangs on them.
+/// Rows of all tables that the statement changes, from the server's estimate of its own rows and the average number of rows
+/// that depend on each.
 pub(super) fn rows(targets: &[Target], catalog: &Catalog) -> f64 {
     let of = |target: &Target| {
         let Some(oid) = target.oid.filter(|_| target.deletes) else { return target.rows };

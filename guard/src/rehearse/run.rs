@@ -15,12 +15,12 @@ use super::tree::Counted;
 use super::{RehearseError, Request, UserTrigger};
 use crate::catalog::{Catalog, Oid};
 
-/// The error of a gate when the row cap is passed.
+/// The SQLSTATE of a gate when the row cap is exceeded.
 pub(super) const CAP: &str = "PGR00";
-/// How long after its time limit the server is asked to cancel the statement: its own limit comes first.
+/// How long after the time limit the server is asked to cancel the statement: its own limit comes first.
 const GRACE: Duration = Duration::from_millis(500);
 /// How long a cancelled statement may take to end.
-const FAREWELL: Duration = Duration::from_secs(5);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the rehearsal must know before it begins.
 #[allow(clippy::struct_excessive_bools, reason = "independent facts")]
@@ -29,17 +29,17 @@ pub(super) struct Facts {
     pub superuser: bool,
     pub in_recovery: bool,
     pub track_counts: bool,
-    /// pgrail's functions are there, know rehearsals, and may be replaced.
+    /// pgrail's functions exist, support rehearsals, and may be replaced.
     pub may_prepare: bool,
-    /// Something of pgrail is there.
+    /// pgrail is installed.
     pub installed: bool,
 }
 
 const NAMES: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
 
-/// Who is connected, and what of pgrail's it may touch.
+/// The session's role, and its rights on what pgrail installed.
 pub(super) async fn facts(client: &Client) -> Result<Facts, RehearseError> {
-    // What the session did before is reported now, so that the counters of the runs start at zero.
+    // Counters that the session has not flushed are flushed now, so that those of the runs start at zero.
     client.batch_execute("SELECT pg_catalog.pg_stat_force_next_flush()").await?;
     client.batch_execute(&format!("BEGIN READ ONLY; {NAMES}")).await?;
     let row = client.query_one(include_str!("../sql/rehearse_facts.sql"), &[]).await;
@@ -55,12 +55,12 @@ pub(super) async fn facts(client: &Client) -> Result<Facts, RehearseError> {
     })
 }
 
-/// What the guards do in a run.
+/// What the gates of guards do in a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Judging {
-    /// They judge.
-    AsEver,
-    /// They let everything pass up to the row cap.
+pub(super) enum Gates {
+    /// They stop statements.
+    Active,
+    /// They allow everything up to the row cap.
     CapOnly,
 }
 
@@ -70,7 +70,7 @@ pub(super) enum Ended {
     Failed(Box<DbError>),
 }
 
-/// What a run has shown.
+/// The result of a run.
 pub(super) struct Ran {
     pub ended: Ended,
     pub took: Duration,
@@ -87,7 +87,7 @@ impl Ran {
     }
 }
 
-/// The error of a statement that did not end, and that no guard stopped.
+/// The error of a statement that failed, and that no guard stopped.
 pub(super) fn failure(error: &DbError, request: &Request, ran: &Ran) -> RehearseError {
     match error.code() {
         code if code.code() == CAP => RehearseError::TooManyRows { rows: ran.rows(), cap: request.max_rows },
@@ -113,7 +113,7 @@ fn bounds(timeout: Duration) -> Duration {
     timeout.clamp(Request::SHORTEST, Request::LONGEST)
 }
 
-/// A session with what all runs share.
+/// A session and what all runs share.
 pub(super) struct Session<'a, C> {
     client: &'a Client,
     request: &'a Request,
@@ -130,20 +130,20 @@ impl<'a, C: AsyncFn()> Session<'a, C> {
         &self.facts.login
     }
 
-    /// Whether the statement runs with the rights of a login of its role, not only with those of the role.
+    /// Whether exemptions of the role apply: the session takes its login identity too.
     pub fn logs_in_as_role(&self) -> bool {
         self.request.role.is_none() || self.facts.superuser
     }
 
-    /// Whether the guards are told that this is a rehearsal, or there are none.
+    /// Whether the guards do not count this as an attempt, or there are none.
     pub fn is_quiet(&self) -> bool {
         self.facts.may_prepare || !self.facts.installed
     }
 
     /// Which tables the statement changes, by the server's plan; nothing is run.
-    pub async fn look(&self, catalog: &Catalog) -> Result<Vec<Target>, RehearseError> {
+    pub async fn targets(&self, catalog: &Catalog) -> Result<Vec<Target>, RehearseError> {
         let deadline = self.deadline();
-        let looked = async {
+        let targets = async {
             self.begin().await?;
             self.become_role().await?;
             let statement = self.bounded(deadline, self.client.prepare(&self.request.statement)).await?;
@@ -155,21 +155,21 @@ impl<'a, C: AsyncFn()> Session<'a, C> {
             let row = self.bounded(deadline, self.client.query_one(&explain, &[])).await?.map_err(unprepared)?;
             Ok(estimate::targets(&row.try_get::<_, Value>(0)?, catalog))
         };
-        let looked = looked.await;
-        self.rolled_back(looked).await
+        let targets = targets.await;
+        self.rolled_back(targets).await
     }
 
-    /// Runs the statement. `allowed` is asked before, with the guarded roots whose gates hold the row cap: those where
-    /// deletes pass them, and those where updates do.
+    /// Runs the statement. `allowed` decides before, from the guarded roots whose gates apply the row cap: to deletes, and
+    /// to updates.
     pub async fn run(
         &self,
-        judging: Judging,
+        gates: Gates,
         may_be_roots: &[Oid],
         catalog: &Catalog,
         allowed: &impl Fn(&[Oid], &[Oid]) -> Result<(), RehearseError>,
     ) -> Result<Ran, RehearseError> {
         let deadline = self.deadline();
-        let ran = self.run_in_transaction(judging, deadline, may_be_roots, catalog, allowed).await;
+        let ran = self.run_in_transaction(gates, deadline, may_be_roots, catalog, allowed).await;
         self.rolled_back(ran).await
     }
 
@@ -181,12 +181,12 @@ impl<'a, C: AsyncFn()> Session<'a, C> {
     ) -> Result<(Option<Ran>, Option<String>), RehearseError> {
         if !self.facts.may_prepare {
             let why = format!(
-                "counted up to where the guard stopped it: {} may not act as the owner of pgrail's schema, so it cannot be run without the guards",
+                "counted up to where the guard stopped it: {} is not a member of the owner of the schema pgrail, so the statement cannot run without the guards",
                 self.facts.login
             );
             return Ok((None, Some(why)));
         }
-        match self.run(Judging::CapOnly, may_be_roots, catalog, &|_, _| Ok(())).await {
+        match self.run(Gates::CapOnly, may_be_roots, catalog, &|_, _| Ok(())).await {
             Ok(ran) => {
                 let why = match &ran.ended {
                     Ended::Completed => None,
@@ -220,21 +220,21 @@ impl<'a, C: AsyncFn()> Session<'a, C> {
         Instant::now() + bounds(self.request.timeout)
     }
 
-    /// Begins a transaction that holds nothing for longer than the time limit. Names are those of the server alone.
+    /// Begins a transaction that holds no lock for longer than the time limit, with a search path of pg_catalog.
     async fn begin(&self) -> Result<(), RehearseError> {
         self.client.batch_execute("BEGIN").await?;
         self.limit_everything(bounds(self.request.timeout)).await?;
         self.client.batch_execute(&format!("{NAMES}; SAVEPOINT rehearsal")).await?;
-        // Without, a server that is busy with the statement does not notice that we are gone. Not every platform can.
-        let noticing = self.client.batch_execute("SET LOCAL client_connection_check_interval = '1s'").await;
-        if noticing.is_err_and(|error| error.as_db_error().is_some()) {
+        // Without it, a server that runs the statement does not notice that the client disconnected. Not every platform has it.
+        let set = self.client.batch_execute("SET LOCAL client_connection_check_interval = '1s'").await;
+        if set.is_err_and(|error| error.as_db_error().is_some()) {
             self.client.batch_execute("ROLLBACK TO SAVEPOINT rehearsal").await?;
         }
         Ok(())
     }
 
     async fn limit_everything(&self, left: Duration) -> Result<(), tokio_postgres::Error> {
-        // Shorter than deadlock_timeout: who waits for us is not made to wait for whom we wait for.
+        // Shorter than deadlock_timeout: sessions that wait for this one do not also wait for those that it waits for.
         let limits = format!(
             "SET LOCAL lock_timeout = '500ms'; SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL statement_timeout = {}",
             left.as_millis().max(1)
@@ -242,21 +242,17 @@ impl<'a, C: AsyncFn()> Session<'a, C> {
         self.client.batch_execute(&limits).await
     }
 
-    /// Puts the row cap into the gates, and tells pgrail's functions that this is no attempt.
-    /// Returns the roots whose deletes, and whose updates, pass those gates.
-    async fn prepare_gates(
-        &self,
-        judging: Judging,
-        may_be_roots: &[Oid],
-    ) -> Result<(Vec<Oid>, Vec<Oid>), RehearseError> {
+    /// Adds the row cap to the gates, and makes pgrail's functions not count this as an attempt.
+    /// Returns the roots whose deletes, and whose updates, go through those gates.
+    async fn prepare_gates(&self, gates: Gates, may_be_roots: &[Oid]) -> Result<(Vec<Oid>, Vec<Oid>), RehearseError> {
         if !self.facts.may_prepare {
             return Ok((Vec::new(), Vec::new()));
         }
         let sql = include_str!("../sql/rehearse_gates.sql");
-        let judges = judging == Judging::AsEver;
+        let active = gates == Gates::Active;
         // The gates add to it what was counted before.
         let cap = self.request.max_rows.clamp(0, i64::MAX / 2);
-        let row = self.client.query_one(sql, &[&may_be_roots, &cap, &judges]).await?;
+        let row = self.client.query_one(sql, &[&may_be_roots, &cap, &active]).await?;
         let replace: String = row.try_get("sql")?;
         self.client.batch_execute(&replace).await.map_err(|error| match error.code() {
             Some(code) if [SqlState::LOCK_NOT_AVAILABLE, SqlState::INTERNAL_ERROR].contains(code) => {
@@ -267,7 +263,7 @@ impl<'a, C: AsyncFn()> Session<'a, C> {
         Ok((row.try_get("deletes")?, row.try_get("updates")?))
     }
 
-    /// The settings and the role of the statement, and the search path that the session came with.
+    /// Sets the settings and the role of the statement, and the search path that the session had.
     async fn become_role(&self) -> Result<(), RehearseError> {
         self.client.batch_execute("SET LOCAL search_path TO DEFAULT").await?;
         let set = "SELECT pg_catalog.set_config($1, $2, true)";
@@ -292,19 +288,19 @@ impl<'a, C: AsyncFn()> Session<'a, C> {
 
     async fn run_in_transaction(
         &self,
-        judging: Judging,
+        gates: Gates,
         deadline: Instant,
         may_be_roots: &[Oid],
         catalog: &Catalog,
         allowed: &impl Fn(&[Oid], &[Oid]) -> Result<(), RehearseError>,
     ) -> Result<Ran, RehearseError> {
         self.begin().await?;
-        let (deletes, updates) = self.prepare_gates(judging, may_be_roots).await?;
+        let (deletes, updates) = self.prepare_gates(gates, may_be_roots).await?;
         allowed(&deletes, &updates)?;
         let before = self.counters().await?;
         let transaction = self.transaction_id().await?;
         self.become_role().await?;
-        // After the settings, which may have lifted them.
+        // After the settings, which may have changed them.
         self.limit_everything(left(deadline)).await?;
         self.client.batch_execute("SAVEPOINT statement").await?;
         let (ended, took) = self.run_statement(deadline).await?;
@@ -314,7 +310,7 @@ impl<'a, C: AsyncFn()> Session<'a, C> {
             let rows = self.client.query(include_str!("../sql/rehearse_warned.sql"), &[]).await?;
             warned = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         }
-        // Lets go of all rows at once; the server's counters stay.
+        // Releases all row locks; the server's counters stay.
         self.client.batch_execute("ROLLBACK TO SAVEPOINT statement").await.map_err(left_transaction)?;
         self.client.batch_execute(NAMES).await?;
         if self.transaction_id().await? != transaction {
@@ -350,18 +346,18 @@ impl<'a, C: AsyncFn()> Session<'a, C> {
         }
     }
 
-    /// Waits for a statement up to a little longer than the server lets it run, then asks the server to cancel it.
+    /// Waits for a statement a little longer than the server runs it, then asks the server to cancel it.
     async fn bounded<T>(&self, deadline: Instant, statement: impl Future<Output = T>) -> Result<T, RehearseError> {
         let mut statement = pin!(statement);
         if let Ok(result) = timeout_at((deadline + GRACE).into(), &mut statement).await {
             return Ok(result);
         }
-        // A server that cannot be reached to cancel is left to notice that we are gone.
+        // A server that cannot be reached to cancel rolls back when it notices that the client disconnected.
         let cancelled = async {
             (self.cancel)().await;
             statement.await
         };
-        timeout(FAREWELL, cancelled).await.map_err(|_| RehearseError::Unresponsive)
+        timeout(CANCEL_TIMEOUT, cancelled).await.map_err(|_| RehearseError::Unresponsive)
     }
 
     async fn rolled_back<T>(&self, result: Result<T, RehearseError>) -> Result<T, RehearseError> {
@@ -413,7 +409,7 @@ fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-/// What was there before is not the statement's; what a TRUNCATE in a trigger took away counts as nothing.
+/// Counts from before the statement are subtracted. TRUNCATE in a trigger resets the counters of its table.
 fn difference(after: BTreeMap<Oid, Counted>, before: &BTreeMap<Oid, Counted>) -> BTreeMap<Oid, Counted> {
     let of = |oid: Oid, mut it: Counted| {
         if let Some(before) = before.get(&oid) {
@@ -426,7 +422,7 @@ fn difference(after: BTreeMap<Oid, Counted>, before: &BTreeMap<Oid, Counted>) ->
     after.into_iter().filter_map(|(oid, it)| of(oid, it)).collect()
 }
 
-/// The server prepares one statement, of what it can parse.
+/// The server prepares only one statement.
 fn unprepared(error: tokio_postgres::Error) -> RehearseError {
     let Some(failed) = error.as_db_error() else { return error.into() };
     // "cannot insert multiple commands into a prepared statement", whatever the language of the server's messages.
@@ -434,7 +430,7 @@ fn unprepared(error: tokio_postgres::Error) -> RehearseError {
     if several { RehearseError::SeveralStatements } else { plain_failure(failed) }
 }
 
-/// A savepoint that is not there any more: the transaction is not ours.
+/// A savepoint that no longer exists: the transaction is another one.
 fn left_transaction(error: tokio_postgres::Error) -> RehearseError {
     use SqlState as S;
     let codes = [S::S_E_INVALID_SPECIFICATION, S::NO_ACTIVE_SQL_TRANSACTION, S::INVALID_TRANSACTION_STATE];

@@ -1,26 +1,26 @@
 //! Which statements can be rehearsed at all, by their first word. Pure.
 //!
-//! That there is one statement only is for the server to say: it prepares no more than one.
+//! Whether it is only one statement is decided by the server, which prepares no more than one.
 
 use super::RehearseError;
 
-/// Refuses what cannot be rolled back, what locks too much, and what removes nothing.
+/// Refuses what cannot be rolled back, what locks too much, and what changes no rows.
 pub(super) fn check(statement: &str) -> Result<(), RehearseError> {
     let word = first_word(statement);
     let (why, remedy) = match word.as_str() {
         "DELETE" | "UPDATE" | "MERGE" | "INSERT" | "WITH" => return Ok(()),
-        "" => ("there is no SQL statement in it", "give one, such as DELETE FROM users WHERE id = 42"),
+        "" => ("it contains no SQL statement", "for example, DELETE FROM users WHERE id = 42"),
         "TRUNCATE" | "DROP" | "ALTER" | "LOCK" | "CLUSTER" | "REINDEX" | "REFRESH" => (
-            "it locks tables so that not even readers get through, for as long as the rehearsal lasts",
-            "see what hangs on a table with pgrail blast-radius, or rehearse a DELETE without WHERE in place of TRUNCATE",
+            "it locks tables against readers too, for as long as the rehearsal lasts",
+            "pgrail blast-radius shows what depends on a table; instead of TRUNCATE, rehearse a DELETE without WHERE",
         ),
-        "VACUUM" | "CREATE" | "ANALYZE" => ("it is not a change of rows, or cannot be rolled back", REMEDY),
+        "VACUUM" | "CREATE" | "ANALYZE" => ("it does not change rows, or cannot be rolled back", REMEDY),
         "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" => {
-            ("it controls transactions, and the rehearsal has one of its own", "give the statement alone")
+            ("it controls transactions, and the rehearsal uses its own", "rehearse the statement without it")
         }
         "PREPARE" | "EXECUTE" | "DEALLOCATE" => (
-            "PREPARE TRANSACTION outlives the rehearsal, and prepared statements are not those of the application's session",
-            "give the statement itself, with its values",
+            "PREPARE TRANSACTION is not rolled back, and prepared statements of other sessions do not exist here",
+            "rehearse the statement itself, with its values",
         ),
         "CALL" | "DO" => (
             "it may commit, and what is committed cannot be rolled back",
@@ -30,11 +30,12 @@ pub(super) fn check(statement: &str) -> Result<(), RehearseError> {
             "it may write files and start programs on the server, which cannot be rolled back",
             "rehearse the statement in it",
         ),
-        "EXPLAIN" => ("a rehearsal runs the statement itself", "give it without EXPLAIN"),
-        "SELECT" | "VALUES" | "TABLE" | "FETCH" | "DECLARE" => {
-            ("it removes nothing by itself", "if it calls a function that deletes, rehearse what the function runs")
-        }
-        _ => ("it is not known to be possible to roll it back", REMEDY),
+        "EXPLAIN" => ("it does not run the statement", "rehearse it without EXPLAIN"),
+        "SELECT" | "VALUES" | "TABLE" | "FETCH" | "DECLARE" => (
+            "it changes no rows by itself",
+            "if it calls a function that does, rehearse the statements of the function",
+        ),
+        _ => ("whether it can be rolled back is not known", REMEDY),
     };
     let what = if word.is_empty() { "the statement".to_owned() } else { word };
     Err(RehearseError::Refused { what, why, remedy })
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_taken_back_or_locks_too_much_is_refused_with_a_reason() {
+    fn what_cannot_be_rolled_back_or_locks_too_much_is_refused_with_a_reason() {
         let refused = "BEGIN|START TRANSACTION|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT s|RELEASE s|PREPARE TRANSACTION 'x'|PREPARE d AS DELETE FROM t|\
              EXECUTE d|VACUUM|CALL purge()|DO $$ $$|COPY t FROM PROGRAM 'true'|TRUNCATE t|DROP TABLE t|ALTER TABLE t ADD x int|LOCK t|\
              CLUSTER t|REINDEX TABLE t|REFRESH MATERIALIZED VIEW v|CREATE DATABASE d|EXPLAIN ANALYZE DELETE FROM t|SELECT purge()|TABLE t|\

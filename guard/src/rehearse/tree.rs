@@ -1,4 +1,4 @@
-//! What was counted, table by table, as the tree of foreign keys by which it came about. Pure.
+//! The counted rows of each table, as the tree of foreign keys of the cascade. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,7 +38,7 @@ impl Rows {
     }
 }
 
-/// A table whose rows were changed, with its partitions, and the tables that came after it.
+/// A table whose rows were changed, with its partitions, and the tables that reference it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TableRows {
@@ -47,7 +47,7 @@ pub struct TableRows {
     /// Its rows.
     #[serde(flatten)]
     pub rows: Rows,
-    /// The tables that reference it and lost rows, or had them nulled, because of it.
+    /// The tables that reference it and whose rows were deleted or nulled because of it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub below: Vec<TableRows>,
 }
@@ -62,13 +62,13 @@ impl TableRows {
         total
     }
 
-    /// How many tables these are, this one included.
+    /// The number of tables, this one included.
     pub fn tables(&self) -> usize {
         1 + self.below.iter().map(Self::tables).sum::<usize>()
     }
 }
 
-/// What one table, or one partition, has lost and gained.
+/// The counters of one table or partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Counted {
     pub label: String,
@@ -77,7 +77,7 @@ pub(super) struct Counted {
     pub inserted: i64,
 }
 
-/// The trees of the tables that the statement names, and the tables that no foreign key leads to from there.
+/// The trees of the tables that the statement names, and the tables that no foreign key reaches from there.
 pub(super) fn build(
     targets: &[Target],
     counted: &BTreeMap<Oid, Counted>,
@@ -89,13 +89,14 @@ pub(super) fn build(
     let mut children: BTreeMap<Oid, Vec<Oid>> = BTreeMap::new();
     for root in &roots {
         let closure = closure::of(catalog, *root);
-        // Tables that inherit from the root hold rows of it.
-        let heirs = closure.tree.iter().map(|oid| whole(catalog, *oid)).map(|oid| (oid, vec![*root, oid], None));
+        // Inheritance children of the root contain rows of it.
+        let children_of_root =
+            closure.tree.iter().map(|oid| whole(catalog, *oid)).map(|oid| (oid, vec![*root, oid], None));
         let members = closure.members.iter().map(|member| {
             let path = member.path.iter().map(|oid| whole(catalog, *oid)).collect();
             (whole(catalog, member.table), path, Some(member.effect))
         });
-        let reached: Vec<(Oid, Vec<Oid>, Option<Effect>)> = heirs.chain(members).collect();
+        let reached: Vec<(Oid, Vec<Oid>, Option<Effect>)> = children_of_root.chain(members).collect();
         for (table, _, effect) in &reached {
             if *effect == Some(Effect::Nulled) {
                 builder.nulled(*table);
@@ -116,7 +117,7 @@ pub(super) fn build(
     (trees, others)
 }
 
-/// A partition stands for the table that it is a partition of.
+/// The topmost partitioned table of a partition; else the table itself.
 fn whole(catalog: &Catalog, oid: Oid) -> Oid {
     catalog.partition_ancestors(oid).last().copied().unwrap_or(oid)
 }
@@ -140,7 +141,7 @@ impl<'a> Builder<'a> {
             let sum = &mut rows.entry(table).or_insert((label, Rows::default())).1;
             sum.add(Rows { deleted: it.deleted, updated: it.updated, inserted: it.inserted, ..Rows::default() });
         }
-        // A row that an UPDATE moves to another partition is deleted here and inserted there.
+        // A row that an UPDATE moves to another partition is deleted from one and inserted into the other.
         let partitioned = |oid: &&Oid| catalog.table(**oid).is_some_and(|table| table.kind == TableKind::Partitioned);
         for table in updated.difference(&deleted).filter(partitioned) {
             if let Some((_, rows)) = rows.get_mut(table) {

@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS pgrail.captured_transaction_{owner} (
   role text NOT NULL,                                   -- SET ROLE, or the login
   application text NOT NULL,
   client inet,                                          -- NULL: a local socket
-  incomplete text,                                      -- why it cannot be put back as a whole
+  incomplete text,                                      -- why it cannot be restored as a whole
   undone_at timestamptz,
   undone_by name,
   PRIMARY KEY (xid, began, guard)

@@ -29,7 +29,9 @@ parts(part) AS (
  UNION ALL
   SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', b.oid, b.pubname, b.puballtables), 12)) FROM pg_catalog.pg_publication b
  UNION ALL
-  SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', o.oid), 13)) FROM pg_catalog.pg_roles o WHERE o.rolbypassrls
+  SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', o.oid), 13)) FROM pg_catalog.pg_roles o
+  -- Whether tables with row level security can be restored into as their owner.
+  WHERE (o.rolbypassrls OR o.rolsuper) AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relowner = o.oid AND c.relrowsecurity)
  UNION ALL
   SELECT pg_catalog.hashtextextended(pg_catalog.concat_ws('|', current_user, r.rolsuper, pg_catalog.current_setting('track_counts'), pg_catalog.pg_is_in_recovery()), 11)::numeric
   FROM pg_catalog.pg_roles r WHERE r.rolname = current_user

@@ -1,8 +1,8 @@
--- The guarded roots among the tables $1, and the SQL that puts a row cap of $2 into the gates of their closures, for one
+-- The guarded roots among the tables $1, and the SQL that adds a row cap of $2 to the gates of their closures, for one
 -- transaction that is rolled back. The cap counts what is deleted and updated in all of these closures together. With
--- $3 the gates judge as ever, else they let everything pass up to the cap. Run with search_path = pg_catalog.
+-- $3 the gates stop statements as usual, else they allow everything up to the cap. Run with search_path = pg_catalog.
 --
--- Functions only: replacing one locks nothing that a reader or a writer of the tables could wait for.
+-- It replaces functions only, which locks nothing that readers or writers of the tables could wait for.
 WITH roots AS (
   SELECT r.id, r.rel::oid AS rel, bool_or(a.protect_delete) AS deletes, bool_or(a.max_updated_rows IS NOT NULL) AS updates
   FROM pgrail.relation r JOIN pgrail.assignment a ON a.root = r.id
@@ -14,7 +14,7 @@ WITH roots AS (
 ), total AS (
   SELECT string_agg(format('pg_catalog.pg_stat_get_xact_tuples_deleted(%1$s::pg_catalog.oid) OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_updated(%1$s::pg_catalog.oid)', l.oid),
                     ' OPERATOR(pg_catalog.+) ' ORDER BY l.oid) AS sum,
-         -- What the session did before and has not reported yet.
+         -- What the session counted before and has not flushed yet.
          coalesce(sum(pg_stat_get_xact_tuples_deleted(l.oid) + pg_stat_get_xact_tuples_updated(l.oid)), 0)::bigint AS before
   FROM leaves l
 ), gates AS (
@@ -29,6 +29,6 @@ SELECT coalesce((SELECT array_agg(rel ORDER BY rel) FILTER (WHERE deletes) FROM 
          format('CREATE FUNCTION pgrail.%I(rel pg_catalog.oid, event pg_catalog.int4) RETURNS pg_catalog.bool LANGUAGE plpgsql VOLATILE AS %L;'
            'GRANT EXECUTE ON FUNCTION pgrail.%1$I(pg_catalog.oid, pg_catalog.int4) TO PUBLIC;', original, prosrc) ||
          format('CREATE OR REPLACE FUNCTION pgrail.%I(rel pg_catalog.oid, event pg_catalog.int4) RETURNS pg_catalog.bool LANGUAGE plpgsql VOLATILE AS %L;', gate,
-           format('BEGIN IF %s OPERATOR(pg_catalog.>) %s THEN RAISE EXCEPTION USING ERRCODE = ''PGR00'', MESSAGE = ''pgrail: the row cap of the rehearsal is passed''; END IF; RETURN %s; END',
+           format('BEGIN IF %s OPERATOR(pg_catalog.>) %s THEN RAISE EXCEPTION USING ERRCODE = ''PGR00'', MESSAGE = ''pgrail: the row cap of the rehearsal is exceeded''; END IF; RETURN %s; END',
              sum, $2::bigint + before, CASE WHEN $3::bool THEN format('pgrail.%I(rel, event)', original) ELSE 'false' END)), '' ORDER BY gate)
          FROM gates, total), '') AS sql

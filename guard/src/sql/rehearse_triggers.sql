@@ -1,4 +1,4 @@
--- Triggers of the application on the tables $1: what they do outside the database is not taken back. With
+-- Triggers of the application on the tables $1: what they do outside the database is not rolled back. With
 -- search_path = pg_catalog.
 SELECT format('%s.%s', n.nspname, c.relname) AS "table", t.tgname AS name, p.oid::regprocedure::text AS function
 FROM pg_trigger t

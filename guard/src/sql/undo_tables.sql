@@ -56,7 +56,7 @@ SELECT coalesce(json_agg(json_build_object(
                                              ORDER BY NOT u.indisprimary, NOT u.not_null, u.indexrelid) FROM unique_keys u WHERE u.indrelid = t.rel), '[]'),
     'references', coalesce((SELECT json_agg(json_build_object('name', r.conname, 'ident', r.ident, 'label', r.name, 'partitioned', r.partitioned, 'readable', r.readable, 'columns', r.columns,
                                              'numbers', r.conkey, 'referenced', r.referenced, 'operators', r.operators, 'family', r.family) ORDER BY r.conname) FROM refers r WHERE r.conrelid = t.rel), '[]'),
-    -- What fires when rows are put back: INSERT for deleted ones, UPDATE for links.
+    -- What fires when rows are restored: INSERT for deleted ones, UPDATE for links.
     'triggers', coalesce((SELECT json_agg(json_build_object('table', format('%s.%s', n.nspname, c.relname), 'name', g.tgname, 'function', p.oid::regprocedure::text) ORDER BY n.nspname, c.relname, g.tgname)
         FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_proc p ON p.oid = g.tgfoid JOIN pg_namespace f ON f.oid = p.pronamespace

@@ -66,7 +66,7 @@ impl<'a> AsOwner<'a> {
             (before, now) = (now, self.command(owner).await?);
             // A trigger that fires and defers another one must write a row for it. If nothing was written, nothing is left.
             if now - before == idle {
-                // A cursor WITH HOLD is run to its end at COMMIT, by whoever commits.
+                // A cursor WITH HOLD is run to its end at COMMIT, as the role that commits.
                 self.within.batch_execute("CLOSE ALL").await?;
                 return Ok(());
             }

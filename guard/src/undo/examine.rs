@@ -1,4 +1,4 @@
-//! What would be put back, and what prevents it. Only reads.
+//! What would be restored, and what prevents it. Only reads.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use crate::catalog::Oid;
 /// Rows that a message names.
 const NAMED: usize = 5;
 
-/// What would be put back into one table, and what prevents it.
+/// What would be restored into one table, and what prevents it.
 pub(super) async fn examine(
     as_owner: &mut AsOwner<'_>,
     transaction: u64,
@@ -37,7 +37,7 @@ pub(super) async fn examine(
     }
     if table.forced {
         problems.push(format!(
-            "{label} forces row level security, for its owner {name} too, as which rows are put back; run ALTER ROLE {name} BYPASSRLS, or ALTER TABLE {label} NO FORCE ROW LEVEL SECURITY"
+            "{label} forces row level security, for its owner {name} too, as which rows are restored; run ALTER ROLE {name} BYPASSRLS, or ALTER TABLE {label} NO FORCE ROW LEVEL SECURITY"
         ));
         return Ok(found);
     }
@@ -119,7 +119,7 @@ async fn examine_links(
             "EXISTS (SELECT FROM {} t WHERE {same} AND {unchanged})",
             table.ident.as_deref().unwrap_or_default()
         )];
-        // Rows whose key was set first and that were deleted then are put back with the key that they were left with.
+        // Rows whose key was set first and that were deleted then are restored with the key that they were left with.
         for other in all.iter().filter(|other| table.family.contains(&other.rel) && other.owner == Some(owner)) {
             for deleted in other.deleted().filter(|batch| other.lost(batch) == 0) {
                 let same = all_equal("(y.before)", &key.columns, &key.operators, "(x.after)", &key.columns);
@@ -193,7 +193,7 @@ async fn counted(
 }
 
 /// Rows whose parent neither exists nor is among the deleted. Where the owner may not read the parents, the foreign key
-/// itself decides when rows are put back.
+/// itself decides when rows are restored.
 async fn orphans(
     as_owner: &mut AsOwner<'_>,
     transaction: u64,

@@ -1,4 +1,4 @@
-//! A table that rows are put back into, as it is now, and the order of several.
+//! A table that rows are restored into, as it is now, and the order of several.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ pub(super) struct Table {
     pub(super) rel: Oid,
     pub(super) label: String,
     pub(super) ident: Option<String>,
-    /// As which rows are put back; `None` where the table no longer exists.
+    /// As which rows are restored; `None` where the table no longer exists.
     pub(super) owner: Option<Oid>,
     pub(super) owner_name: Option<String>,
     /// Whether row level security holds for the owner too.

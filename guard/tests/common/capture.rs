@@ -33,7 +33,7 @@ pub async fn kept(client: &Client) -> Vec<CapturedTransaction> {
     captured(client).await.expect("captured")
 }
 
-/// Puts the newest transaction back, and insists that nothing stands against it.
+/// Undoes the newest transaction, and insists that nothing prevents it.
 pub async fn undo_newest(client: &mut Client) -> Undo {
     let newest = kept(client).await.first().expect("a transaction").transaction;
     let tried = undo(client.as_mut(), newest, Conflicts::Refuse, true).await.expect("dry run");

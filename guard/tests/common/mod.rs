@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::missing_panics_doc, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod capture;
+pub mod rehearse;
 
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// How long a statement may take to end once it is cancelled.
-const FAREWELL: Duration = Duration::from_secs(5);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Options of `pgrail rehearse`.
 #[derive(Debug, clap::Args)]
@@ -23,10 +23,10 @@ pub(super) struct RehearseArgs {
     /// The longest that a run takes and holds locks: 1s to 10m; a statement that a guard stops is run twice
     #[arg(long, default_value = "5s", value_parser = timeout)]
     timeout: Duration,
-    /// Break off after so many rows (in tables without a guard: refuse by estimate)
+    /// Abort after so many rows (in tables without a guard: refuse by estimate)
     #[arg(long, value_name = "ROWS", default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1..))]
     max_rows: i64,
-    /// Run it although it would change more rows than --max-rows by estimate
+    /// Run it although the server estimates more rows than --max-rows
     #[arg(long)]
     force: bool,
     /// Run it as this role, with its rights and row level security
@@ -82,9 +82,9 @@ pub(super) async fn run(args: RehearseArgs) -> Result<ExitCode, CommandError> {
         rehearsal = pgrail_guard::rehearse(&connection, &request, cancel) => rehearsal?,
         () = stop_requested() => {
             cancel().await;
-            // Told only when it is so. The end of the session does the same, as soon as the server notices.
-            let rolled_back = tokio::time::timeout(FAREWELL, connection.batch_execute("ROLLBACK")).await;
-            let how = if matches!(rolled_back, Ok(Ok(()))) { "rolled back" } else { "the server rolls it back when it notices that we are gone" };
+            // Reported only if it happened. The end of the session does the same, as soon as the server notices it.
+            let rolled_back = tokio::time::timeout(CANCEL_TIMEOUT, connection.batch_execute("ROLLBACK")).await;
+            let how = if matches!(rolled_back, Ok(Ok(()))) { "rolled back" } else { "the server rolls it back when it notices that the client disconnected" };
             return Err(CommandError::Refused(format!("interrupted: {how}")));
         }
     };
@@ -125,7 +125,7 @@ fn print(out: &mut impl Write, rehearsal: &Rehearsal, request: &Request) -> std:
         print_tree(out, table, "", "")?;
     }
     if tables > 1 {
-        writeln!(out, "\nIn all: {}", counts(rehearsal.total))?;
+        writeln!(out, "\nTotal: {}", counts(rehearsal.total))?;
     }
     if !rehearsal.other_tables.is_empty() {
         writeln!(out, "\nChanged otherwise, by triggers or ON UPDATE:")?;
@@ -134,23 +134,19 @@ fn print(out: &mut impl Write, rehearsal: &Rehearsal, request: &Request) -> std:
         }
     }
     if !rehearsal.triggers.is_empty() {
-        writeln!(out, "\nTriggers there; what they do outside the database was not rolled back:")?;
+        writeln!(out, "\nTriggers; what they did outside the database was not rolled back:")?;
         for trigger in &rehearsal.triggers {
             writeln!(out, "  {}: {} runs {}", trigger.table, trigger.name, trigger.function)?;
         }
     }
-    writeln!(out, "\nRolled back. Numbers that sequences gave out stay used.")?;
+    writeln!(out, "\nRolled back. Values taken from sequences stay used.")?;
     if rehearsal.counted_as_attempt {
-        writeln!(
-            out,
-            "The guard counted it as an attempt: {} may not tell it that this is a rehearsal.",
-            rehearsal.login
-        )?;
+        writeln!(out, "The guard counted it as an attempt: {} has no right to prevent that.", rehearsal.login)?;
     }
     if let Some(role) = request.role.as_ref().filter(|_| !rehearsal.rights_of_role) {
         writeln!(
             out,
-            "Exemptions go by the login role, here {}: whether {role} has one was not looked at.",
+            "Exemptions are for the login role, here {}: whether {role} has one was not checked.",
             rehearsal.login
         )?;
     }

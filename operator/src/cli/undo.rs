@@ -1,4 +1,4 @@
-//! `pgrail undo`: lists the transactions with captured rows, or puts the rows of one back.
+//! `pgrail undo`: lists the transactions with captured rows, or restores the rows of one.
 
 use super::connect::DatabaseArgs;
 use super::output::{self, Format};
@@ -11,12 +11,12 @@ use std::process::ExitCode;
 /// Options of `pgrail undo`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  pgrail undo                            lists the transactions, newest first\n  pgrail undo 48213 --dry-run            lists the rows, the triggers that would fire, and the conflicts\n  pgrail undo 48213                      puts all of its rows back, or none\n\nGuards whose spec has `capture` capture rows. Rows are put back as the owner of their table."
+    after_help = "Examples:\n  pgrail undo                            lists the transactions, newest first\n  pgrail undo 48213 --dry-run            lists the rows, the triggers that would fire, and the conflicts\n  pgrail undo 48213                      restores all of its rows, or none\n\nGuards whose spec has `capture` capture rows. Rows are restored as the owner of their table."
 )]
 pub(super) struct UndoArgs {
     /// The transaction's number; none: list them
     transaction: Option<u64>,
-    /// Only report what would be put back; exit status 2 if there are conflicts
+    /// Only report what would be restored; exit status 2 if there are conflicts
     #[arg(long, requires = "transaction")]
     dry_run: bool,
     /// Leave rows that exist already, and links that were changed since, as they are
@@ -104,8 +104,16 @@ fn print(outcome: &Undo, format: Format) -> Result<(), CommandError> {
         Format::Json | Format::Yaml => return whole(outcome, format),
         Format::Name => println!("{}", outcome.transaction),
         Format::Table | Format::Wide => {
-            let header =
-                ["TABLE", "CAPTURED", "PUT BACK", "EXISTING", "PARENT MISSING", "LINKS", "SET BACK", "NEW COLUMNS"];
+            let header = [
+                "TABLE",
+                "CAPTURED",
+                "RESTORED",
+                "EXISTING",
+                "PARENT MISSING",
+                "LINKS",
+                "LINKS RESTORED",
+                "NEW COLUMNS",
+            ];
             // What was not done is not reported as if it were.
             let back = |count: i64| if outcome.problems.is_empty() { output::thousands(count) } else { "-".to_owned() };
             let rows = outcome.tables.iter().map(|it| {

@@ -1,4 +1,4 @@
-//! Putting rows back.
+//! Restoring rows.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use super::table::{Batch, Table, all_equal, in_order};
 use super::{Conflicts, UndoError, Undone};
 use crate::catalog::Oid;
 
-/// Inserts rows group by group, then sets links back. `found` is replaced by what the server counted.
-pub(super) async fn put_back(
+/// Inserts rows group by group, then restores links. `found` is replaced by what the server counted.
+pub(super) async fn restore(
     as_owner: &mut AsOwner<'_>,
     transaction: u64,
     tables: &[Table],
