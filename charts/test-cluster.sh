@@ -60,13 +60,13 @@ exemption() { # NAME REQUESTER
 }
 # A policy takes a moment to come into force.
 not_accepted() { exemption "$1" "$2" >"$scratch/exemption"; grep -q 'pgrail.dev/requested-by: breaker' "$scratch/exemption"; }
-rejected_in_other_name() { not_accepted "somebody-$RANDOM$RANDOM" somebody; }
+rejected_in_other_name() { not_accepted "another-$RANDOM$RANDOM" another; }
 check "cluster: an exemption in the name of another user is rejected" wait_until rejected_in_other_name
 check "cluster: an exemption in the user's own name is accepted" exemption own breaker
 cannot_change() {
   local answer
   ! answer=$(k annotate --overwrite --as system:admin --as-group system:masters --namespace shop guardexemption/own \
-    pgrail.dev/requested-by=somebody 2>&1) && grep -q "cannot be changed" <<<"$answer"
+    pgrail.dev/requested-by=another 2>&1) && grep -q "cannot be changed" <<<"$answer"
 }
 check "cluster: the record cannot be changed" cannot_change
 k delete guardexemption --all --namespace shop >/dev/null

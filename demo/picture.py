@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Draws a part of what `make demo` printed as a terminal, in SVG:  picture.py FROM TO <log >picture.svg
 
-FROM and TO begin the first line of the part and the line after it, such as '== The guard'. Nothing is made up: every line
-stands in the log as it stands in the picture, cut at 118 characters.
+FROM and TO begin the first line of the part and the line after it, such as '== The guard'. The picture has the lines of the
+log as they are, cut at 118 characters.
 """
 import html
 import sys
 
 WIDTH, LINE, LEFT, TOP = 118, 19, 16, 44
-STYLES = {"== ": "head", "   $ ": "command", "   ✓": "good", "   ERROR": "bad", "   gone": "bad"}
+STYLES = {"== ": "head", "   $ ": "command", "   ✓": "good", "   ERROR": "bad", "   1,300,001": "bad"}
 
 
 def part(lines, first, last):

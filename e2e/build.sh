@@ -15,6 +15,6 @@ if [[ ${CI:-} == true ]]; then export CARGO_INCREMENTAL=0; fi
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
   set -euo pipefail
   cd "$(dirname "${BASH_SOURCE[0]}")/.."
-  # All of the workspace: a part of it has other features, and is compiled anew with everything below it.
+  # All of the workspace: a part of it has other features, and is compiled again with everything below it.
   exec cargo test --locked --workspace --no-run "$@"
 fi

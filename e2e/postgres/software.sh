@@ -123,7 +123,7 @@ install_one() {
   fi
   exec 9>"$cache/.lock-$what"
   flock 9
-  rm -rf "$destination".part.* # of a run that was killed: nobody else holds the lock
+  rm -rf "$destination".part.* # of a run that was killed: no other process holds the lock
   if ! [ -x "$bin/$program" ]; then
     case "$what" in
       16) from_python_package "$destination" ;;

@@ -119,7 +119,7 @@ end_run() {
     until_ok 10 nothing_runs "$run" || die "processes of $run do not end: $(processes_of "$run" | xargs)"
   fi
   if declare -F after_end >/dev/null; then after_end "$run"; fi
-  # Not into a mount: a volume may hold data of somebody else.
+  # Not into a mount: a volume can hold data of another owner.
   rm -rf --one-file-system "$run"
 }
 
