@@ -182,7 +182,7 @@ await_object 60 "the guard becomes Enforced" tguard core condition=Enforced
 await_object 60 "the guard becomes Ready" tguard core condition=Ready
 good "Ready and Enforced $(seconds $(( $(now) - applied ))) after kubectl apply, both together"
 show kubectl get pgdb,tguard -n "$namespace"
-tell "What one delete can delete with it, as the operator found in the catalog (status.blastRadius):"
+tell "What one delete can remove through cascades, as the operator found in the catalog (status.blastRadius):"
 kubectl get pgdb friday -n "$namespace" -o jsonpath='{range .status.blastRadius[*]}{.table}{"\t"}{.rows}{"\t"}{.rowsAtRisk}{"\t"}{.cascadeTables}{"\n"}{end}' |
   while IFS=$'\t' read -r table rows risk tables; do
     printf '   %-22s %9s rows; %9s more depend on them, tables: %s\n' "$table" "$(thousands "$rows")" "$(thousands "$risk")" "$tables"
