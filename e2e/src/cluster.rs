@@ -165,6 +165,15 @@ impl TestNamespace {
         self.api::<K>().delete(name, &DeleteParams::default()).await.expect("deleted");
     }
 
+    /// Waits for an Event about an object. Events are written after the status that they belong to.
+    pub async fn event(&self, object: &str, reason: &str, note: &str) {
+        crate::eventually(&format!("an Event {reason} about {object} with {note:?}"), async || {
+            let events = self.events(object).await;
+            events.iter().any(|(found, text)| found == reason && text.contains(note)).then_some(())
+        })
+        .await;
+    }
+
     /// Reasons and notes of the Events about an object.
     pub async fn events(&self, object: &str) -> Vec<(String, String)> {
         let events = self.api::<Event>().list(&ListParams::default()).await.expect("events");

@@ -112,7 +112,7 @@ async fn each_way_to_be_unreachable_has_its_reason() {
     let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let cases = [
         ("ConnectionRefused", vec![("uri", uri.replace(&port, &refused))], "refused"),
-        ("NameResolution", vec![("uri", uri.replace(&host, "no-such-host.invalid"))], "does not resolve"),
+        ("NameResolution", vec![("uri", uri.replace(&host, "no-such-host.invalid"))], "cannot be resolved"),
         ("DatabaseMissing", vec![("uri", uri.replace(&database, "no_such_database"))], "create it"),
         ("SecretIncomplete", vec![("username", "somebody".to_owned())], "dbname"),
         ("SecretIncomplete", vec![("uri", "postgres://somebody@[bad".to_owned())], "uri"),
