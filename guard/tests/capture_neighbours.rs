@@ -6,20 +6,29 @@ use common::capture::*;
 use common::{FRIDAY, count, friday, guard, install, reconcile, run, verify};
 use pgrail_guard::{Conflicts, PlanError, TableState, observe, plan, prune, undo};
 use pgrail_testing::{Database, Server, for_each_server, programs};
+use tokio::io::AsyncWriteExt as _;
 
-/// `pg_dump` of the whole database by this role, but for the configuration's tables: what it printed, or why it failed.
+/// `pg_dump` of the whole database by this role: what it printed, or why it failed.
 async fn dump(server: &Server, database: &Database, role: &str) -> Result<String, String> {
-    let configuration = "SELECT format('--exclude-table=pgrail.%s', c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE n.nspname = 'pgrail' AND c.relkind IN ('r', 'S') AND c.relname !~ '^captured'";
-    let rows = database.connect().await.query(configuration, &[]).await.expect("configuration");
     let output = tokio::process::Command::new(programs(server.major).join("pg_dump"))
-        .args(rows.iter().map(|row| row.get::<_, String>(0)))
         .arg(database.uri_for(role, "secret"))
         .output()
         .await
         .expect("pg_dump");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// Runs what `pg_dump` printed, as the superuser.
+async fn load(server: &Server, database: &Database, sql: &str) {
+    let mut psql = tokio::process::Command::new(programs(server.major).join("psql"))
+        .args(["-qXv", "ON_ERROR_STOP=1", &database.uri])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("psql");
+    psql.stdin.take().unwrap().write_all(sql.as_bytes()).await.expect("write");
+    assert!(psql.wait().await.expect("wait").success());
 }
 
 #[tokio::test]
@@ -59,6 +68,18 @@ async fn who_could_dump_the_database_still_can_and_nobody_else_reads_captured_ro
             let dumped = dump(&server, &database, role).await.expect("after");
             assert!(dumped.contains("only in the captured rows"), "by {role}");
         }
+        // The owner's dump can be restored, captures there, and what it holds can be restored too.
+        let copy = server.database("undo_copy").await;
+        load(&server, &copy, &dump(&server, &database, &owner).await.expect("dump")).await;
+        let mut restored = copy.connect().await;
+        run(&restored, "DELETE FROM users WHERE id = 1").await;
+        assert_eq!(kept(&restored).await.iter().map(|it| it.tables.len()).collect::<Vec<_>>(), [5, 1]);
+        undo_newest(&mut restored).await;
+        let first = kept(&restored).await[1].transaction;
+        let undone = undo(restored.as_mut(), first, Conflicts::Refuse, false).await.expect("undo");
+        assert!(undone.done && count(&restored, "users WHERE id IN (1, 1000)").await == 2, "{undone:?}");
+        drop(restored);
+        copy.finish().await;
         // A role that reads every table because it was granted SELECT on each needs it on captured rows too, and PostgreSQL
         // knows no way around. Their owner decides, and pgrail leaves it so.
         let error = dump(&server, &database, &granted).await.expect_err("not granted");

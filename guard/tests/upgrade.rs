@@ -2,10 +2,10 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 mod common;
 
-use common::{friday, guard, limited, run, stopped};
+use common::{count, friday, guard, limited, run, stopped};
 use pgrail_guard::{
-    Allowance, Capture, GuardSpec, Mode, Operation, PartialLimits, Progress, Protect, TableLimits, counters, ensure,
-    exemption_uses, observe,
+    Allowance, Capture, Conflicts, GuardSpec, Mode, Operation, PartialLimits, Progress, Protect, TableLimits, captured,
+    counters, ensure, exemption_uses, observe, undo,
 };
 use pgrail_testing::{Client, Database, for_each_server};
 
@@ -93,6 +93,16 @@ async fn version_1_is_replaced_without_a_moment_in_which_nothing_is_stopped() {
         assert_eq!(users.blocked_attempts, 2 + 5 * rounds);
         let used = exemption_uses(&client).await.expect("uses");
         assert_eq!((used.len(), used[0].rows, used[0].statements, used[0].lost), (1, 7, 1, false));
+        // What was captured is the owner's now, and can still be restored.
+        let kept = captured(&client).await.expect("captured");
+        let mut rows: Vec<_> = kept[0].tables.iter().map(|it| (it.table.as_str(), it.deleted)).collect();
+        rows.sort_unstable();
+        let of_seven_users =
+            [("public.analytics", 35), ("public.conversations", 70), ("public.leads", 14), ("public.messages", 700)];
+        assert_eq!((kept.len(), &rows[..4], rows[4]), (1, &of_seven_users[..], ("public.users", 7)));
+        let undone = undo(client.as_mut(), kept[0].transaction, Conflicts::Refuse, false).await.expect("undo");
+        assert!(undone.done && count(&client, "users").await == 20, "{undone:?}");
+        assert_eq!(count(&client, "pg_class c WHERE c.relname IN ('captured', 'captured_transaction')").await, 0);
         drop((app, client));
         database.finish().await;
     })
