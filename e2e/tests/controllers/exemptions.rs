@@ -102,6 +102,7 @@ async fn an_exemption_lets_its_role_through_tells_of_it_and_is_taken_back_with_i
         for wanted in ["ExemptionActive", "ExemptionUsed"] {
             it.fixture.namespace.event("purge", wanted, &it.role).await;
         }
+        let events = it.fixture.namespace.events("purge").await;
         assert!(events.iter().any(|(_, note)| note.contains("ticket 4711")), "{events:?}");
         // The spec is what it was when somebody was given the right.
         let change = it.manifest("purge", &json!({"notAfter": in_seconds(7200)}));
