@@ -7,8 +7,11 @@ use crate::catalog::Oid;
 use crate::sql::{digest, literal};
 
 pub(crate) const SCHEMA_SQL: &str = include_str!("sql/schema.sql");
-pub(crate) const FUNCTIONS_SQL: &str =
-    concat!(include_str!("sql/functions.sql"), include_str!("sql/capture_functions.sql"));
+pub(crate) const FUNCTIONS_SQL: &str = concat!(
+    include_str!("sql/documents.sql"),
+    include_str!("sql/functions.sql"),
+    include_str!("sql/capture_functions.sql")
+);
 /// What is recorded as the source of each of them.
 pub(crate) static FUNCTIONS_DIGEST: LazyLock<String> = LazyLock::new(|| digest(FUNCTIONS_SQL));
 pub(crate) const UPGRADE_1_BEFORE_SQL: &str = include_str!("sql/upgrade_1_before.sql");
@@ -23,7 +26,7 @@ pub(crate) fn is_document(name: &str) -> bool {
     name.starts_with("config_")
 }
 
-/// The functions of `functions.sql`, and whether every role may call them.
+/// The functions of `documents.sql` and `functions.sql`, and whether every role may call them.
 pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("allowances_for", false),
     ("charge", false),

@@ -250,3 +250,25 @@ async fn orms_that_emulate_cascades_pass_or_meet_the_budget() {
     })
     .await;
 }
+
+/// Drivers put all that the server sends into one text.
+#[tokio::test]
+async fn the_context_of_an_error_names_functions_and_no_statement_of_pgrails() {
+    for_each_server(async |server| {
+        let database = server.database("context").await;
+        let mut client = friday(&database, 20).await;
+        install(&mut client, &limited("a/b", USERS, 3, 1_000_000)).await;
+        let error = stopped(&database.connect().await, "PGR01", "DELETE FROM users").await;
+        let context = error.where_().unwrap_or_default();
+        assert!(context.lines().count() == 3 && context.len() < 220, "{context}");
+        let error = stopped(&database.connect().await, "PGR02", "TRUNCATE users CASCADE").await;
+        assert!(error.where_().unwrap_or_default().len() < 220, "{error:?}");
+        install(&mut client, &limited("a/b", USERS, 300, 10)).await;
+        // The server's own lines about foreign keys come on top.
+        let error = stopped(&database.connect().await, "PGR01", "DELETE FROM users").await;
+        let ours = error.where_().unwrap_or_default().lines().filter(|line| line.contains("pgrail")).count();
+        assert_eq!(ours, 3, "{error:?}");
+        database.finish().await;
+    })
+    .await;
+}

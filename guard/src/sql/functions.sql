@@ -4,112 +4,6 @@
 CREATE OR REPLACE FUNCTION pgrail.noop() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN NULL; END $$;
 
--- A document: configuration that is the constant of a function.
-CREATE OR REPLACE FUNCTION pgrail.document(p_name text) RETURNS jsonb
-LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT split_part(p.prosrc, '$json$', 2)::jsonb FROM pg_proc p
-  WHERE p.proname = ('config_' || p_name)::name AND p.pronamespace = 'pgrail'::regnamespace AND p.pronargs = 0
-$$;
-
--- Writes a document, or drops it where there is no content. What is the same already is not written.
-CREATE OR REPLACE FUNCTION pgrail.write_document(p_name text, p_content jsonb) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-  IF p_content IS NULL THEN
-    EXECUTE format('DROP FUNCTION IF EXISTS pgrail.%I()', 'config_' || p_name);
-  ELSIF pgrail.document(p_name) IS DISTINCT FROM p_content THEN
-    -- The name of a table could hold what ends the constant.
-    EXECUTE format('CREATE OR REPLACE FUNCTION pgrail.%I() RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE AS %L', 'config_' || p_name,
-      'SELECT $json$' || replace(p_content::text, '$', chr(92) || 'u0024') || '$json$::pg_catalog.jsonb');
-  END IF;
-END $$;
-
--- Makes the configuration exactly what is given.
-CREATE OR REPLACE FUNCTION pgrail.write_configuration(p_configuration jsonb, p_about jsonb) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  usage_table CONSTANT oid := 'pgrail.usage'::regclass;
-  known CONSTANT jsonb := coalesce(pgrail.document('allowances'), '[]');
-  x record;
-BEGIN
-  PERFORM pgrail.write_document('guards', p_configuration -> 'guards');
-  PERFORM pgrail.write_document('relations', (
-    SELECT coalesce(jsonb_agg(r.value || jsonb_build_object('name', (r.value ->> 'rel')::oid::regclass) ORDER BY (r.value ->> 'id')::int), '[]')
-    FROM jsonb_array_elements(p_configuration -> 'relations') r));
-  -- Roots, with everything that a decision about them needs.
-  FOR x IN
-    WITH assignments AS (
-      SELECT (a.value ->> 'root')::int AS root, jsonb_agg(a.value || jsonb_build_object('guard_name', g.value -> 'name', 'enforce', g.value -> 'enforce') ORDER BY (a.value ->> 'id')::int) AS j
-      FROM jsonb_array_elements(p_configuration -> 'assignments') a JOIN jsonb_array_elements(p_configuration -> 'guards') g ON g.value -> 'id' = a.value -> 'guard'
-      GROUP BY 1
-    ), members AS (
-      SELECT (m.value ->> 'root')::int AS root, jsonb_agg(m.value || jsonb_build_object('name', (m.value ->> 'rel')::oid::regclass) ORDER BY (m.value ->> 'rel')::oid, m.value ->> 'effect') AS j
-      FROM jsonb_array_elements(p_configuration -> 'members') m GROUP BY 1
-    )
-    SELECT a.root, jsonb_build_object('usage_table', usage_table::int8, 'rel', r.value -> 'rel', 'name', (r.value ->> 'rel')::oid::regclass, 'above', r.value -> 'above',
-      'assignments', a.j, 'members', coalesce(m.j, '[]')) AS content
-    FROM assignments a JOIN jsonb_array_elements(p_configuration -> 'relations') r ON (r.value ->> 'id')::int = a.root LEFT JOIN members m USING (root)
-  LOOP
-    PERFORM pgrail.write_document('root_' || x.root, x.content);
-  END LOOP;
-  FOR x IN SELECT d.name FROM pgrail.documents d
-           WHERE d.name LIKE 'root\_%' AND substr(d.name, 6)::int NOT IN (SELECT (a.value ->> 'root')::int FROM jsonb_array_elements(p_configuration -> 'assignments') a) LOOP
-    PERFORM pgrail.write_document(x.name, NULL);
-  END LOOP;
-  -- A total is given once, with the allowance: one that lost its row is used up.
-  PERFORM pgrail.write_document('allowances', p_configuration -> 'allowances');
-  INSERT INTO pgrail.budget (allowance, used)
-    SELECT (w.value ->> 'id')::int, 0 FROM jsonb_array_elements(p_configuration -> 'allowances') w
-    WHERE w.value ->> 'total_rows' IS NOT NULL AND NOT EXISTS (SELECT FROM jsonb_array_elements(known) k WHERE k.value -> 'id' = w.value -> 'id' AND k.value ->> 'total_rows' IS NOT NULL)
-    ON CONFLICT (allowance) DO UPDATE SET used = 0;
-  DELETE FROM pgrail.budget b WHERE b.allowance NOT IN (SELECT (w.value ->> 'id')::int FROM jsonb_array_elements(p_configuration -> 'allowances') w);
-  DELETE FROM pgrail.usage u WHERE u.allowance NOT IN (SELECT (w.value ->> 'id')::int FROM jsonb_array_elements(p_configuration -> 'allowances') w);
-  IF pgrail.document('counters') IS NULL THEN
-    PERFORM pgrail.write_document('counters', jsonb_build_object('server_start', pg_postmaster_start_time(), 'seen', '{}'::jsonb, 'skipped', '{}'::jsonb));
-  END IF;
-  PERFORM pgrail.write_document('install', p_about || jsonb_build_object('owner', p_configuration -> 'owner', 'usage_table', usage_table::int8, 'database', current_database(),
-    'server_version', current_setting('server_version_num')::int, 'installed_at', coalesce(pgrail.document('install') -> 'installed_at', to_jsonb(now())),
-    'drop_partition', EXISTS (SELECT FROM jsonb_array_elements(p_configuration -> 'assignments') a WHERE (a.value ->> 'protect_drop_partition')::bool)));
-END $$;
-
--- Records the triggers of a table that were just created, and forgets those that are not kept. Returns a row for each
--- that was found.
-CREATE OR REPLACE FUNCTION pgrail.record_triggers(p jsonb) RETURNS SETOF name
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  table_id CONSTANT oid := (p ->> 'rel')::oid;
-  known CONSTANT jsonb := coalesce(pgrail.document('triggers_' || table_id) -> 'triggers', '{}');
-  recorded jsonb;
-  made record;
-BEGIN
-  SELECT coalesce(jsonb_object_agg(k.key, k.value), '{}') INTO recorded FROM jsonb_each(known) k WHERE p -> 'kept' ? k.key;
-  FOR made IN
-    SELECT t.tgname, w.source, md5(concat_ws('|', t.tgtype, t.tgfoid::int8, t.tgqual, t.tgattr, t.tgargs, t.tgconstraint::int8)) AS fingerprint
-    FROM jsonb_to_recordset(p -> 'created') AS w(name name, source text) JOIN pg_trigger t ON t.tgrelid = table_id AND t.tgname = w.name
-  LOOP
-    recorded := recorded || jsonb_build_object(made.tgname, jsonb_build_array(made.source, made.fingerprint));
-    RETURN NEXT made.tgname;
-  END LOOP;
-  PERFORM pgrail.write_document('triggers_' || table_id, CASE WHEN recorded <> '{}' THEN jsonb_build_object('rel', table_id::int8, 'triggers', recorded) END);
-END $$;
-
--- The same for functions; where `kept` is null, none is forgotten.
-CREATE OR REPLACE FUNCTION pgrail.record_routines(p jsonb) RETURNS SETOF name
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  recorded jsonb := coalesce(pgrail.document('routines'), '{}');
-  made jsonb;
-BEGIN
-  IF p ->> 'kept' IS NOT NULL THEN
-    SELECT coalesce(jsonb_object_agg(k.key, k.value), '{}') INTO recorded FROM jsonb_each(recorded) k JOIN jsonb_array_elements_text(p -> 'kept') kept ON kept = k.key;
-  END IF;
-  SELECT coalesce(jsonb_object_agg(p.proname, jsonb_build_array(w.source, md5(concat_ws('|', p.prosrc, p.provolatile, p.prosecdef, p.proconfig::text, p.proowner::int8, p.proacl::text, p.prolang::int8, p.proargtypes::text)))), '{}')
-  INTO made
-  FROM jsonb_to_recordset(p -> 'created') AS w(name name, source text) JOIN pg_proc p ON p.proname = w.name AND p.pronamespace = 'pgrail'::regnamespace;
-  PERFORM pgrail.write_document('routines', recorded || made);
-  RETURN QUERY SELECT k.key::name FROM jsonb_each(made) k;
-END $$;
-
 -- One root with its assignments and its closure. In a database that was restored from a dump, tables have other numbers:
 -- there they are found by name.
 CREATE OR REPLACE FUNCTION pgrail.root(p_root int) RETURNS jsonb
@@ -153,8 +47,8 @@ BEGIN
 END $$;
 
 -- Counts an attempt, which survives the abort; then fails the statement, or warns once per client statement and allows
--- it. p_about: assignment, enforce, guard, code, message, detail, hint, schema, table. One argument and no statement around
--- it: all of that would be in the CONTEXT that the client gets.
+-- it. p_about: assignment, enforce, guard, code, message, detail, hint, schema, table. One argument, and called by an
+-- expression without a query: all else would be in the CONTEXT that the client gets.
 CREATE OR REPLACE FUNCTION pgrail.report(p_about jsonb) RETURNS bool
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -398,6 +292,7 @@ DECLARE
   what text;
   beyond text;
   under text;
+  about jsonb;
   stopped bool;
 BEGIN
   IF root IS NULL THEN RETURN false; END IF;
@@ -413,10 +308,11 @@ BEGIN
       CONTINUE WHEN EXISTS (SELECT FROM pgrail.allowances_for(a.guard, p_root, 'Update') y
                             WHERE (y.unlimited OR updated <= y.max_updated_rows)
                               AND pgrail.charge(y.id, y.total_rows, 'Update', p_root, updated, least(updated + 10 * lease, y.max_updated_rows)) IS NOT NULL);
-      stopped := pgrail.report(pgrail.named((root ->> 'rel')::oid) || jsonb_build_object('assignment', a.id, 'enforce', a.enforce, 'guard', a.guard_name, 'code', 'PGR04',
+      about := pgrail.named((root ->> 'rel')::oid) || jsonb_build_object('assignment', a.id, 'enforce', a.enforce, 'guard', a.guard_name, 'code', 'PGR04',
         'message', format('UPDATE on %s %s more than %s rows in one statement (maxUpdatedRows)', root_name,
           CASE WHEN a.enforce THEN 'would change' ELSE 'changes' END, a.max_updated_rows),
-        'detail', format('Reached in %s.', p_rel::regclass), 'hint', 'Update in smaller batches, or ask for a GuardExemption.'));
+        'detail', format('Reached in %s.', p_rel::regclass), 'hint', 'Update in smaller batches, or ask for a GuardExemption.');
+      stopped := pgrail.report(about);
     END LOOP;
     RETURN false;
   END IF;
@@ -483,13 +379,14 @@ BEGIN
         EXIT;
       END LOOP;
       IF NOT covered THEN
-        stopped := pgrail.report(pgrail.named((root ->> 'rel')::oid) || jsonb_build_object('assignment', a.id, 'enforce', a.enforce, 'guard', a.guard_name, 'code', 'PGR01',
+        about := pgrail.named((root ->> 'rel')::oid) || jsonb_build_object('assignment', a.id, 'enforce', a.enforce, 'guard', a.guard_name, 'code', 'PGR01',
           'message', format('DELETE on %s would %s', root_name, what),
           'detail', format('Reached in %s (%s), after %s rows of %s and %s rows of other tables in this transaction.', p_rel::regclass,
             coalesce((SELECT x.path FROM jsonb_to_recordset(root -> 'members') AS x(rel oid, effect text, path text)
                       WHERE x.rel IN (SELECT p_rel UNION SELECT relid FROM pg_partition_ancestors(p_rel)) ORDER BY x.effect = 'r' LIMIT 1), 'a new partition'),
             m.deleted, root_name, m.cascaded) || under,
-          'hint', 'Delete in smaller batches, each in a transaction of its own, or ask for a GuardExemption.'));
+          'hint', 'Delete in smaller batches, each in a transaction of its own, or ask for a GuardExemption.');
+        stopped := pgrail.report(about);
       END IF;
     ELSE
       more := least(more, CASE p_kind WHEN 0 THEN r.rows ELSE r.cascade_rows END, r.transaction_rows - allowed_other);
@@ -512,6 +409,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
   a record;
   rows_removed bigint;
+  about jsonb;
   stopped bool;
 BEGIN
   -- Only a session that truncates holds this lock; a mere call of this function is no attempt.
@@ -528,10 +426,11 @@ BEGIN
     -- How many rows are removed is only known by estimate.
     rows_removed := greatest(pg_stat_get_live_tuples(p_rel), (SELECT c.reltuples::bigint FROM pg_class c WHERE c.oid = p_rel), 0);
     CONTINUE WHEN pgrail.is_allowed(a.guard, a.root, 'Truncate', rows_removed);
-    stopped := pgrail.report(pgrail.named(a.rel) || jsonb_build_object('assignment', a.id, 'enforce', a.enforce, 'guard', a.guard_name, 'code', 'PGR02',
+    about := pgrail.named(a.rel) || jsonb_build_object('assignment', a.id, 'enforce', a.enforce, 'guard', a.guard_name, 'code', 'PGR02',
       'message', format('TRUNCATE of %s is not allowed', p_rel::regclass),
       'detail', CASE WHEN p_rel = a.rel THEN 'The table is guarded.' ELSE format('It is part of the guarded table %s.', a.rel::regclass) END,
-      'hint', 'Delete in smaller batches, or ask for a GuardExemption.'));
+      'hint', 'Delete in smaller batches, or ask for a GuardExemption.');
+    stopped := pgrail.report(about);
   END LOOP;
   RETURN false;
 END $$;
@@ -542,6 +441,7 @@ CREATE OR REPLACE FUNCTION pgrail.check_drop() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   a record;
+  about jsonb;
   stopped bool;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d
@@ -569,9 +469,10 @@ BEGIN
     ORDER BY h.partition, g.enforce, g.name
   LOOP
     CONTINUE WHEN pgrail.is_allowed(a.guard, a.root, 'Drop', 0);
-    stopped := pgrail.report(jsonb_build_object('assignment', a.id, 'enforce', a.enforce, 'guard', a.guard_name, 'code', 'PGR03',
+    about := jsonb_build_object('assignment', a.id, 'enforce', a.enforce, 'guard', a.guard_name, 'code', 'PGR03',
       'message', format('DROP of %s is not allowed', a.object_identity), 'detail', a.detail,
-      'hint', 'Ask for a GuardExemption, or remove the guard first.', 'schema', a.schema_name, 'table', a.object_name));
+      'hint', 'Ask for a GuardExemption, or remove the guard first.', 'schema', a.schema_name, 'table', a.object_name);
+    stopped := pgrail.report(about);
   END LOOP;
 END $$;
 
@@ -580,6 +481,7 @@ CREATE OR REPLACE FUNCTION pgrail.check_detach() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   a record;
+  about jsonb;
   stopped bool;
 BEGIN
   FOR a IN
@@ -597,9 +499,10 @@ BEGIN
     ORDER BY p.enforce, p.guard_name
   LOOP
     CONTINUE WHEN pgrail.is_allowed(a.guard, a.root, 'Drop', 0);
-    stopped := pgrail.report(pgrail.named(a.rel) || jsonb_build_object('assignment', a.id, 'enforce', a.enforce, 'guard', a.guard_name, 'code', 'PGR03',
+    about := pgrail.named(a.rel) || jsonb_build_object('assignment', a.id, 'enforce', a.enforce, 'guard', a.guard_name, 'code', 'PGR03',
       'message', format('DETACH of %s is not allowed', a.detached::regclass), 'detail', format('The table is a partition of the guarded table %s.', a.rel::regclass),
-      'hint', 'Ask for a GuardExemption, or remove the guard first.'));
+      'hint', 'Ask for a GuardExemption, or remove the guard first.');
+    stopped := pgrail.report(about);
   END LOOP;
 END $$;
 

@@ -1,5 +1,5 @@
 -- pgrail's own schema in a guarded database, version 2.
--- The configuration is in functions that return a constant ("documents", see functions.sql): those are neither published
+-- The configuration is in functions that return a constant ("documents", see documents.sql): those are neither published
 -- nor locked by pg_dump, survive a crash and are on every standby. Views of the names that were tables in version 1 show it.
 -- What is only needed while the server runs is in unlogged tables: no publication carries them. Every role can read them,
 -- so that every role can dump the database; they hold numbers only.
