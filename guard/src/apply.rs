@@ -119,7 +119,7 @@ async fn run_in(
     let mut batch = SETTINGS.to_owned();
     if !last {
         // The log is written in order: when the last step is on the disk, so are those before it. A crash in between
-        // leaves what a plan that was broken off does.
+        // leaves what an interrupted plan leaves.
         batch.push_str("; SET LOCAL synchronous_commit = off");
     }
     for statement in &step.statements {

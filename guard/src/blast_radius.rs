@@ -19,7 +19,7 @@ pub struct BlastRadius {
     pub cascade_tables: usize,
     /// Rows of those tables that hang on this one.
     pub rows_at_risk: u64,
-    /// Rows that go, on average, with one row that has any.
+    /// Rows that are deleted, on average, with one row that has any.
     pub per_row: u64,
     /// Whether the table is in `guarded`.
     pub guarded: bool,

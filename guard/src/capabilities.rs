@@ -62,8 +62,8 @@ pub async fn read(client: &Client) -> Result<Capabilities, CapabilitiesError> {
     })
 }
 
-/// Managed services let some roles create event triggers by means of their own. The server looks at the right before it
-/// looks for the function, so a function that cannot exist tells without creating anything.
+/// Managed services let some roles create event triggers by means of their own. The server checks the privilege before it
+/// looks up the function, so a function that cannot exist shows it without creating anything.
 pub(crate) async fn may_create_event_triggers(client: &Client) -> Result<bool, tokio_postgres::Error> {
     let probe = "CREATE EVENT TRIGGER pgrail_probe ON sql_drop EXECUTE FUNCTION pg_catalog.pgrail_no_such_function()";
     match client.batch_execute(probe).await {

@@ -184,7 +184,7 @@ impl Catalog {
         self.tables.values().find(|table| table.schema == schema && table.name == name)
     }
 
-    /// `schema.name` for people; the number if the table is gone.
+    /// `schema.name` for people; the number if the table was dropped.
     pub fn label(&self, oid: Oid) -> String {
         self.table(oid).map_or_else(|| oid.to_string(), Table::label)
     }

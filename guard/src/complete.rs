@@ -14,7 +14,7 @@ use crate::spec::Operation;
 use crate::sql::literal;
 
 /// Completes a configuration whose guards and assignments are set: relations, closures, functions and triggers.
-/// Assignments of tables that are gone are left out.
+/// Assignments of dropped tables are left out.
 pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numbers: &mut Numbers) -> Desired {
     let exists: BTreeSet<i32> =
         configuration.relations.iter().filter(|row| catalog.table(row.rel).is_some()).map(|row| row.id).collect();
@@ -53,7 +53,7 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     desired.allowed = desired
         .roots
         .values()
-        .filter(|root| root.checks.rights)
+        .filter(|root| root.checks.has_allowances)
         .flat_map(|root| [format!("allowed_{}", root.checks.id), format!("allowed_cascade_{}", root.checks.id)])
         .collect();
     let updates = desired.roots.values().filter(|root| root.checks.limits_updates());
@@ -90,7 +90,7 @@ fn root(
     allowances: &[AllowanceRow],
 ) -> Root {
     let closure = closure::of(catalog, oid);
-    let rights = || {
+    let allowances = || {
         let of = |right: &AllowanceRow| {
             assignments.iter().any(|held| held.protect_delete && right.guards.contains(&held.guard))
         };
@@ -108,8 +108,8 @@ fn root(
         updated: closure.member_leaves(catalog, Effect::Nulled),
         above: BTreeSet::new(),
         partitioned: closure.tree.iter().any(is_partitioned),
-        rights: rights().next().is_some(),
-        rights_per_statement: rights().any(|right| right.limits.max_transaction_rows.is_some()),
+        has_allowances: allowances().next().is_some(),
+        allowances_per_statement: allowances().any(|allowance| allowance.limits.max_transaction_rows.is_some()),
         enforced: limits(&enforced),
         warned: warned.iter().map(|held| (held.id, limits(&[held]))).collect(),
     };
@@ -217,7 +217,7 @@ fn add_gates(
         };
         let own = checks(union(&holdings.own, &held));
         let mut deleted_for = checks(union(&holdings.deleted, &held));
-        // A root's own rows are its own, however they go.
+        // A root's own rows are its own, whichever way they are deleted.
         deleted_for.retain(|root| root.limits_deletes() && (known.is_empty() || !known.is_subset(&root.leaves)));
         let mut updated_for = checks(union(&holdings.updated, &held));
         updated_for.retain(|root| root.limits_deletes());
@@ -276,7 +276,7 @@ fn add_statement_triggers(catalog: &Catalog, desired: &mut Desired) {
 }
 
 /// The function of a table's triggers. A trigger can only be dropped by the table's owner, its function by the function's:
-/// on tables of others, each has a function of its own, so that its triggers can go with it.
+/// on tables of others, each has a function of its own, so that its triggers can be dropped with it.
 fn add_trigger_functions(catalog: &Catalog, desired: &mut Desired) {
     for ((rel, _), source) in &mut desired.triggers {
         let owned = catalog.table(*rel).is_some_and(|table| table.owned);

@@ -19,7 +19,7 @@ pub struct Configuration {
     pub relations: Vec<RelationRow>,
     /// Which guard holds which root.
     pub assignments: Vec<Assignment>,
-    /// Rights to go beyond them.
+    /// Allowances to go beyond them.
     pub allowances: Vec<AllowanceRow>,
     /// The closures.
     pub members: Vec<MemberRow>,
@@ -100,7 +100,7 @@ impl Assignment {
     }
 }
 
-/// A login role's right to go beyond a guard's limits.
+/// A login role's allowance to go beyond a guard's limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowanceRow {
     /// Its number in this database.
@@ -165,7 +165,7 @@ pub enum MemberEffect {
 }
 
 impl Configuration {
-    /// A fingerprint, to tell later whether the rows are still those that were written.
+    /// A fingerprint, to find later whether the rows are still those that were written.
     pub fn digest(&self) -> String {
         digest(&serde_json::to_string(self).unwrap_or_default())
     }

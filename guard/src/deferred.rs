@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 use tokio_postgres::{Client, Error};
 
 /// Runs a statement when it is finished or dropped, whichever comes first. Dropped, it is queued on the connection, behind
-/// the statement that may still run there and the ROLLBACK of an open [`tokio_postgres::Transaction`]: whoever uses the
-/// session next finds it as it was.
+/// the statement that may still run there and the ROLLBACK of an open [`tokio_postgres::Transaction`]: the next
+/// user of the session finds it as it was.
 pub(crate) struct Deferred<'a> {
     client: &'a mut Client,
     sql: &'static str,

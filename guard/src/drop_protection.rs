@@ -10,7 +10,7 @@ use crate::routines::privileges;
 
 const EVENT_TRIGGER: &str = "pgrail_drop";
 
-/// Our event triggers: name, function, and the rest of `CREATE EVENT TRIGGER`. One judges what is dropped; both tell that
+/// Our event triggers: name, function, and the rest of `CREATE EVENT TRIGGER`. One checks what is dropped; both notify that
 /// something may have changed.
 const EVENT_TRIGGERS: [(&str, &str, &str); 2] = [
     (EVENT_TRIGGER, "on_drop", "ON sql_drop"),
@@ -56,23 +56,23 @@ fn pins(observed: &Observed) -> BTreeMap<Oid, &str> {
 /// The steps that protect, and those that end protection.
 pub(crate) fn steps(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> (Vec<Step>, Vec<Step>) {
     let (mut add, mut end) = (Vec::new(), Vec::new());
-    // What was asked for before as it is now, and is not there, was taken away.
+    // What was asked for before as it is now, and is missing, was removed by others.
     let unchanged = observed.recorded.as_ref().is_some_and(|recorded| recorded.configuration == desired.configuration);
     for (name, function, events) in EVENT_TRIGGERS {
-        let told = |what: &str| Drift { table: format!("pgrail.{function}"), what: what.to_owned() };
+        let drifted = |what: &str| Drift { table: format!("pgrail.{function}"), what: what.to_owned() };
         let always = format!("ALTER EVENT TRIGGER {name} ENABLE ALWAYS");
         match observed.live.event_triggers.iter().find(|trigger| trigger.name == name) {
             None if observed.live.may_create_event_triggers => {
                 // Another version of pgrail may not have had it.
                 let known = observed.recorded.as_ref().is_some_and(|it| it.routines.contains_key(function));
                 if unchanged && known {
-                    drift.push(told("the event trigger is missing"));
+                    drift.push(drifted("the event trigger is missing"));
                 }
                 let create = format!("CREATE EVENT TRIGGER {name} {events} EXECUTE FUNCTION pgrail.{function}()");
                 add.push(step(None, vec![format!("{create};\n{always}")]));
             }
             Some(trigger) if !trigger.always && trigger.owned => {
-                drift.push(told("the event trigger no longer fires ALWAYS"));
+                drift.push(drifted("the event trigger no longer fires ALWAYS"));
                 add.push(step(None, vec![always]));
             }
             _ => {}

@@ -1,4 +1,4 @@
-//! Rights for a time: given, taken back, and what they were used for. The database judges them by its own clock.
+//! Exemptions: granted, revoked, and what they were used for. The database decides by its own clock.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::planner::{self, PlanError};
 use crate::spec::{ClusterId, GuardName, Operation, PartialLimits};
 use crate::steps::difference;
 
-/// One exemption, as it shall be in the database.
+/// One exemption, as it is declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExemptionSpec {
     /// Its name, `namespace/name`.
@@ -43,7 +43,7 @@ pub struct ExemptionSpec {
     pub not_after: i64,
 }
 
-/// Why an exemption cannot be given.
+/// Why an exemption cannot be granted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ExemptionError {
     /// Nothing can be changed in this database.
@@ -119,7 +119,7 @@ pub fn plan_revocation(name: &GuardName, observed: &Observed) -> Plan {
 
 /// How an exemption stands, by the database's clock, and what it was used for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "independent facts, as the query tells them")]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, as the query returns them")]
 pub struct ExemptionUse {
     /// `namespace/name`
     pub name: String,
@@ -133,7 +133,7 @@ pub struct ExemptionUse {
     pub lost: bool,
     /// Rows that went under it, in transactions that were committed.
     pub rows: i64,
-    /// Statements that it let through.
+    /// Statements that it allowed.
     pub statements: i64,
     /// When the last of them ran, in seconds since 1970.
     pub last_used: Option<i64>,

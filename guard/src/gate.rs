@@ -24,10 +24,10 @@ pub struct RootChecks {
     pub above: BTreeSet<Oid>,
     /// Whether an UPDATE can move a row of the root to another partition, which the server counts as a delete.
     pub partitioned: bool,
-    /// Whether some role has a right to go beyond a limit: then what it lets through is remembered, see `pgrail.check_limits`.
-    pub rights: bool,
-    /// Whether such a right is limited per client statement.
-    pub rights_per_statement: bool,
+    /// Whether some role has an allowance to go beyond a limit: then what it allowed is counted, see `pgrail.check_limits`.
+    pub has_allowances: bool,
+    /// Whether such an allowance is limited per client statement.
+    pub allowances_per_statement: bool,
     /// The strictest limits of the guards that stop.
     pub enforced: Limits,
     /// The limits of every guard that only warns, by the number of its assignment: each warns for itself, once per statement.
@@ -94,10 +94,10 @@ impl RootChecks {
     /// that has committed.
     pub fn needs_note(&self) -> bool {
         self.limits_deletes()
-            && (self.per_statement() || self.rights_per_statement || self.partitioned || !self.updated.is_empty())
+            && (self.per_statement() || self.allowances_per_statement || self.partitioned || !self.updated.is_empty())
     }
 
-    /// Whether a look at the row's own table alone can tell that no limit of this root is passed: what a transaction
+    /// Whether the counter of the row's own table alone can show that no limit of this root is passed: what a transaction
     /// deleted is no less than what a statement of it did, and all that counts to its total where no other table loses rows.
     fn own_counter_decides(&self) -> bool {
         let alone = self.deleted.is_empty() && self.updated.is_empty();
@@ -114,13 +114,13 @@ pub struct Gate<'a> {
     pub known: BTreeSet<Oid>,
     /// Roots whose own rows these are.
     pub own: Vec<&'a RootChecks>,
-    /// Roots for which these rows go by cascade.
+    /// Roots whose cascades delete these rows.
     pub deleted_for: Vec<&'a RootChecks>,
     /// Roots for which these rows are nulled.
     pub updated_for: Vec<&'a RootChecks>,
 }
 
-/// Rows are let through in multiples of this, as `pgrail.check_limits` has it.
+/// Rows are allowed in multiples of this, as `pgrail.check_limits` has it.
 const LEASE: i32 = 100;
 const GT: &str = "OPERATOR(pg_catalog.>)";
 const LE: &str = "OPERATOR(pg_catalog.<=)";
@@ -149,11 +149,11 @@ fn cascaded(root: &RootChecks) -> String {
     }
 }
 
-/// Rows that `pgrail.check_limits` let through for a role with a right: up to there it need not be asked again.
+/// Rows that `pgrail.check_limits` allowed for a role with an allowance: up to there it need not be called again.
 fn leased(root: &RootChecks, kind: &str) -> Option<String> {
     let table = format!("'pgrail.allowed_{kind}{}'::pg_catalog.regclass", root.id);
     let times = format!("({LEASE} OPERATOR(pg_catalog.*) pg_catalog.pg_stat_get_xact_tuples_inserted({table}))");
-    root.rights.then_some(times)
+    root.has_allowances.then_some(times)
 }
 
 fn note(id: i32) -> String {
@@ -265,12 +265,12 @@ impl Gate<'_> {
         }
     }
 
-    /// The triggers that call this gate: name and what follows it in `CREATE TRIGGER`, with `{table}` where the table goes.
+    /// The triggers that call this gate: name and what follows it in `CREATE TRIGGER`, with `{table}` in place of the table.
     pub fn triggers(&self) -> Vec<(String, String)> {
         let mut triggers = Vec::new();
         let own_deletes: Vec<_> = self.own.iter().filter(|root| root.limits_deletes()).collect();
         if !own_deletes.is_empty() || !self.deleted_for.is_empty() {
-            let looks = own_deletes.iter().map(|root| {
+            let checks = own_deletes.iter().map(|root| {
                 let single = root.own_counter_decides() && self.known.len() <= 1;
                 let least = root.sets().filter_map(|(_, limits)| limits.least_rows()).min();
                 let own = "pg_catalog.pg_stat_get_xact_tuples_deleted(OLD.tableoid)";
@@ -279,7 +279,7 @@ impl Gate<'_> {
                     None => format!("{own} {GT} {rows}"),
                 })
             });
-            let when = when(looks.collect(), !self.deleted_for.is_empty());
+            let when = when(checks.collect(), !self.deleted_for.is_empty());
             triggers.push((
                 format!("pgrail_delete_{}", self.id),
                 format!(
@@ -290,13 +290,13 @@ impl Gate<'_> {
         }
         let own_updates: Vec<_> = self.own.iter().filter(|root| root.limits_updates()).collect();
         if self.judges_updates() {
-            let looks = own_updates.iter().map(|root| {
+            let checks = own_updates.iter().map(|root| {
                 let single = root.leaves.len() <= 1 && self.known.len() <= 1 && !root.partitioned;
                 let least = root.sets().filter_map(|(_, limits)| limits.updates).min();
                 let own = "pg_catalog.pg_stat_get_xact_tuples_updated(NEW.tableoid)";
                 least.filter(|_| single).map(|rows| format!("{own} {GT} {rows}"))
             });
-            let when = when(looks.collect(), !self.updated_for.is_empty());
+            let when = when(checks.collect(), !self.updated_for.is_empty());
             triggers.push((
                 format!("pgrail_update_{}", self.id),
                 format!(
@@ -309,13 +309,13 @@ impl Gate<'_> {
     }
 }
 
-/// The cheap look before the gate: `None` among `looks` means that only the gate can tell.
-fn when(looks: Vec<Option<String>>, cascades: bool) -> String {
+/// The cheap check before the gate: `None` among `checks` means that only the gate can decide.
+fn when(checks: Vec<Option<String>>, cascades: bool) -> String {
     // A cast is one node less than a comparison, and each is parsed and planned anew whenever a statement, or a foreign
     // key's own query, first gets here.
     let depth = cascades.then(|| Some("pg_catalog.pg_trigger_depth()::pg_catalog.bool".to_owned()));
-    let Some(looks) = looks.into_iter().chain(depth).collect::<Option<Vec<_>>>() else { return String::new() };
-    match looks.as_slice() {
+    let Some(checks) = checks.into_iter().chain(depth).collect::<Option<Vec<_>>>() else { return String::new() };
+    match checks.as_slice() {
         [] => String::new(),
         [one] => format!(" AND {one}"),
         many => format!(" AND ({})", many.join(" OR ")),

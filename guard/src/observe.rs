@@ -112,7 +112,7 @@ pub struct Live {
     pub in_recovery: bool,
     /// Whether the server counts rows; without, nothing can be enforced.
     pub track_counts: bool,
-    /// Whether the role administers a managed service, where it may have rights that PostgreSQL itself does not know.
+    /// Whether the role administers a managed service, where it may have privileges that PostgreSQL itself does not know.
     pub managed_administrator: bool,
     /// Whether the role may create event triggers.
     #[serde(default)]
@@ -133,7 +133,7 @@ pub struct Live {
     pub relations: Vec<LiveRelation>,
     /// Whether every role may use our schema, as the triggers on its deletes need.
     pub schema_usable: bool,
-    /// Tables, sequences and views of ours, or `schema`, that another role was given rights on.
+    /// Tables, sequences and views of ours, or `schema`, that another role was granted privileges on.
     pub given_away: Vec<String>,
     /// Tables of captured rows.
     pub stores: Vec<LiveStore>,
@@ -169,7 +169,7 @@ pub struct RecordedRoutine {
     pub fingerprint: String,
 }
 
-/// What our own tables say.
+/// The recorded configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// Version of our schema.
@@ -240,9 +240,9 @@ pub struct Observed {
     pub catalog: Catalog,
     /// What of ours is in the catalog.
     pub live: Live,
-    /// What our own tables say; `None` where nothing is installed, or not all of it.
+    /// The recorded configuration; `None` where nothing is installed, or not all of it.
     pub recorded: Option<Recorded>,
-    /// Who manages what is installed, where another version of pgrail, or somebody's hand, left only a part of our tables.
+    /// Who manages what is installed, where another version of pgrail, or another role, left only a part of it.
     pub owner_of_part: Option<String>,
 }
 

@@ -13,7 +13,7 @@ pub enum Outcome {
     Done,
     /// Rolled back for a reason that passes by itself: try again.
     Pending(Wait),
-    /// Rolled back, and it fails again until somebody changes something.
+    /// Rolled back, and it fails again until its cause is removed.
     Failed {
         /// The server's SQLSTATE.
         code: SqlState,

@@ -11,9 +11,9 @@ pub const SCHEMA_VERSION: i32 = 2;
 /// How a table stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TableState {
-    /// A step failed for a reason that waiting does not mend.
+    /// A step failed for a reason that waiting does not remove.
     Failed,
-    /// Installed earlier, changed since by somebody else.
+    /// Installed earlier, changed since by others.
     Drifted,
     /// A declared table that does not exist.
     Missing,
@@ -34,7 +34,7 @@ pub struct TableStatus {
     pub table: String,
     /// How it stands.
     pub state: TableState,
-    /// Why, and what mends it; empty where there is nothing to say.
+    /// Why, and what to do; else empty.
     pub message: String,
     /// How many other tables its deletes reach.
     pub closure: usize,
@@ -46,7 +46,7 @@ pub struct TableStatus {
     pub drop_protection: DropProtection,
 }
 
-/// Something of ours that somebody else changed.
+/// Something of pgrail's that others changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
     /// `schema.table`, or `pgrail.<function>`.
@@ -81,9 +81,9 @@ pub enum StepKind {
     Routines,
     /// Creates, replaces, enables or drops the triggers of one table.
     Triggers,
-    /// Holds DROP TABLE, or lets go of it.
+    /// Protects a table from DROP TABLE, or ends that.
     DropProtection,
-    /// Takes away what is left of ours.
+    /// Drops what is no longer needed.
     Cleanup,
 }
 
@@ -167,7 +167,7 @@ impl Plan {
         Self { steps: self.steps.iter().take(steps).cloned().collect(), ..self.clone() }
     }
 
-    /// What somebody else changed since it was installed.
+    /// What others changed since it was installed.
     pub fn drift(&self) -> &[Drift] {
         &self.drift
     }

@@ -197,7 +197,7 @@ fn assign(spec: &GuardSpec, matched: &Matched, observed: &Observed, numbers: &mu
     configuration
 }
 
-/// The rights that the guard itself declares. What stays keeps its number, and with it what it was used for; what belongs
+/// The allowances that the guard itself declares. What stays keeps its number, and with it what it was used for; what belongs
 /// to an exemption is not touched.
 fn assign_allowances(spec: &GuardSpec, guard: i32, configuration: &mut Configuration, numbers: &mut Numbers) {
     let declared = |row: &AllowanceRow| row.exemption.is_none() && row.guards.contains(&guard);

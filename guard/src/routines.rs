@@ -58,7 +58,7 @@ pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("write_document", false),
 ];
 
-/// The name of the function of the triggers of a table that belongs to somebody else.
+/// The name of the function of the triggers of a table of another owner.
 pub(crate) fn trigger_function(rel: Oid) -> String {
     format!("on_{rel}")
 }
@@ -70,7 +70,7 @@ pub(crate) fn create_trigger_function(name: &str) -> String {
 }
 
 /// Grants exactly what roles of the application need: default privileges may have given more, or less. What captures rows
-/// is called by triggers of ours alone: nobody else may put it on a table.
+/// is called by triggers of ours alone: no other role may create a trigger with it.
 pub(crate) fn privileges(made: &[&str]) -> String {
     // An empty list is no SQL; no function has an empty name.
     let called = |name: &&str| !capture::is_function(name);

@@ -284,7 +284,7 @@ impl Default for Protect {
     }
 }
 
-/// What an allowance lets a role do.
+/// What an allowance allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
     /// DELETE beyond the limits.
@@ -297,7 +297,7 @@ pub enum Operation {
     Update,
 }
 
-/// A standing right of a login role (`session_user`) to go beyond a guard's limits.
+/// A standing allowance of a login role (`session_user`) to go beyond a guard's limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowance {
     /// The login role.
@@ -313,7 +313,7 @@ pub struct Allowance {
 pub struct Capture {
     /// Seconds that they are kept.
     pub retention: i64,
-    /// Rows of one guard that are kept; beyond that the oldest transactions go first.
+    /// Rows of one guard that are kept; beyond that the oldest transactions are removed first.
     pub max_rows: i64,
 }
 
@@ -335,7 +335,7 @@ impl Capture {
     }
 }
 
-/// One guard, as it shall be in the database.
+/// One guard, as it is declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardSpec {
     /// Its name, unique in the database.
@@ -350,7 +350,7 @@ pub struct GuardSpec {
     pub limits: TableLimits,
     /// Against what.
     pub protect: Protect,
-    /// Standing rights.
+    /// Standing allowances.
     pub allowances: Vec<Allowance>,
     /// Whether, and within which bounds, deleted rows are kept.
     pub capture: Option<Capture>,

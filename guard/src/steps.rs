@@ -1,4 +1,4 @@
-//! What has to be changed for a desired state to be the one that is there: the steps of a plan, in order. Pure.
+//! From the observed to the desired state: the steps of a plan, in order. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::routines::{
 };
 use crate::sql::digest;
 
-/// The steps from what is to what shall be, and what somebody else changed meanwhile.
+/// The steps from the observed to the desired state, and what others changed meanwhile.
 pub(crate) fn difference(desired: &Desired, observed: &Observed) -> Plan {
     let mut plan = Plan::empty();
     if desired.configuration.guards.is_empty() {
@@ -47,7 +47,7 @@ pub(crate) fn difference(desired: &Desired, observed: &Observed) -> Plan {
     plan
 }
 
-/// Makes the configuration what it shall be, all of it in one transaction.
+/// Writes the configuration, all of it in one transaction.
 fn configure(desired: &Desired) -> Statement {
     let about = serde_json::json!({ "schema_version": SCHEMA_VERSION, "digest": desired.configuration.digest() });
     Statement::Json(
@@ -56,7 +56,7 @@ fn configure(desired: &Desired) -> Statement {
     )
 }
 
-/// Whether our rows are as they shall be. Those that are not as they were written were changed by somebody else.
+/// Whether the configuration is as desired. Where it is not as it was written, others changed it.
 fn is_configured(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> bool {
     let Some(recorded) = &observed.recorded else { return false };
     let (now, wanted) = (&recorded.configuration, &desired.configuration);
@@ -72,14 +72,14 @@ fn is_configured(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>)
             ("member", now.members != wanted.members),
         ];
         for (table, _) in changed.iter().filter(|(_, changed)| *changed) {
-            let what = "rows of the configuration were changed".to_owned();
+            let what = "the configuration was changed".to_owned();
             drift.push(Drift { table: format!("pgrail.{table}"), what });
         }
     }
     written && now == wanted
 }
 
-/// Rights on what is ours that pgrail did not give, and such as it gave and somebody took.
+/// Privileges on objects of pgrail's that pgrail did not grant, and such as it granted and others revoked.
 fn given_away(observed: &Observed, bootstrapped: bool, drift: &mut Vec<Drift>) -> Option<Step> {
     let live = &observed.live;
     if observed.recorded.is_none() || bootstrapped {
@@ -89,11 +89,11 @@ fn given_away(observed: &Observed, bootstrapped: bool, drift: &mut Vec<Drift>) -
         drift.push(Drift { table: format!("pgrail.{object}"), what: "belongs to another role".to_owned() });
     }
     for object in &live.given_away {
-        let what = "another role was given rights on it".to_owned();
+        let what = "another role was granted privileges on it".to_owned();
         drift.push(Drift { table: format!("pgrail.{object}"), what });
     }
     if !live.schema_usable {
-        let what = "USAGE, which every role's deletes need, was taken away".to_owned();
+        let what = "USAGE, which every role's deletes need, was revoked".to_owned();
         drift.push(Drift { table: "pgrail.schema".to_owned(), what });
     }
     let needed = !live.foreign_owned.is_empty() || !live.given_away.is_empty() || !live.schema_usable;
@@ -310,7 +310,7 @@ fn table_step(oid: Oid, change: &TableChange, desired: &Desired, observed: &Obse
         if *owned {
             ddl.extend(change.drop.iter().map(|name| format!("DROP TRIGGER {name} ON {ident}")));
         } else if !change.drop.is_empty() {
-            // Only with their function; then those that shall stay are made again, in the same transaction. What was made
+            // Only with their function; then those that stay are created again, in the same transaction. What was made
             // when the table was still ours has another function.
             let name = trigger_function(oid);
             ddl.push(create_trigger_function(&name));

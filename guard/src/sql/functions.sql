@@ -64,7 +64,7 @@ DECLARE
 BEGIN
   IF NOT enforce AND current_setting(setting, true) = key THEN RETURN false; END IF;
   -- A rehearsal is no attempt: this function is there only in a transaction of pgrail's role that is rolled back. And a
-  -- counter that is gone or used up must not change what the client gets.
+  -- counter that was dropped or is used up must not change what the client gets.
   IF to_regproc('pgrail.rehearsal_' || pg_backend_pid()) IS NULL THEN
     BEGIN
       PERFORM nextval(format('pgrail.blocked_%s', p_about ->> 'assignment')::regclass);
@@ -79,7 +79,7 @@ BEGIN
   RETURN false;
 END $$;
 
--- Schema and name of a table, for `report`; of a table that is gone, nothing.
+-- Schema and name of a table, for `report`; of a dropped table, nothing.
 CREATE OR REPLACE FUNCTION pgrail.named(p_rel oid) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce((SELECT jsonb_build_object('schema', n.nspname, 'table', c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_rel), '{}')
@@ -280,7 +280,7 @@ DECLARE
   w pgrail.allowance;
   r record;
   covered bool;
-  gone bigint;
+  removed bigint;
   wanted bigint;
   leased bigint;
   allowed_table CONSTANT text := CASE p_kind WHEN 0 THEN 'pgrail.allowed_' ELSE 'pgrail.allowed_cascade_' END || p_root;
@@ -360,11 +360,11 @@ BEGIN
           under := format(' Under the %s %s.', CASE WHEN w.exemption IS NULL THEN 'allowance of' ELSE 'GuardExemption' END, coalesce(w.exemption, w.role));
           CONTINUE;
         END IF;
-        gone := m.deleted + m.cascaded + allowed_other;
+        removed := m.deleted + m.cascaded + allowed_other;
         -- To a multiple, as the gate has it: what is charged is then what it allows, and both end at the same row.
         wanted := greatest((counted + least(more, CASE p_kind WHEN 0 THEN r.rows ELSE r.cascade_rows END, r.transaction_rows - allowed_other))
                            / lease * lease - counted, 0);
-        leased := pgrail.charge(w.id, w.total_rows, 'Delete', p_root, m.deleted + m.cascaded, gone + wanted);
+        leased := pgrail.charge(w.id, w.total_rows, 'Delete', p_root, m.deleted + m.cascaded, removed + wanted);
         IF leased IS NULL AND w.lost THEN
           what := format('use the GuardExemption %s, whose count of used rows (totalRows) was lost in a crash of the server', w.exemption);
           under := '';
@@ -374,7 +374,7 @@ BEGIN
           under := '';
           CONTINUE;
         END IF;
-        more := least(wanted, leased - gone);
+        more := least(wanted, leased - removed);
         covered := true;
         EXIT;
       END LOOP;
