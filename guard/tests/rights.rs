@@ -294,6 +294,39 @@ async fn now(client: &Client) -> i64 {
 }
 
 #[tokio::test]
+async fn a_total_whose_count_a_crash_lost_is_used_up_and_stays_so() {
+    for_each_server(async |server| {
+        let database = server.database("lost").await;
+        let mut client = friday(&database, 50).await;
+        let purge = server.role_name("purge");
+        login(&client, &purge).await;
+        let guard = limited("a/b", USERS, 5, 2000);
+        install(&mut client, &guard).await;
+        let spec = ExemptionSpec { unlimited: true, total_rows: Some(10_000), ..exemption("a/purge", &purge, now(&client).await) };
+        give(&mut client, &spec).await;
+        let app = database.connect_as(&purge, "secret").await;
+        run(&app, "DELETE FROM users WHERE id <= 10").await;
+        let unlogged = "SELECT bool_and(relpersistence = 'u') FROM pg_class WHERE oid IN ('pgrail.budget'::regclass, 'pgrail.usage'::regclass)";
+        assert!(client.query_one(unlogged, &[]).await.expect("tables").get::<_, bool>(0), "a crash empties them");
+        // What a crash leaves.
+        run(&client, "TRUNCATE pgrail.budget, pgrail.usage, pgrail.baseline").await;
+        let error = stopped(&app, "PGR01", "DELETE FROM users WHERE id <= 20").await;
+        assert!(error.message().contains("lost in a crash"), "{error:?}");
+        assert!(exemption_uses(&client).await.expect("uses")[0].lost);
+        // Nothing grants it again but another object.
+        give(&mut client, &spec).await;
+        install(&mut client, &GuardSpec { limits: TableLimits { max_rows: 6, ..guard.limits }, ..guard.clone() }).await;
+        stopped(&app, "PGR01", "DELETE FROM users WHERE id <= 20").await;
+        give(&mut client, &ExemptionSpec { object: "two".to_owned(), ..spec }).await;
+        assert!(!exemption_uses(&client).await.expect("uses")[0].lost);
+        run(&app, "DELETE FROM users WHERE id <= 20").await;
+        drop(app);
+        gone(&client, database, &purge).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_budget_is_never_overspent_and_what_was_not_used_is_given_back() {
     for_each_server(async |server| {
         let database = server.database("budget").await;

@@ -83,6 +83,12 @@ pub(crate) fn status(exemption: &GuardExemption, finding: &Finding, now: Timesta
             let message = format!("in force from {from} on, by the database's clock{}", login(exemption, used));
             conditions.set(READY, Status::False, exemption_reasons::NOT_YET, message);
         }
+        Finding::Active(used) if used.lost => {
+            note_use(&mut status, used);
+            let message = "the server lost the count of used rows in a crash, so that totalRows counts as used up: \
+                           create another GuardExemption for the rest";
+            conditions.set(READY, Status::False, exemption_reasons::EXPIRED, message);
+        }
         Finding::Active(used) => {
             status.phase = Some(ExemptionPhase::Active);
             note_use(&mut status, used);
@@ -105,8 +111,9 @@ pub(crate) fn status(exemption: &GuardExemption, finding: &Finding, now: Timesta
 }
 
 fn note_use(status: &mut GuardExemptionStatus, used: &ExemptionUse) {
-    status.used_rows = Some(used.rows);
-    status.statements = Some(used.statements);
+    // A crash of the server loses what was counted before.
+    status.used_rows = status.used_rows.max(Some(used.rows));
+    status.statements = status.statements.max(Some(used.statements));
     let last = used.last_used.and_then(|second| Timestamp::from_second(second).ok());
     status.last_used_time = last.map(|time| Time(whole_seconds(time)));
 }
