@@ -15,8 +15,9 @@ use crate::capture::store::{self, CaptureError, Store};
 use crate::rehearse::UserTrigger;
 use as_owner::{AsOwner, READING};
 use examine::examine;
+use pgrail_rows::in_order;
 use restore::restore;
-use table::{Table, in_order};
+use table::Table;
 
 /// What to do about rows that exist already, and links that were changed since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use super::as_owner::{Access, AsOwner};
-use super::table::{Batch, Reference, Table, all_equal, named};
+use super::table::{Batch, Table};
 use super::{Conflicts, UndoError, Undone};
 use crate::catalog::Oid;
+use pgrail_rows::{Reference, all_equal, named};
 
 /// Rows that a message names.
 const NAMED: usize = 5;
@@ -60,7 +61,7 @@ pub(super) async fn examine(
                 table.only(),
                 table.ident.as_deref().unwrap_or_default()
             );
-            let (count, which) = counted(as_owner, owner, &rows, &there, &named(&key.columns)).await?;
+            let (count, which) = counted(as_owner, owner, &rows, &there, &named("(x.before)", &key.columns)).await?;
             if count > 0 && conflicts == Conflicts::Refuse {
                 problems.push(format!(
                     "{count} rows of {label} exist already, by ({}): {which}; `--skip-existing` leaves them as they are",
@@ -130,8 +131,14 @@ async fn examine_links(
                 ));
             }
         }
-        let (count, which) =
-            counted(as_owner, owner, &rows, &format!("NOT ({})", still.join(" OR ")), &named(&key.columns)).await?;
+        let (count, which) = counted(
+            as_owner,
+            owner,
+            &rows,
+            &format!("NOT ({})", still.join(" OR ")),
+            &named("(x.before)", &key.columns),
+        )
+        .await?;
         found.links_restored -= count;
         if count > 0 && conflicts == Conflicts::Refuse {
             problems.push(format!(
@@ -224,5 +231,5 @@ async fn orphans(
             let _ = write!(condition, " AND NOT EXISTS (SELECT FROM ({rows}) y WHERE {})", equal("(y.before)"));
         }
     }
-    counted(as_owner, owner, rows, &condition, &named(&reference.columns)).await
+    counted(as_owner, owner, rows, &condition, &named("(x.before)", &reference.columns)).await
 }

@@ -1,29 +1,33 @@
-//! A table that rows are restored into, as it is now, and the order of several.
+//! A table that captured rows are restored into, and the rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 use crate::catalog::Oid;
 use crate::rehearse::UserTrigger;
 
+/// A table that captured rows are restored into.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Table {
-    pub(super) rel: Oid,
-    pub(super) label: String,
-    pub(super) ident: Option<String>,
-    /// As which rows are restored; `None` where the table no longer exists.
-    pub(super) owner: Option<Oid>,
-    pub(super) owner_name: Option<String>,
-    /// Whether row level security holds for the owner too.
-    pub(super) forced: bool,
-    pub(super) partitioned: bool,
+    #[serde(flatten)]
+    table: pgrail_rows::Table,
     pub(super) triggers: Vec<UserTrigger>,
     pub(super) batches: Vec<Batch>,
-    pub(super) columns: Vec<Column>,
-    pub(super) unique_keys: Vec<Key>,
-    pub(super) references: Vec<Reference>,
-    pub(super) family: Vec<Oid>,
+}
+
+impl std::ops::Deref for Table {
+    type Target = pgrail_rows::Table;
+
+    fn deref(&self) -> &Self::Target {
+        &self.table
+    }
+}
+
+impl AsRef<pgrail_rows::Table> for Table {
+    fn as_ref(&self) -> &pgrail_rows::Table {
+        &self.table
+    }
 }
 
 /// Rows of one table that have the same form.
@@ -39,59 +43,6 @@ pub(super) struct Batch {
     pub(super) rows: i64,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Column {
-    pub(super) number: i32,
-    pub(super) ident: String,
-    /// Type and collation, ready for SQL.
-    #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) generated: bool,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Key {
-    pub(super) primary: bool,
-    pub(super) not_null: bool,
-    pub(super) columns: Vec<String>,
-    pub(super) operators: Vec<String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Reference {
-    pub(super) name: String,
-    pub(super) ident: String,
-    pub(super) label: String,
-    pub(super) partitioned: bool,
-    /// Whether the owner sees all rows of the table that it points to.
-    pub(super) readable: bool,
-    pub(super) columns: Vec<String>,
-    pub(super) numbers: Vec<i32>,
-    pub(super) referenced: Vec<String>,
-    pub(super) operators: Vec<String>,
-    pub(super) family: Vec<Oid>,
-}
-
-/// Groups of tables, parents before children; those of a cycle are one group.
-pub(super) fn in_order(mut tables: Vec<Table>) -> Vec<Vec<Table>> {
-    let mut groups = Vec::new();
-    while !tables.is_empty() {
-        let waiting: BTreeSet<Oid> = tables.iter().map(|table| table.rel).collect();
-        let ready = |table: &Table| {
-            let mut parents = table.references.iter().flat_map(|reference| &reference.family);
-            !parents.any(|parent| waiting.contains(parent) && !table.family.contains(parent))
-        };
-        let (first, rest): (Vec<Table>, Vec<Table>) = tables.into_iter().partition(ready);
-        if first.is_empty() {
-            groups.push(rest);
-            break;
-        }
-        groups.push(first);
-        tables = rest;
-    }
-    groups
-}
-
 impl Table {
     pub(super) fn deleted(&self) -> impl Iterator<Item = &Batch> {
         self.batches.iter().filter(|batch| batch.effect == "d")
@@ -99,11 +50,6 @@ impl Table {
 
     pub(super) fn nulled(&self) -> impl Iterator<Item = &Batch> {
         self.batches.iter().filter(|batch| batch.effect == "u")
-    }
-
-    /// The key that identifies a row.
-    pub(super) fn identity(&self) -> Option<&Key> {
-        self.unique_keys.iter().find(|key| key.primary || key.not_null)
     }
 
     pub(super) fn added(&self, batch: &Batch) -> usize {
@@ -114,11 +60,6 @@ impl Table {
     pub(super) fn lost(&self, batch: &Batch) -> i32 {
         let left = self.columns.iter().filter(|column| column.number <= batch.attributes).count();
         batch.fields - i32::try_from(left).unwrap_or(i32::MAX)
-    }
-
-    /// Rows of inheritance children are not the table's own.
-    pub(super) fn only(&self) -> &'static str {
-        if self.partitioned { "" } else { "ONLY " }
     }
 
     /// The type of a batch's rows: the columns that the table had when they were captured. Only pgrail defines it, so there
@@ -153,27 +94,6 @@ impl Table {
             }
         }
     }
-}
-
-/// `left.column = right` for every column.
-pub(super) fn all_equal(
-    left: &str,
-    columns: &[String],
-    operators: &[String],
-    right: &str,
-    right_columns: &[String],
-) -> String {
-    let pairs = columns.iter().zip(operators).zip(right_columns);
-    pairs
-        .map(|((column, operator), other)| format!("{left}.{column} {operator} {right}.{other}"))
-        .collect::<Vec<_>>()
-        .join(" AND ")
-}
-
-/// A row as text for people: its columns' values, by the output functions of their types.
-pub(super) fn named(columns: &[String]) -> String {
-    let values = columns.iter().map(|column| format!("(x.before).{column}")).collect::<Vec<_>>();
-    format!("pg_catalog.concat_ws(', ', {})", values.join(", "))
 }
 
 /// The types that captured rows are read as, each with its columns.
