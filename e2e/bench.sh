@@ -1,17 +1,40 @@
 #!/usr/bin/env bash
-# Measures the guard against its bars, on servers of its own that wait for the disk as PostgreSQL does by default.
+# Measures pgrail against its bars, on servers of its own.
 #
-#   e2e/bench.sh               every row: writes docs/src/benchmarks.md with its graphs, and target/bench/*.json
+#   e2e/bench.sh               every row: writes docs/src/benchmarks.md, docs/src/benchmarks/scale.md, their graphs, target/bench/*.json
 #   e2e/bench.sh ROW...        some of: block single bulk capture install; target/bench/*.json only
+#   e2e/bench.sh scale         the operator with up to 1,000 databases: writes docs/src/benchmarks/scale.md
 #
-# Environment: PGRAIL_TEST_MAJORS (default "15 18"); PGRAIL_BENCH_PROFILE (default "release"), cargo's profile of the
-# program that measures. Nothing fails because something is slow. Takes about ten minutes, and 2 GB of disk; the machine
-# should have nothing else to do.
+# Environment: PGRAIL_TEST_MAJORS (default "15 18", for scale "15 16 17 18"); PGRAIL_BENCH_PROFILE (default "release"), cargo's
+# profile of what is measured and what measures; PGRAIL_BENCH_SCALE, numbers of databases to try instead of writing the page.
+# Nothing fails because something is slow. The rows of guards take about ten minutes and 2 GB of disk, scale a quarter of an
+# hour, 10 GB of disk and a Kubernetes (e2e/cluster); the machine should have nothing else to do.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 profile=${PGRAIL_BENCH_PROFILE:-release}
-cargo build --locked --profile "$profile" -p pgrail-bench
 case $profile in dev) directory=debug ;; *) directory=$profile ;; esac
-PGRAIL_TEST_DURABLE=1 PGRAIL_TEST_POOLER=no \
-  exec e2e/postgres/servers.sh with "${CARGO_TARGET_DIR:-$root/target}/$directory/pgrail-bench" "$@"
+binaries=${CARGO_TARGET_DIR:-$root/target}/$directory
+
+guards() { # on servers that wait for the disk as PostgreSQL does by default
+  cargo build --locked --profile "$profile" -p pgrail-bench
+  PGRAIL_TEST_DURABLE=1 PGRAIL_TEST_POOLER=no e2e/postgres/servers.sh with "$binaries/pgrail-bench" "$@"
+}
+
+scale() {
+  cargo build --locked --profile "$profile" -p pgrail-bench -p pgrail --bin pgrail-bench --bin pgrail
+  local cluster=bench-$$
+  e2e/cluster/up.sh --name "$cluster" --owner $$ >/dev/null
+  # shellcheck disable=SC2064 # the name of now
+  trap "e2e/cluster/down.sh --name '$cluster'" EXIT
+  eval "$(e2e/cluster/env.sh --name "$cluster")"
+  PGRAIL_TEST_MAJORS=${PGRAIL_TEST_MAJORS:-15 16 17 18} PGRAIL_TEST_POOLER=no PGRAIL_TEST_KUBECONFIG=$KUBECONFIG \
+    PGRAIL_BIN=${PGRAIL_BIN:-$binaries/pgrail} PGRAIL_LOG=${PGRAIL_LOG:-info} \
+    e2e/postgres/servers.sh with "$binaries/pgrail-bench" scale
+}
+
+case "$*" in
+  '') guards; scale ;;
+  scale) scale ;;
+  *) guards "$@" ;;
+esac

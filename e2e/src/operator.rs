@@ -45,7 +45,7 @@ impl Operator {
             .args(["--identity", identity, "--allowed-hosts", "127.0.0.0/8,localhost"])
             .args(["--http-address", &format!("127.0.0.1:{port}")])
             .env("KUBECONFIG", &namespace.cluster.kubeconfig)
-            .env("PGRAIL_LOG", "info,pgrail=debug")
+            .env("PGRAIL_LOG", std::env::var("PGRAIL_LOG").unwrap_or_else(|_| "info,pgrail=debug".to_owned()))
             .stdin(Stdio::null())
             .stdout(Stdio::from(out.try_clone().expect("a log file")))
             .stderr(Stdio::from(out))
@@ -91,13 +91,24 @@ impl Operator {
         text
     }
 
+    /// Its process. Panics once it ended.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Resident memory, in bytes.
     pub fn memory(&self) -> u64 {
-        let id = self.child.id().expect("it runs");
-        let status = fs::read_to_string(format!("/proc/{id}/status")).expect("its status");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("its status");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
         let kilobytes: u64 = line.split_whitespace().nth(1).and_then(|it| it.parse().ok()).expect("a number");
         kilobytes * 1024
+    }
+
+    /// Ends it as Kubernetes does, and waits until it has released its Lease.
+    pub async fn stop(mut self) {
+        let asked = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().await;
+        assert!(asked.is_ok_and(|status| status.success()), "kill");
+        self.child.wait().await.expect("it ends");
     }
 
     /// Kills it as a lost node would.

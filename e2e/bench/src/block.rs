@@ -22,7 +22,7 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
          {SESSIONS} sessions per size, by turns; in each, the first attempt, then {WARM} more. The tables were made by INSERT … SELECT \
          generate_series, indexed and given their foreign keys afterwards, with `fsync` off until they were complete."
     );
-    let mut row = Row::new("block", "Stopping the catastrophic delete", server.major, how);
+    let mut row = Row::new("block", "Stopping the catastrophic delete", server.major.to_string(), how);
     let mut databases = Vec::new();
     let admin = pgrail_testing::connect(&server.uri).await;
     admin.batch_execute("ALTER SYSTEM SET fsync = off").await?;
@@ -147,7 +147,7 @@ pub(crate) fn graph(rows: &[Row]) -> String {
     let rows: Vec<&Row> = rows.iter().filter(|row| row.name == "block").collect();
     let series = rows.iter().enumerate().flat_map(|(at, row)| {
         ["first", "warm"].map(|kind| Line {
-            label: format!("{}, {}", row.major, if kind == "first" { "first in a session" } else { "warm" }),
+            label: format!("{}, {}", row.servers, if kind == "first" { "first in a session" } else { "warm" }),
             colour: at,
             dashed: kind == "first",
             values: SIZES

@@ -46,7 +46,7 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
          process is told beside it. Most of what is added to so bare a delete is no work of the guard's: for any row trigger with a condition, be \
          it one look at a number, PostgreSQL fetches each row again, which alone came to × 1.35 to × 1.4 of the processor time."
     );
-    let mut row = Row::new("bulk", "Allowed bulk deletes", server.major, how);
+    let mut row = Row::new("bulk", "Allowed bulk deletes", server.major.to_string(), how);
     let database = server.database("bench_bulk").await;
     let mut client = database.connect().await;
     for variant in ["plain", "guarded"] {

@@ -20,7 +20,7 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
          users without such rows and {CASCADES} with 200 in each of the five, {ROUNDS} rounds by turns with the same guard without `capture`. \
          Processor time of the server's process for each delete, with what pruning it does by itself. No bar: it is off by default."
     );
-    let mut row = Row::new("capture", "Keeping deleted rows", server.major, how);
+    let mut row = Row::new("capture", "Keeping deleted rows", server.major.to_string(), how);
     let (mut databases, mut sessions) = (Vec::new(), Vec::new());
     for capture in [None, Some(Capture::default())] {
         let database = server.database("bench_capture").await;

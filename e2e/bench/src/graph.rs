@@ -170,3 +170,47 @@ pub(crate) fn bars(graph: &Bars) -> String {
     svg.push_str("</svg>\n");
     svg
 }
+
+/// One figure over the positions that all panels share.
+pub(crate) struct Panel {
+    pub(crate) title: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) bar: Option<f64>,
+    pub(crate) values: Vec<f64>,
+}
+
+/// Figures with a unit each, three panels in a row; every vertical axis begins at 0.
+#[allow(clippy::cast_precision_loss, reason = "a handful")]
+pub(crate) fn panels(title: &str, axis: &str, positions: &[String], all: &[Panel]) -> String {
+    let (wide, high, columns) = (330.0, 240.0, 3);
+    let rows = all.len().div_ceil(columns);
+    let mut svg = open(wide * columns as f64 + 20.0, high * rows as f64 + 60.0, title);
+    for (number, panel) in all.iter().enumerate() {
+        let (left, top) = (wide * (number % columns) as f64 + 60.0, high * (number / columns) as f64 + 80.0);
+        let (right, bottom) = (left + wide - 80.0, top + high - 90.0);
+        let known = panel.values.iter().copied().filter(|value| value.is_finite()).chain(panel.bar);
+        let most = known.fold(1e-9, f64::max) * 1.1;
+        let y = |value: f64| bottom - value / most * (bottom - top);
+        let x = |at: usize| left + 14.0 + (right - left - 28.0) * at as f64 / (positions.len().max(2) - 1) as f64;
+        let unit = if panel.unit.is_empty() { String::new() } else { format!(", {}", panel.unit) };
+        text(&mut svg, "", "start", left - 40.0, top - 14.0, &format!("{}{unit}", panel.title));
+        horizontal(&mut svg, "grid", left, right, bottom);
+        text(&mut svg, "small", "end", left - 6.0, bottom + 4.0, "0");
+        if let Some(bar) = panel.bar {
+            horizontal(&mut svg, "bar", left, right, y(bar));
+            text(&mut svg, "small", "end", left - 6.0, y(bar) + 4.0, &format!("{bar}"));
+        }
+        let points: Vec<String> =
+            panel.values.iter().enumerate().map(|(at, value)| format!("{:.1},{:.1}", x(at), y(*value))).collect();
+        let _ = writeln!(svg, "<polyline class=\"stroke1\" points=\"{}\"/>", points.join(" "));
+        for (at, value) in panel.values.iter().enumerate() {
+            let _ = writeln!(svg, "<circle class=\"fill1\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>", x(at), y(*value));
+            let label = if *value < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") };
+            text(&mut svg, "small", "middle", x(at), y(*value) - 7.0, &label);
+            text(&mut svg, "small", "middle", x(at), bottom + 18.0, positions.get(at).map_or("", String::as_str));
+        }
+        text(&mut svg, "small", "middle", f64::midpoint(left, right), bottom + 36.0, axis);
+    }
+    svg.push_str("</svg>\n");
+    svg
+}

@@ -16,7 +16,7 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
         "A guard with a glob over {TABLES} tables, the even ones referenced by the odd ones with ON DELETE CASCADE, in a database that has \
          none: look, plan, install, each table in a transaction of its own. Then the same guard again. Three databases."
     );
-    let mut row = Row::new("install", "Installing a guard", server.major, how);
+    let mut row = Row::new("install", "Installing a guard", server.major.to_string(), how);
     let (mut first, mut second, mut again) = (Vec::new(), Vec::new(), 0);
     for _ in 0..3 {
         let database = server.database("bench_install").await;

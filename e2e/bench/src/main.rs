@@ -11,6 +11,7 @@ mod install;
 mod machine;
 mod measure;
 mod page;
+mod scale;
 mod single;
 
 use std::error::Error;
@@ -25,6 +26,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The rows that can be measured, in the order in which they are: the heavy writers last.
 const ROWS: [&str; 5] = ["install", "single", "capture", "bulk", "block"];
+/// The row of the operator: all servers together, and a Kubernetes. Measured alone, on servers of its own.
+const SCALE: &str = "scale";
 
 async fn row(name: &str, server: &Server) -> Result<page::Row> {
     match name {
@@ -41,13 +44,16 @@ async fn row(name: &str, server: &Server) -> Result<page::Row> {
 async fn main() -> Result<()> {
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let rows: Vec<&str> = if asked.is_empty() { ROWS.to_vec() } else { asked.iter().map(String::as_str).collect() };
-    if let Some(unknown) = rows.iter().find(|name| !ROWS.contains(name)) {
-        return Err(format!("no row is called {unknown}; there are {}", ROWS.join(", ")).into());
-    }
     let results = Path::new("target/bench");
     fs::create_dir_all(results)?;
-    let started = Instant::now();
     let machine = machine::describe(&servers()).await?;
+    if rows == [SCALE] {
+        return scale(&machine, results).await;
+    }
+    if let Some(unknown) = rows.iter().find(|name| !ROWS.contains(name)) {
+        return Err(format!("no row is called {unknown}; there are {}, and {SCALE} alone", ROWS.join(", ")).into());
+    }
+    let started = Instant::now();
     let mut measured = Vec::new();
     for server in servers() {
         for name in &rows {
@@ -58,8 +64,7 @@ async fn main() -> Result<()> {
                 println!("  {line}");
             }
             println!("  ({:.0} s)", at.elapsed().as_secs_f64());
-            let file = results.join(format!("{name}-{}.json", server.major));
-            fs::write(file, serde_json::to_string_pretty(&json!({ "machine": machine, "row": row.to_json() }))?)?;
+            write_row(&machine, &row, &results.join(format!("{name}-{}.json", server.major)))?;
             measured.push(row);
         }
     }
@@ -70,12 +75,36 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
+async fn scale(machine: &Value, results: &Path) -> Result<()> {
+    let started = Instant::now();
+    let row = scale::measure(&servers()).await?;
+    for line in &row.lines {
+        println!("  {line}");
+    }
+    println!("  ({:.0} s)", started.elapsed().as_secs_f64());
+    write_row(machine, &row, &results.join("scale.json"))?;
+    // Other numbers of databases than the usual ones are for whoever works on it.
+    if std::env::var_os("PGRAIL_BENCH_SCALE").is_none() {
+        let book = Path::new("docs/src/benchmarks");
+        fs::create_dir_all(book)?;
+        fs::write(book.join("scale.svg"), scale::graph(&row))?;
+        fs::write(book.join("scale.md"), page::scale(machine, &row))?;
+        println!("written: docs/src/benchmarks/scale.md");
+    }
+    Ok(())
+}
+
+fn write_row(machine: &Value, row: &page::Row, file: &Path) -> Result<()> {
+    let text = serde_json::to_string_pretty(&json!({ "machine": machine, "row": row.to_json() }))?;
+    Ok(fs::write(file, text)?)
+}
+
 fn write_page(machine: &Value, measured: &[page::Row]) -> Result<()> {
     let book = Path::new("docs/src");
     fs::create_dir_all(book.join("benchmarks"))?;
     fs::write(book.join("benchmarks/block-time.svg"), block::graph(measured))?;
     fs::write(book.join("benchmarks/cost-per-delete.svg"), single::graph(measured))?;
-    fs::write(book.join("benchmarks.md"), page::markdown(machine, measured))?;
+    fs::write(book.join("benchmarks.md"), page::guards(machine, measured))?;
     println!("written: docs/src/benchmarks.md");
     Ok(())
 }

@@ -36,15 +36,16 @@ pub(crate) struct Row {
     pub(crate) title: &'static str,
     /// How it was measured: the same for every server.
     pub(crate) how: String,
-    pub(crate) major: u32,
+    /// The versions of PostgreSQL that it was measured on.
+    pub(crate) servers: String,
     pub(crate) lines: Vec<Line>,
     /// Every number, by its name, with the unit at its end.
     pub(crate) numbers: BTreeMap<String, f64>,
 }
 
 impl Row {
-    pub(crate) fn new(name: &'static str, title: &'static str, major: u32, how: String) -> Self {
-        Self { name, title, how, major, lines: Vec::new(), numbers: BTreeMap::new() }
+    pub(crate) fn new(name: &'static str, title: &'static str, servers: String, how: String) -> Self {
+        Self { name, title, how, servers, lines: Vec::new(), numbers: BTreeMap::new() }
     }
 
     /// A measurement and its bar.
@@ -67,16 +68,70 @@ impl Row {
             .iter()
             .map(|line| json!({ "what": line.what, "measured": line.measured, "bar": line.bar, "met": line.met }))
             .collect();
-        json!({ "name": self.name, "postgresql": self.major, "lines": lines, "numbers": self.numbers })
+        json!({ "name": self.name, "postgresql": self.servers, "lines": lines, "numbers": self.numbers })
     }
 }
 
-/// The page, from what was measured in one run.
-pub(crate) fn markdown(machine: &Value, rows: &[Row]) -> String {
+/// The page of what a guard costs, from what was measured in one run.
+pub(crate) fn guards(machine: &Value, rows: &[Row]) -> String {
     let mut page = String::from(
-        "# Benchmarks\n\nWritten by `make bench`, which measures everything on this page anew in about ten minutes. Every ratio is of work on \
-         a guarded table to the same work on an unguarded one, in one run, by turns; medians.\n\n",
+        "# Benchmarks\n\nWritten by `make bench`, which measures everything on this page again in about ten minutes. Every ratio is of work on \
+         a guarded table to the same work on an unguarded one, in one run, by turns; medians. The operator with up to a thousand databases \
+         has [a page of its own](benchmarks/scale.md).\n\n",
     );
+    begin(&mut page, machine, rows);
+    let mut names: Vec<&str> = Vec::new();
+    for row in rows {
+        if !names.contains(&row.name) {
+            names.push(row.name);
+        }
+    }
+    for name in names {
+        let of: Vec<&Row> = rows.iter().filter(|row| row.name == name).collect();
+        let Some(first) = of.first() else { continue };
+        let _ = writeln!(page, "\n## {}\n\n{}\n", first.title, first.how);
+        match name {
+            "block" => {
+                page.push_str("![Time to stop the delete against the size of the data](benchmarks/block-time.svg)\n\n");
+            }
+            "single" => {
+                page.push_str("![Processor time that a guard adds to a delete](benchmarks/cost-per-delete.svg)\n\n");
+            }
+            _ => {}
+        }
+        page.push_str("| PostgreSQL | | Measured | Bar | |\n| --- | --- | --- | --- | --- |\n");
+        for row in of {
+            for line in &row.lines {
+                let verdict = verdict(line.met);
+                let _ = writeln!(
+                    page,
+                    "| {} | {} | {} | {} | {verdict} |",
+                    row.servers, line.what, line.measured, line.bar
+                );
+            }
+        }
+    }
+    page.push_str("\n## Not measured yet\n\nRepair of drift, backups (dump against bare `pg_dump`, the agent's memory), many cores, managed services.\n");
+    page
+}
+
+/// The page of the operator at scale.
+pub(crate) fn scale(machine: &Value, row: &Row) -> String {
+    let mut page = format!(
+        "# {}\n\nWritten by `make bench ROWS=scale`, which measures everything on this page again in about a quarter of an hour.\n\n",
+        row.title
+    );
+    begin(&mut page, machine, std::slice::from_ref(row));
+    let _ = writeln!(page, "\n{}\n\n![The operator by number of databases](scale.svg)\n", row.how);
+    page.push_str("| | Measured | Bar | |\n| --- | --- | --- | --- |\n");
+    for line in &row.lines {
+        let _ = writeln!(page, "| {} | {} | {} | {} |", line.what, line.measured, line.bar, verdict(line.met));
+    }
+    page
+}
+
+/// The machine, the servers, and how many bars are met.
+fn begin(page: &mut String, machine: &Value, rows: &[Row]) {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let _ = writeln!(
         page,
@@ -111,35 +166,4 @@ pub(crate) fn markdown(machine: &Value, rows: &[Row]) -> String {
     let bars = rows.iter().flat_map(|row| &row.lines).filter_map(|line| line.met);
     let (met, missed): (Vec<bool>, Vec<bool>) = bars.partition(|met| *met);
     let _ = writeln!(page, "\nBars met: {} of {}.", met.len(), met.len() + missed.len());
-
-    let mut names: Vec<&str> = Vec::new();
-    for row in rows {
-        if !names.contains(&row.name) {
-            names.push(row.name);
-        }
-    }
-    for name in names {
-        let of: Vec<&Row> = rows.iter().filter(|row| row.name == name).collect();
-        let Some(first) = of.first() else { continue };
-        let _ = writeln!(page, "\n## {}\n\n{}\n", first.title, first.how);
-        match name {
-            "block" => {
-                page.push_str("![Time to stop the delete against the size of the data](benchmarks/block-time.svg)\n\n");
-            }
-            "single" => {
-                page.push_str("![Processor time that a guard adds to a delete](benchmarks/cost-per-delete.svg)\n\n");
-            }
-            _ => {}
-        }
-        page.push_str("| PostgreSQL | | Measured | Bar | |\n| --- | --- | --- | --- | --- |\n");
-        for row in of {
-            for line in &row.lines {
-                let verdict = verdict(line.met);
-                let _ =
-                    writeln!(page, "| {} | {} | {} | {} | {verdict} |", row.major, line.what, line.measured, line.bar);
-            }
-        }
-    }
-    page.push_str("\n## Not measured yet\n\nThe operator (`kubectl apply` to `Enforced`, repair of drift, memory at rest), backups (dump against bare `pg_dump`, the agent's memory), PostgreSQL 16 and 17, many cores, managed services.\n");
-    page
 }

@@ -47,7 +47,7 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
          `maxCascadeRows`. *Two levels*: with `maxTransactionRows` too. The referencing tables cascade, through an index; in the last \
          shape a row of each goes too, six in all: for that there is no bar."
     );
-    let mut row = Row::new("single", "Deleting one row", server.major, how);
+    let mut row = Row::new("single", "Deleting one row", server.major.to_string(), how);
     let database = server.database("bench_single").await;
     prepare(&database).await?;
     processor_time(&database, &mut row).await?;
@@ -220,7 +220,7 @@ pub(crate) fn graph(rows: &[Row]) -> String {
                 let value = |variant: &str| row.numbers.get(&format!("{}_{variant}_cpu_us", shape.name)).copied();
                 (shape.label, VARIANTS.iter().map(|(variant, _)| value(variant).unwrap_or(f64::NAN)).collect())
             });
-            (format!("PostgreSQL {}", row.major), groups.collect())
+            (format!("PostgreSQL {}", row.servers), groups.collect())
         })
         .collect();
     bars(&Bars {
