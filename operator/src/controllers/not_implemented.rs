@@ -2,7 +2,8 @@
 
 use crate::context::Context;
 use crate::kubernetes::conditions::{Conditions, Status};
-use crate::kubernetes::controller::{Reconciler, run as run_controller, watch};
+use crate::kubernetes::controller::{Reconciler, run as run_controller};
+use crate::kubernetes::watch::watch;
 use kube::Resource;
 use kube::api::Api;
 use kube::runtime::controller::Action;

@@ -5,20 +5,19 @@ use super::backoff::Backoff;
 use super::conditions::whole_seconds;
 use super::places::Places;
 use super::text::chain;
+use super::watch::Watched;
 use futures::StreamExt;
 use jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams};
-use kube::core::DeserializeGuard;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, predicates, watcher};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
 use pgrail_crds::conditions::{READY, STALLED, reasons};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::fmt::Debug;
 use std::future::Future;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -69,40 +68,6 @@ pub(crate) enum ReconcileError {
     /// An object that cannot be read could not even be told so.
     #[error("could not write the status of an object that cannot be read")]
     Unparsable(#[source] kube::Error),
-}
-
-/// The kinds as they are watched: an object that cannot be read does not end the watch.
-pub(crate) type Watched<K> = DeserializeGuard<K>;
-
-/// Where a controller's own watch can be read from.
-pub(crate) type Store<K> = reflector::Store<Watched<K>>;
-
-/// A watch of one kind, and the controller on it. `status` changes of the object itself do not trigger it.
-pub(crate) fn watch<K>(api: Api<Watched<K>>) -> (Controller<Watched<K>>, Store<K>)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let (reader, writer) = reflector::store();
-    let changes = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(|object: &mut Watched<K>| object.managed_fields_mut().clear())
-        .reflect(writer)
-        .applied_objects()
-        .predicate_filter(declared, PredicateConfig::default());
-    (Controller::for_stream(changes, reader.clone()), reader)
-}
-
-/// What of an object a controller acts on: everything but its status.
-#[allow(clippy::unnecessary_wraps, reason = "the signature is kube's")]
-fn declared<K: Resource>(object: &K) -> Option<u64> {
-    let mut hasher = DefaultHasher::new();
-    predicates::generation(object).hash(&mut hasher);
-    predicates::finalizers(object).hash(&mut hasher);
-    predicates::annotations(object).hash(&mut hasher);
-    predicates::labels(object).hash(&mut hasher);
-    object.meta().deletion_timestamp.is_some().hash(&mut hasher);
-    object.meta().uid.hash(&mut hasher);
-    Some(hasher.finish())
 }
 
 /// A reconciler with what runs it.

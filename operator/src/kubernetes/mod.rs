@@ -12,3 +12,4 @@ mod places;
 pub(crate) mod rejection;
 pub(crate) mod status;
 pub(crate) mod text;
+pub(crate) mod watch;

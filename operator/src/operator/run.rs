@@ -10,6 +10,7 @@ use crate::database::{AllowedHosts, Databases, Limits, PatternError};
 use crate::kubernetes::backoff::Backoff;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::text::chain;
+use crate::kubernetes::watch::watch;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::signals::stop_requested;
@@ -148,13 +149,15 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
 
 /// All controllers, until `stop`.
 async fn controllers(context: &Arc<Context>, stop: &CancellationToken) {
-    let (guards, guard_store) = table_guard::watch(context);
+    let (databases, database_watch) = watch(context.watched());
+    let (guards, guard_watch) = watch(context.watched());
+    let (backups, backup_watch) = watch(context.watched());
     futures::join!(
-        protected_database::run(guard_store.clone(), context, stop.clone()),
-        table_guard::run(guards, guard_store, context, stop.clone()),
-        guard_exemption::run(context, stop.clone()),
-        backup_schedule::run(context, stop.clone()),
-        database_backup::run(context, stop.clone()),
+        protected_database::run(databases, &guard_watch, context, stop.clone()),
+        table_guard::run(guards, guard_watch.store(), &database_watch, context, stop.clone()),
+        guard_exemption::run(&guard_watch, context, stop.clone()),
+        backup_schedule::run(&backup_watch, &database_watch, context, stop.clone()),
+        database_backup::run(backups, context, stop.clone()),
         not_implemented::run(context, stop.clone()),
     );
 }

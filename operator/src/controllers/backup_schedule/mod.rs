@@ -17,13 +17,13 @@ mod watch;
 
 use crate::backup_jobs::pod::Image;
 use crate::context::Context;
-use crate::kubernetes::controller::{self, Reconciler, Watched};
+use crate::kubernetes::controller::{self, Reconciler};
 use crate::kubernetes::finalizer;
 use crate::kubernetes::rejection::StepError;
+use crate::kubernetes::watch::{self as kind, Watch, Watched};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::runtime::controller::Action;
-use kube::runtime::{PredicateConfig, WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::TASK_LABEL;
 use pgrail_crds::{BackupSchedule, DatabaseBackup, DeletionPolicy, ProtectedDatabase};
@@ -38,28 +38,24 @@ const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(10);
 const STALLED_RETRY: Duration = Duration::from_mins(5);
 
 /// Runs the controller until `stop`. A change of a schedule's CronJob, Jobs, backups or database triggers a reconcile too.
-pub(crate) async fn run(context: &Arc<Context>, stop: CancellationToken) {
-    let (schedules, store) = controller::watch::<BackupSchedule>(context.watched());
-    let ours = || watcher::Config::default().labels(TASK_LABEL);
-    let backups: Api<Watched<DatabaseBackup>> = context.watched();
-    let results = watcher(backups, watcher::Config::default())
-        .default_backoff()
-        .touched_objects()
-        .predicate_filter(watch::result, PredicateConfig::default());
-    let databases: Api<Watched<ProtectedDatabase>> = context.watched();
-    let declarations = watcher(databases, watcher::Config::default())
-        .default_backoff()
-        .touched_objects()
-        .predicate_filter(watch::declaration, PredicateConfig::default());
+pub(crate) fn run(
+    backups: &Watch<DatabaseBackup>,
+    databases: &Watch<ProtectedDatabase>,
+    context: &Arc<Context>,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let (schedules, of_kind) = kind::watch::<BackupSchedule>(context.watched());
+    let store = of_kind.store();
+    let ours = || kind::config().labels(TASK_LABEL);
     let schedules = schedules
         .watches(context.watched::<CronJob>(), ours(), |cron_job: CronJob| watch::labelled(&cron_job))
         .watches(context.watched::<Job>(), ours(), |job: Job| watch::labelled(&job))
-        .watches_stream(results, |backup: Watched<DatabaseBackup>| watch::of_backup(&backup))
-        .watches_stream(declarations, move |database: Watched<ProtectedDatabase>| {
-            watch::of_database(&store, &database)
-        });
+        .reconcile_on(backups.follow(watch::result, watch::of_backup))
+        .reconcile_on(databases.follow(watch::declaration, move |database: &Watched<ProtectedDatabase>| {
+            watch::of_database(&store, database)
+        }));
     let reconciler = BackupSchedules { context: Arc::clone(context) };
-    controller::run(schedules, reconciler, Arc::clone(context), stop).await;
+    controller::run(schedules, reconciler, Arc::clone(context), stop)
 }
 
 struct BackupSchedules {

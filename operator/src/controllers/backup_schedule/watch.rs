@@ -1,6 +1,6 @@
 //! Which changes of other objects trigger a reconcile of a schedule.
 
-use crate::kubernetes::controller::{Store, Watched};
+use crate::kubernetes::watch::{Store, Watched};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use pgrail_crds::annotations::{SCHEDULE_LABEL, SCHEDULE_UID};
@@ -30,20 +30,19 @@ pub(super) fn of_database(
 }
 
 /// The fields of a backup that its schedule depends on.
-pub(super) fn result(backup: &Watched<DatabaseBackup>) -> Option<u64> {
-    let backup = backup.0.as_ref().ok()?;
+pub(super) fn result(backup: &Watched<DatabaseBackup>) -> u64 {
+    let Ok(backup) = &backup.0 else { return 0 };
     let status = backup.status.as_ref();
     let phase = status.and_then(|status| status.phase).map(|phase| format!("{phase:?}"));
     let proof = status.and_then(|status| status.verification.as_ref()).map(|it| format!("{:?}", it.level));
     let schedule_uid = backup.annotations().get(SCHEDULE_UID);
     let is_deleted = backup.metadata.deletion_timestamp.is_some();
-    Some(hashed(&(&backup.metadata.uid, phase, proof, schedule_uid, backup.spec.pinned, is_deleted)))
+    hashed(&(&backup.metadata.uid, phase, proof, schedule_uid, backup.spec.pinned, is_deleted))
 }
 
 /// The fields of a database that its schedules depend on.
-#[allow(clippy::unnecessary_wraps, reason = "the signature is kube's")]
-pub(super) fn declaration(database: &Watched<ProtectedDatabase>) -> Option<u64> {
-    Some(hashed(&(&database.meta().uid, database.meta().generation)))
+pub(super) fn declaration(database: &Watched<ProtectedDatabase>) -> u64 {
+    hashed(&(&database.meta().uid, database.meta().generation))
 }
 
 fn hashed(fields: &impl Hash) -> u64 {

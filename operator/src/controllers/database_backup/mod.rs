@@ -14,13 +14,14 @@ mod validate;
 
 use crate::backup_jobs::outcome::Progress;
 use crate::context::Context;
-use crate::kubernetes::controller::{self, Reconciler, Watched};
+use crate::kubernetes::controller::{self, Reconciler};
 use crate::kubernetes::finalizer;
+use crate::kubernetes::watch::{self, Watched};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::TASK_LABEL;
 use pgrail_crds::{DatabaseBackup, DeletionPolicy};
@@ -38,9 +39,12 @@ const RECHECK: Duration = Duration::from_mins(2);
 const STALLED_RETRY: Duration = Duration::from_mins(10);
 
 /// Runs the controller until `stop`. A change of a backup's Job, or of that Job's pods, triggers a reconcile too.
-pub(crate) async fn run(context: &Arc<Context>, stop: CancellationToken) {
-    let (backups, _) = controller::watch::<DatabaseBackup>(context.watched());
-    let ours = || watcher::Config::default().labels(TASK_LABEL);
+pub(crate) fn run(
+    backups: Controller<Watched<DatabaseBackup>>,
+    context: &Arc<Context>,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let ours = || watch::config().labels(TASK_LABEL);
     let backups = backups.watches(context.watched::<Job>(), ours(), |job: Job| owner(&job, &job.name_any())).watches(
         context.watched::<Pod>(),
         ours(),
@@ -50,7 +54,7 @@ pub(crate) async fn run(context: &Arc<Context>, stop: CancellationToken) {
         },
     );
     let reconciler = DatabaseBackups { context: Arc::clone(context) };
-    controller::run(backups, reconciler, Arc::clone(context), stop).await;
+    controller::run(backups, reconciler, Arc::clone(context), stop)
 }
 
 fn owner(object: &impl ResourceExt, job: &str) -> Option<ObjectRef<Watched<DatabaseBackup>>> {

@@ -8,17 +8,18 @@ pub(crate) mod report;
 pub(crate) mod validate;
 
 use crate::context::Context;
-use crate::kubernetes::controller::{self, Reconciler, Watched};
+use crate::kubernetes::controller::{self, Reconciler};
 use crate::kubernetes::finalizer;
+use crate::kubernetes::watch::{Watch, Watched, watch};
 use jiff::{SignedDuration, Timestamp};
 use kube::api::DeleteParams;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use pgrail_crds::conditions::READY;
 use pgrail_crds::{ExemptionPhase, GuardExemption, TableGuard};
 use report::Finding;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -29,10 +30,14 @@ const LAST_LOOK: SignedDuration = SignedDuration::from_mins(2);
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Runs the controller until `stop`. A change of a guard is a change of the exemptions from it.
-pub(crate) async fn run(context: &Arc<Context>, stop: CancellationToken) {
-    let (exemptions, store) = controller::watch::<GuardExemption>(context.watched());
-    let guards: Api<Watched<TableGuard>> = context.watched();
-    let exemptions = exemptions.watches(guards, watcher::Config::default(), move |guard: Watched<TableGuard>| {
+pub(crate) fn run(
+    guards: &Watch<TableGuard>,
+    context: &Arc<Context>,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let (exemptions, of_kind) = watch::<GuardExemption>(context.watched());
+    let store = of_kind.store();
+    let changed = guards.follow(version, move |guard: &Watched<TableGuard>| {
         let (namespace, name) = (guard.namespace(), guard.name_any());
         let of_it = store.state().into_iter().filter(move |exemption| {
             let refers = |it: &GuardExemption| it.spec.guard_refs.iter().any(|guard| guard.name == name);
@@ -41,7 +46,14 @@ pub(crate) async fn run(context: &Arc<Context>, stop: CancellationToken) {
         of_it.map(|exemption| ObjectRef::from_obj(exemption.as_ref())).collect::<Vec<_>>()
     });
     let reconciler = GuardExemptions { context: Arc::clone(context) };
-    controller::run(exemptions, reconciler, Arc::clone(context), stop).await;
+    controller::run(exemptions.reconcile_on(changed), reconciler, Arc::clone(context), stop)
+}
+
+/// Any change of a guard, its status included.
+fn version(guard: &Watched<TableGuard>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    guard.resource_version().hash(&mut hasher);
+    hasher.finish()
 }
 
 struct GuardExemptions {

@@ -4,14 +4,15 @@ mod observe;
 mod report;
 
 use crate::context::Context;
-use crate::kubernetes::controller::{self, Reconciler, Store, Watched};
+use crate::kubernetes::controller::{self, Reconciler};
 use crate::kubernetes::events::Severity;
+use crate::kubernetes::watch::{Store, Watch, Watched};
 use futures::StreamExt;
 use jiff::SignedDuration;
+use kube::ResourceExt;
+use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{PredicateConfig, WatchStreamExt, watcher};
-use kube::{Api, ResourceExt};
 use observe::{Memory, Observation};
 use pgrail_crds::conditions::ENFORCED;
 use pgrail_crds::conditions::reasons::event;
@@ -33,34 +34,33 @@ const STALLED_RETRY: Duration = Duration::from_mins(10);
 
 /// Runs the controller until `stop`. A guard that was created, deleted or changed its state is a change of its database
 /// too.
-pub(crate) async fn run(guard_store: Store<TableGuard>, context: &Arc<Context>, stop: CancellationToken) {
-    let (databases, _) = controller::watch::<ProtectedDatabase>(context.watched());
-    let guards: Api<Watched<TableGuard>> = context.watched();
-    let changes = watcher(guards, watcher::Config::default())
-        .default_backoff()
-        .touched_objects()
-        .predicate_filter(enforcement, PredicateConfig::default());
-    let databases = databases.watches_stream(changes, |guard: Watched<TableGuard>| {
-        let guard = guard.0.ok()?;
+pub(crate) fn run(
+    databases: Controller<Watched<ProtectedDatabase>>,
+    guards: &Watch<TableGuard>,
+    context: &Arc<Context>,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let databases = databases.reconcile_on(guards.follow(enforcement, |guard: &Watched<TableGuard>| {
+        let guard = guard.0.as_ref().ok()?;
         Some(ObjectRef::new(&guard.spec.database_ref.name).within(&guard.namespace()?))
-    });
+    }));
     let changed = context.databases.changes().map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
     let reconciler =
-        ProtectedDatabases { context: Arc::clone(context), guards: guard_store, memory: Memory::default() };
-    controller::run(databases.reconcile_on(changed), reconciler, Arc::clone(context), stop).await;
+        ProtectedDatabases { context: Arc::clone(context), guards: guards.store(), memory: Memory::default() };
+    controller::run(databases.reconcile_on(changed), reconciler, Arc::clone(context), stop)
 }
 
 /// What of a guard matters to its database.
-fn enforcement(guard: &Watched<TableGuard>) -> Option<u64> {
+fn enforcement(guard: &Watched<TableGuard>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    let guard = guard.0.as_ref().ok()?;
+    let Ok(guard) = &guard.0 else { return 0 };
     guard.uid().hash(&mut hasher);
     guard.metadata.deletion_timestamp.is_some().hash(&mut hasher);
     if let Some(status) = &guard.status {
         status.tables_enforced.hash(&mut hasher);
         status.conditions.iter().find(|condition| condition.type_ == ENFORCED).map(|it| &it.status).hash(&mut hasher);
     }
-    Some(hasher.finish())
+    hasher.finish()
 }
 
 struct ProtectedDatabases {

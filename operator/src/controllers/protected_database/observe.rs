@@ -3,8 +3,8 @@
 use super::{CATALOG_EVERY, ESTIMATES_EVERY, PRUNE_EVERY};
 use crate::context::Context;
 use crate::database::{DatabaseError, Session};
-use crate::kubernetes::controller::Store;
 use crate::kubernetes::text::chain;
+use crate::kubernetes::watch::Store;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;

@@ -1,6 +1,8 @@
 //! What a guard needs of the apiserver: its database, and whether that can be worked with.
 
 use crate::context::Context;
+use crate::kubernetes::watch::Store;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use pgrail_crds::conditions::reasons::{self, guard as guard_reasons};
 use pgrail_crds::conditions::{READY, STALLED};
@@ -18,11 +20,11 @@ pub(crate) struct Absent {
 /// The database of a guard.
 pub(super) async fn database(
     guard: &TableGuard,
+    databases: &Store<ProtectedDatabase>,
     context: &Context,
 ) -> Result<Result<ProtectedDatabase, Absent>, kube::Error> {
     let name = &guard.spec.database_ref.name;
-    let api: Api<ProtectedDatabase> = Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
-    Ok(match api.get_opt(name).await? {
+    Ok(match find(&guard.namespace().unwrap_or_default(), name, databases, context).await? {
         None => Err(Absent {
             reason: guard_reasons::DATABASE_NOT_FOUND,
             message: format!(
@@ -38,6 +40,22 @@ pub(super) async fn database(
             None => Ok(database),
         },
     })
+}
+
+/// From the watch, whose every change triggers the guards of a database; what the watch does not show yet, from the
+/// apiserver.
+async fn find(
+    namespace: &str,
+    name: &str,
+    databases: &Store<ProtectedDatabase>,
+    context: &Context,
+) -> Result<Option<ProtectedDatabase>, kube::Error> {
+    let watched = databases.get(&ObjectRef::new(name).within(namespace));
+    if let Some(Ok(database)) = watched.as_deref().map(|database| &database.0) {
+        return Ok(Some(database.clone()));
+    }
+    let api: Api<ProtectedDatabase> = Api::namespaced(context.client.clone(), namespace);
+    api.get_opt(name).await
 }
 
 /// A database that can be reached but not worked with (a standby, a pooler, too old). One that cannot be reached is

@@ -10,12 +10,13 @@ pub(crate) mod report;
 pub(crate) mod validate;
 
 use crate::context::Context;
-use crate::kubernetes::controller::{self, Reconciler, Store, Watched};
+use crate::kubernetes::controller::{self, Reconciler};
 use crate::kubernetes::finalizer;
+use crate::kubernetes::watch::{Store, Watch, Watched};
 use futures::StreamExt;
+use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use memory::Memory;
 use pgrail_crds::conditions::READY;
@@ -29,36 +30,29 @@ use tokio_util::sync::CancellationToken;
 /// The longest that an object waits which only its user can mend.
 const STALLED_RETRY: Duration = Duration::from_mins(10);
 
-/// The watch of this kind.
-pub(crate) fn watch(context: &Context) -> (Controller<Watched<TableGuard>>, Store<TableGuard>) {
-    controller::watch(context.watched())
-}
-
 /// Runs the controller until `stop`. A database that became ready, or stopped being so, is a change of its guards too.
-pub(crate) async fn run(
+pub(crate) fn run(
     guards: Controller<Watched<TableGuard>>,
     store: Store<TableGuard>,
+    databases: &Watch<ProtectedDatabase>,
     context: &Arc<Context>,
     stop: CancellationToken,
-) {
+) -> impl Future<Output = ()> + use<> {
     // What an event trigger tells of is looked at at once, not at the next interval.
     let told = store.clone();
     let changed = context.databases.changes().flat_map(move |(namespace, name)| {
-        let of_it = told.state().into_iter().filter(move |guard| is_of(guard, &namespace, &name));
-        futures::stream::iter(of_it.map(|guard| ObjectRef::from_obj(guard.as_ref())).collect::<Vec<_>>())
+        let of_it = told.state_filter(move |guard| is_of(guard, &namespace, &name));
+        futures::stream::iter(of_it.iter().map(|guard| ObjectRef::from_obj(guard.as_ref())).collect::<Vec<_>>())
     });
-    let databases: Api<Watched<ProtectedDatabase>> = context.watched();
-    let changes = watcher(databases, watcher::Config::default())
-        .default_backoff()
-        .touched_objects()
-        .predicate_filter(readiness, PredicateConfig::default());
-    let guards = guards.reconcile_on(changed).watches_stream(changes, move |database: Watched<ProtectedDatabase>| {
+    let ready = databases.follow(readiness, move |database: &Watched<ProtectedDatabase>| {
         let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
-        let of_it = store.state().into_iter().filter(move |guard| is_of(guard, &namespace, &name));
-        of_it.map(|guard| ObjectRef::from_obj(guard.as_ref())).collect::<Vec<_>>()
+        let of_it = store.state_filter(move |guard| is_of(guard, &namespace, &name));
+        of_it.iter().map(|guard| ObjectRef::from_obj(guard.as_ref())).collect::<Vec<_>>()
     });
-    let reconciler = TableGuards { context: Arc::clone(context), memory: Memory::default() };
-    controller::run(guards, reconciler, Arc::clone(context), stop).await;
+    let guards = guards.reconcile_on(changed).reconcile_on(ready);
+    let reconciler =
+        TableGuards { context: Arc::clone(context), databases: databases.store(), memory: Memory::default() };
+    controller::run(guards, reconciler, Arc::clone(context), stop)
 }
 
 /// Whether a guard is of this database.
@@ -68,8 +62,7 @@ fn is_of(guard: &Watched<TableGuard>, namespace: &str, name: &str) -> bool {
 }
 
 /// What of a database matters to its guards.
-#[allow(clippy::unnecessary_wraps, reason = "the signature is kube's")]
-fn readiness(database: &Watched<ProtectedDatabase>) -> Option<u64> {
+fn readiness(database: &Watched<ProtectedDatabase>) -> u64 {
     let mut hasher = DefaultHasher::new();
     database.uid().hash(&mut hasher);
     database.meta().generation.hash(&mut hasher);
@@ -77,11 +70,13 @@ fn readiness(database: &Watched<ProtectedDatabase>) -> Option<u64> {
         let conditions = database.status.iter().flat_map(|status| &status.conditions);
         conditions.filter(|condition| condition.type_ == READY).for_each(|ready| ready.status.hash(&mut hasher));
     }
-    Some(hasher.finish())
+    hasher.finish()
 }
 
 struct TableGuards {
     context: Arc<Context>,
+    /// The declared databases.
+    databases: Store<ProtectedDatabase>,
     memory: Memory,
 }
 
@@ -91,7 +86,7 @@ impl Reconciler for TableGuards {
     const NAME: &'static str = "tableguard";
 
     async fn reconcile(&self, guard: Arc<TableGuard>) -> Result<Action, kube::Error> {
-        let Self { context, memory } = self;
+        let Self { context, databases, memory } = self;
         if guard.metadata.deletion_timestamp.is_some() {
             return finalize::finalize(&guard, memory, context).await;
         }
@@ -100,7 +95,7 @@ impl Reconciler for TableGuards {
             DeletionPolicy::Delete => finalizer::add(&api, guard.as_ref()).await?,
             DeletionPolicy::Retain => finalizer::remove(&api, guard.as_ref()).await?,
         }
-        let (outcome, interval) = enforce(&guard, memory, context).await?;
+        let (outcome, interval) = enforce(&guard, databases, memory, context).await?;
         if !outcome.was_seen() {
             // What the conditions say now is not what was verified: the next look must be a whole one.
             memory.forget(&guard);
@@ -113,8 +108,13 @@ impl Reconciler for TableGuards {
 }
 
 /// dereference -> validate -> observe -> plan -> apply
-async fn enforce(guard: &TableGuard, memory: &Memory, context: &Context) -> Result<(Outcome, Duration), kube::Error> {
-    let database = match dereference::database(guard, context).await? {
+async fn enforce(
+    guard: &TableGuard,
+    databases: &Store<ProtectedDatabase>,
+    memory: &Memory,
+    context: &Context,
+) -> Result<(Outcome, Duration), kube::Error> {
+    let database = match dereference::database(guard, databases, context).await? {
         Ok(database) => database,
         Err(absent) => return Ok((Outcome::Blocked(absent), STALLED_RETRY)),
     };
