@@ -15,6 +15,11 @@ mod signals;
 
 use std::process::ExitCode;
 
+/// The system's allocator keeps what reconciles needed at the peak. With a hundred databases, the operator had
+/// 60 MiB at rest with it, and 31 MiB with this one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     cli::run().await
