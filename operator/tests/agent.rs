@@ -23,7 +23,7 @@ impl Pod {
                 "identity": {"clusterId": "cluster-1", "namespace": "shop", "schedule": "nightly", "scheduleUid": "uid-1"},
                 "store": {"url": "file:///dumps"},
                 "dump": {
-                    "database": "shop/shop", "databaseUid": "uid-2",
+                    "database": "shop/shop", "databaseUid": "uid-2", "cronJob": "nightly-dump",
                     "compression": {"method": "zstd", "level": 3},
                     "globals": true, "rowCounts": "Exact", "verification": "ReadBack",
                 },
