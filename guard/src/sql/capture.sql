@@ -11,7 +11,7 @@ SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET intervalsty
 -- domains, enums, arrays, ranges and composite types they are the server's own.
 DECLARE
   most CONSTANT bigint := {max_rows};
-  me CONSTANT xid8 := pg_current_xact_id();
+  me xid8;
   since CONSTANT timestamptz := transaction_timestamp();
   many bool;
   why text;
@@ -23,8 +23,13 @@ BEGIN
      AND EXISTS (SELECT FROM pg_stat_get_subscription(NULL) s WHERE s.pid = pg_backend_pid()) THEN
     RETURN NULL;
   END IF;
+  -- A cascade fires this for every table that it could reach. This is all that it costs where no row was deleted.
+  IF TG_LEVEL = 'STATEMENT' THEN
+    IF NOT EXISTS (SELECT FROM gone) THEN RETURN NULL; END IF;
+  END IF;
   -- It would be published, and a subscriber without this table stops applying.
   IF EXISTS (SELECT FROM pg_publication p WHERE p.puballtables) THEN RETURN NULL; END IF;
+  me := pg_current_xact_id();
   -- By the server's own counter, which may also include what the session did before: if so, the rows are counted below.
   many := pg_stat_get_xact_tuples_inserted('pgrail.captured_{owner}'::regclass) > most;
   IF many THEN
