@@ -20,7 +20,7 @@ SELECT pg_catalog.json_build_object(
       'fingerprint', pg_catalog.md5(pg_catalog.concat_ws('|', t.tgtype, t.tgfoid::int8, t.tgqual, t.tgattr, t.tgargs, t.tgconstraint::int8)))
       ORDER BY t.tgrelid, t.tgname)
     FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN ours ON p.pronamespace = ours.oid
-    WHERE t.tgrelid NOT IN (SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace = ours.oid)), '[]'),
+    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = t.tgrelid AND c.relnamespace = ours.oid)), '[]'),
   'routines', coalesce((
     SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
       'name', p.proname, 'arguments', pg_catalog.pg_get_function_identity_arguments(p.oid),
