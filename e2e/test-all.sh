@@ -51,7 +51,7 @@ done
 # What was tested
 
 Written by `make test-all`. Each row is the last run of a stage of the tests on these versions; `-` means that the stage does
-not depend on the version. The README names the versions of this page and no others.
+not depend on the version. A stage or a version without a row has no recorded run.
 
 | Stage | PostgreSQL | Kubernetes | Passed | Failed | Skipped | Minutes | Date | Commit |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
