@@ -17,12 +17,14 @@ const WARM: usize = 6;
 
 pub(crate) async fn measure(server: &Server) -> Result<Row> {
     let how = format!(
-        "`DELETE FROM users`, 100 users, on whom the rest hangs in equal parts: leads, conversations, messages 1 : 10 : 100, and analytics. The \
-         default limits: 100 rows, 1,000 of other tables. Each statement runs in full, until the guard's error is with the client. \
-         {SESSIONS} sessions per size, by turns; in each, the first attempt, then {WARM} more. The tables were made by INSERT … SELECT \
-         generate_series, indexed and given their foreign keys afterwards, with `fsync` off until they were complete."
+        "`DELETE FROM users` on 100 users. All other rows depend on them in equal shares: leads, conversations and \
+         messages in the ratio 1 : 10 : 100, and analytics. The guard has the default limits: 100 rows, and 1,000 \
+         rows of other tables. The time ends when the client has received the error of the guard. {SESSIONS} sessions \
+         per size, in alternation; in each session one first attempt and {WARM} more. The tables were filled with \
+         INSERT … SELECT generate_series, and got their indexes and foreign keys afterwards, with `fsync=off` until \
+         they were complete."
     );
-    let mut row = Row::new("block", "Stopping the catastrophic delete", server.major.to_string(), how);
+    let mut row = Row::new("block", "Stopping a bulk delete", server.major.to_string(), how);
     let mut databases = Vec::new();
     let admin = pgrail_testing::connect(&server.uri).await;
     admin.batch_execute("ALTER SYSTEM SET fsync = off").await?;
@@ -59,7 +61,7 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
         if *size >= 1_300_000 {
             row.line(
                 format!("{} rows, warm", grouped(*size)),
-                format!("{warm:.2} ms (processor {processor:.2})"),
+                format!("{warm:.2} ms (CPU {processor:.2})"),
                 "≤ 2 ms",
                 warm <= 2.0,
             );
@@ -70,7 +72,7 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
                 first <= 25.0,
             );
         } else {
-            row.note(format!("{} rows, warm", grouped(*size)), format!("{warm:.2} ms (processor {processor:.2})"));
+            row.note(format!("{} rows, warm", grouped(*size)), format!("{warm:.2} ms (CPU {processor:.2})"));
             row.note(format!("{} rows, first in a session", grouped(*size)), format!("{first:.1} ms"));
         }
     }
@@ -157,10 +159,10 @@ pub(crate) fn graph(rows: &[Row]) -> String {
         })
     });
     lines(&Lines {
-        title: "Time until DELETE FROM users is stopped, by rows that hang on it",
+        title: "Time until DELETE FROM users is stopped, by number of dependent rows",
         unit: "ms",
         positions: SIZES.iter().map(|size| grouped(*size)).collect(),
-        axis: "rows that the cascade would have taken",
+        axis: "rows that the cascade would delete",
         bars: vec![(2.0, "bar: 2 ms"), (25.0, "bar: 25 ms")],
         series: series.collect(),
     })

@@ -16,11 +16,12 @@ const CASCADES: i32 = 20;
 
 pub(crate) async fn measure(server: &Server) -> Result<Row> {
     let how = format!(
-        "Prepared deletes by primary key, each with its commit, from users whose rows five tables refer to with ON DELETE CASCADE: {SINGLE} \
-         users without such rows and {CASCADES} with 200 in each of the five, {ROUNDS} rounds by turns with the same guard without `capture`. \
-         Processor time of the server's process for each delete, with what pruning it does by itself. No bar: it is off by default."
+        "Prepared deletes by primary key, each with its COMMIT, from a table that five tables reference with ON \
+         DELETE CASCADE: {SINGLE} users without dependent rows, and {CASCADES} users with 200 rows in each of the \
+         five tables, {ROUNDS} rounds in alternation with the same guard without `capture`. CPU time of the server \
+         process per delete, including the retention. There is no bar, because `capture` is off by default."
     );
-    let mut row = Row::new("capture", "Keeping deleted rows", server.major.to_string(), how);
+    let mut row = Row::new("capture", "Capture", server.major.to_string(), how);
     let (mut databases, mut sessions) = (Vec::new(), Vec::new());
     for capture in [None, Some(Capture::default())] {
         let database = server.database("bench_capture").await;

@@ -13,8 +13,9 @@ const TABLES: i32 = 1000;
 
 pub(crate) async fn measure(server: &Server) -> Result<Row> {
     let how = format!(
-        "A guard with a glob over {TABLES} tables, the even ones referenced by the odd ones with ON DELETE CASCADE, in a database that has \
-         none: look, plan, install, each table in a transaction of its own. Then the same guard again. Three databases."
+        "A guard with a glob that matches {TABLES} tables, in a database without guards. The tables with odd numbers \
+         reference those with even numbers with ON DELETE CASCADE. Observe, plan and install, with one transaction \
+         per table. Then the same guard again. Three databases."
     );
     let mut row = Row::new("install", "Installing a guard", server.major.to_string(), how);
     let (mut first, mut second, mut again) = (Vec::new(), Vec::new(), 0);

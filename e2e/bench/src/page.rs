@@ -75,8 +75,8 @@ impl Row {
 /// The page of what a guard costs, from what was measured in one run.
 pub(crate) fn guards(machine: &Value, rows: &[Row]) -> String {
     let mut page = String::from(
-        "# Benchmarks\n\nWritten by `make bench`, which measures everything on this page again in about ten minutes. Every ratio is of work on \
-         a guarded table to the same work on an unguarded one, in one run, by turns; medians. The operator with up to a thousand databases \
+        "# Benchmarks\n\nWritten by `make bench`, which measures everything on this page again in about ten minutes. Every ratio compares work on a guarded table \
+         with the same work on an unguarded table, in one run and in alternation. The numbers are medians. The operator with up to a thousand databases \
          has [a page of its own](benchmarks/scale.md).\n\n",
     );
     begin(&mut page, machine, rows);
@@ -95,7 +95,7 @@ pub(crate) fn guards(machine: &Value, rows: &[Row]) -> String {
                 page.push_str("![Time to stop the delete against the size of the data](benchmarks/block-time.svg)\n\n");
             }
             "single" => {
-                page.push_str("![Processor time that a guard adds to a delete](benchmarks/cost-per-delete.svg)\n\n");
+                page.push_str("![CPU time that a guard adds to a delete](benchmarks/cost-per-delete.svg)\n\n");
             }
             _ => {}
         }
@@ -151,16 +151,16 @@ fn begin(page: &mut String, machine: &Value, rows: &[Row]) {
             text(&server["synchronous_commit"])
         );
     }
-    page.push_str("Else as PostgreSQL comes, but for `jit=off`, `checkpoint_timeout=1h` and `max_wal_size=2GB`: a checkpoint falls on one side only.\n");
+    page.push_str("All other settings have their defaults, except for `jit=off`, `checkpoint_timeout=1h` and `max_wal_size=2GB`, so that a checkpoint does not affect only one side.\n");
     if let Some(load) = machine["load"].as_f64().filter(|load| *load > 0.5) {
         let _ = writeln!(
             page,
-            "\nThe machine was not quiet: its load was {load:.1} when this began. Times suffer most, processor time least."
+            "\nThe machine was not idle: its load was {load:.1} at the start. This affects elapsed times most, and CPU times least."
         );
     }
     if machine["optimised"] == false {
         page.push_str(
-            "\nThe program that measures was built without optimisation, which adds to the time of an install.\n",
+            "\nThe benchmark program was built without optimization, which increases the time of an installation.\n",
         );
     }
     let bars = rows.iter().flat_map(|row| &row.lines).filter_map(|line| line.met);

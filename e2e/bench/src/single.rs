@@ -40,12 +40,14 @@ const RACE_ROWS: i32 = 200_000;
 
 pub(crate) async fn measure(server: &Server) -> Result<Row> {
     let how = format!(
-        "`DELETE FROM t WHERE id = $1`, prepared, one row, a transaction of its own. Throughput: pgbench, 2 clients, {RACE_ROUNDS} rounds of \
-         about {RACE_SECONDS:.1} s each by turns; every commit waits for the disk. Processor time: what the server's process used, user and \
-         kernel, for {CPU_DELETES} deletes of one session at a time, {CPU_ROUNDS} rounds by turns, the difference to the unguarded table in the \
-         same round; commits do not wait for the disk there, whose noise would drown it. *Per transaction*: `maxRows` and \
-         `maxCascadeRows`. *Two levels*: with `maxTransactionRows` too. The referencing tables cascade, through an index; in the last \
-         shape a row of each goes too, six in all: for that there is no bar."
+        "`DELETE FROM t WHERE id = $1`, prepared, one row per transaction. Throughput: pgbench with 2 clients, \
+         {RACE_ROUNDS} rounds of about {RACE_SECONDS:.1} s each, in alternation; every COMMIT waits for the disk. CPU \
+         time: user and system time of the server process for {CPU_DELETES} deletes, one session at a time, \
+         {CPU_ROUNDS} rounds in alternation, as the difference to the unguarded table in the same round. There, a \
+         COMMIT does not wait for the disk, which would cause more noise than the difference. *Per transaction*: \
+         `maxRows` and `maxCascadeRows`. *Two levels*: also `maxTransactionRows`. The referencing tables have a \
+         cascade and an index. In the last shape, one row of each is deleted, too, six rows in total; there is no bar \
+         for it."
     );
     let mut row = Row::new("single", "Deleting one row", server.major.to_string(), how);
     let database = server.database("bench_single").await;
@@ -130,7 +132,7 @@ async fn processor_time(database: &Database, row: &mut Row) -> Result<()> {
             row.number(format!("{}_{variant}_cpu_us", shape.name), median(&used[at]));
             row.number(format!("{}_{variant}_added_us", shape.name), added);
             let (what, measured) = (
-                format!("{label}, {}: processor time per delete", shape.label),
+                format!("{label}, {}: CPU time per delete", shape.label),
                 format!("{:.0} µs + {added:.1} µs", median(&used[0])),
             );
             if shape.rows {
@@ -224,7 +226,7 @@ pub(crate) fn graph(rows: &[Row]) -> String {
         })
         .collect();
     bars(&Bars {
-        title: "Processor time of the server per single-row DELETE",
+        title: "CPU time of the server per single-row DELETE",
         unit: "µs",
         series: VARIANTS.map(|(_, label)| label).to_vec(),
         panels,
