@@ -8,6 +8,8 @@ pub const FORCE_DELETE: &str = "pgrail.dev/force-delete";
 pub const TAKE_OVER: &str = "pgrail.dev/take-over";
 /// `"true"` on a Secret that names a host: the connection of a spec can name another host.
 pub const ALLOW_HOST_OVERRIDE: &str = "pgrail.dev/allow-host-override";
+/// Name of a renamed table, as `schema.table`, that a `TableGuard` no longer guards. Several names are separated by commas.
+pub const RELEASE: &str = "pgrail.dev/release";
 /// `"true"`: allows a `DatabaseRestore` with mode `InPlace`.
 pub const ALLOW_IN_PLACE: &str = "pgrail.dev/allow-in-place";
 /// User who created a `GuardExemption`. An admission policy of the chart verifies it and refuses changes.

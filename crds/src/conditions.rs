@@ -282,8 +282,14 @@ pub mod reasons {
     pub mod event {
         /// A bulk DELETE, UPDATE or TRUNCATE was stopped.
         pub const BULK_DELETE_BLOCKED: &str = "BulkDeleteBlocked";
+        /// The database cannot be reached any more.
+        pub const DATABASE_UNREACHABLE: &str = "DatabaseUnreachable";
+        /// The database can be reached again.
+        pub const DATABASE_RECOVERED: &str = "DatabaseRecovered";
         /// A guard was changed in the database, and was repaired.
         pub const DRIFT_REPAIRED: &str = "DriftRepaired";
+        /// A guarded table was renamed, or moved to another schema. It remains guarded.
+        pub const TABLE_RENAMED: &str = "TableRenamed";
         /// A guard was installed.
         pub const GUARD_INSTALLED: &str = "GuardInstalled";
         /// The finalizer was removed without cleaning up. The guard remains in the database.

@@ -162,6 +162,11 @@ fn default_protect() -> Vec<Protection> {
     vec![Protection::Delete, Protection::Truncate, Protection::Drop]
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
 fn delete() -> DeletionPolicy {
     DeletionPolicy::Delete
 }
@@ -215,6 +220,9 @@ pub struct GuardedTable {
     /// Number of statements that were stopped on the table.
     #[serde(default)]
     pub blocked_attempts: i64,
+    /// Of these, statements that were counted before the counter in the database was reset.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempts_before: i64,
     /// What is missing, and how to fix it.
     #[serde(default)]
     #[schemars(length(max = 1024))]
@@ -228,6 +236,8 @@ pub enum TableState {
     Enforced,
     /// The installation waits for a lock.
     Pending,
+    /// The table is guarded, but has another name or schema than the spec declares.
+    Renamed,
     /// The guard was changed in the database.
     Drifted,
     /// The guard is weaker than declared. The message contains what is missing.

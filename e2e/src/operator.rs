@@ -74,7 +74,7 @@ impl Operator {
 
     /// The value of a metric, summed over the series whose labels contain all of `labels`.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let text = self.metrics_text().await;
+        let text = self.series().await;
         text.lines()
             .filter(|line| line.split(['{', ' ']).next() == Some(name))
             .filter(|line| labels.iter().all(|label| line.contains(label)))
@@ -82,7 +82,8 @@ impl Operator {
             .sum()
     }
 
-    async fn metrics_text(&self) -> String {
+    /// Every metric in the text format.
+    pub async fn series(&self) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = tokio::net::TcpStream::connect(&self.metrics).await.expect("the operator serves /metrics");
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.expect("a request");

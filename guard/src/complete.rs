@@ -61,13 +61,18 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     desired.sequences.extend(configuration.assignments.iter().map(|held| format!("blocked_{}", held.id)));
     desired.distance = distances(catalog, &desired.roots);
 
+    // A root keeps the name that its guards know; every other table has its own.
+    let known: BTreeMap<i32, String> = configuration.relations.iter().map(|row| (row.id, row.label.clone())).collect();
+    let label = |oid: Oid, id: i32| {
+        known.get(&id).filter(|_| desired.roots.contains_key(&id)).cloned().unwrap_or_else(|| catalog.label(oid))
+    };
     configuration.relations = ids
         .iter()
         .filter(|(oid, id)| desired.roots.contains_key(id) || carriers.contains(oid))
         .map(|(oid, id)| RelationRow {
             id: *id,
             rel: *oid,
-            label: catalog.label(*oid),
+            label: label(*oid, *id),
             above: desired.roots.get(id).map(|root| root.above.clone()).unwrap_or_default(),
         })
         .collect();

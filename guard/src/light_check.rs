@@ -14,3 +14,10 @@ pub async fn light_check(client: &Client) -> Result<Fingerprint, ObserveError> {
     let row = client.query_one(include_str!("sql/light_check.sql"), &[]).await?;
     Ok(Fingerprint(row.try_get(0)?))
 }
+
+/// For callers that keep a fingerprint elsewhere, and for tests.
+impl From<&str> for Fingerprint {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}

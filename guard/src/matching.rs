@@ -1,6 +1,6 @@
 //! Which tables a guard is for. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::{Oid, Table, TableKind};
 use crate::observe::Observed;
@@ -12,6 +12,9 @@ pub(crate) struct Matched {
     pub(crate) tables: Vec<Oid>,
     pub(crate) missing: Vec<String>,
     pub(crate) refused: Vec<Refused>,
+    /// Tables that the guard holds and that were renamed, or moved to another schema, since: with the name that the guard
+    /// knows.
+    pub(crate) renamed: BTreeMap<Oid, String>,
 }
 
 impl Matched {
@@ -44,8 +47,32 @@ impl Matched {
         }
         missing.sort();
         missing.dedup();
-        Self { tables, missing, refused }
+        let mut matched = Self { tables, missing, refused, renamed: BTreeMap::new() };
+        matched.renamed = matched.renamed(spec, observed);
+        matched
     }
+
+    /// A guard holds a table by its identity: a rename takes nothing out of it, until it is released.
+    fn renamed(&self, spec: &GuardSpec, observed: &Observed) -> BTreeMap<Oid, String> {
+        let Some(recorded) = &observed.recorded else { return BTreeMap::new() };
+        let configuration = &recorded.configuration;
+        let guard = configuration.guard_id(&spec.name);
+        let held = configuration.assignments.iter().filter(|held| Some(held.guard) == guard);
+        let roots = held.filter_map(|held| configuration.relation(held.root));
+        let renamed = roots.filter(|root| {
+            observed.catalog.table(root.rel).is_some_and(|table| {
+                let label = table.label();
+                let released = [&root.label, &label].into_iter().any(|name| spec.released.contains(name));
+                label != root.label && !released && selector_of(spec, &root.label).is_some()
+            })
+        });
+        renamed.filter(|root| !self.tables.contains(&root.rel)).map(|root| (root.rel, root.label.clone())).collect()
+    }
+}
+
+/// The selector for a name as `schema.table`, wherever the dot that separates the two is.
+pub(crate) fn selector_of<'spec>(spec: &'spec GuardSpec, label: &str) -> Option<&'spec TableSelector> {
+    label.match_indices('.').find_map(|(dot, _)| spec.selector_for(&label[..dot], &label[dot + 1..]))
 }
 
 fn is_system(schema: &str) -> bool {

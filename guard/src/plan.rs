@@ -19,6 +19,8 @@ pub enum TableState {
     Missing,
     /// Not installed yet, or waiting for a lock.
     Pending,
+    /// Verified in the catalog, under another name or in another schema than the guard names.
+    Renamed,
     /// Installed, but weaker than it could be.
     Degraded,
     /// Verified in the catalog.
@@ -32,6 +34,8 @@ pub struct TableStatus {
     pub oid: Option<Oid>,
     /// `schema.table`
     pub table: String,
+    /// The name that the guard knows, where the table has another one by now.
+    pub renamed_from: Option<String>,
     /// How it stands.
     pub state: TableState,
     /// Why, and what to do; else empty.

@@ -7,9 +7,9 @@ use thiserror::Error;
 use crate::complete;
 use crate::configuration::{AllowanceRow, Assignment, Configuration, GuardRow, RelationRow};
 use crate::desired::{Desired, Numbers};
-use crate::matching::Matched;
+use crate::matching::{Matched, selector_of};
 use crate::observe::Observed;
-use crate::plan::{Plan, SCHEMA_VERSION};
+use crate::plan::{Drift, Plan, SCHEMA_VERSION};
 use crate::spec::{ClusterId, GuardName, GuardSpec, Mode, SpecError};
 use crate::status::statuses;
 use crate::steps::{difference, everything_off};
@@ -96,10 +96,26 @@ pub fn plan(spec: &GuardSpec, observed: &Observed) -> Result<Plan, PlanError> {
     let configuration = assign(spec, &matched, observed, &mut numbers);
     let desired = complete::complete(&observed.catalog, configuration, &mut numbers);
     let mut plan = difference(&desired, observed);
+    plan.drift.extend(recreated(spec, &matched, observed));
     plan.tables = statuses(spec, &matched, &desired, &plan, observed);
     plan.missing = matched.missing;
     plan.refused = matched.refused;
     Ok(plan)
+}
+
+/// Tables that were dropped and created again under their name: what the guard had on them was dropped with them.
+fn recreated(spec: &GuardSpec, matched: &Matched, observed: &Observed) -> Vec<Drift> {
+    let Some(recorded) = &observed.recorded else { return Vec::new() };
+    let configuration = &recorded.configuration;
+    let guard = configuration.guard_id(&spec.name);
+    let held = configuration.assignments.iter().filter(|held| Some(held.guard) == guard);
+    let dropped = held.filter_map(|held| configuration.relation(held.root));
+    let dropped = dropped.filter(|root| observed.catalog.table(root.rel).is_none());
+    let created = |label: &str| matched.tables.iter().any(|oid| observed.catalog.label(*oid) == label);
+    dropped
+        .filter(|root| created(&root.label))
+        .map(|root| Drift { table: root.label.clone(), what: "was dropped and created again".to_owned() })
+        .collect()
 }
 
 /// What has to be done so that nothing of the guard is left; of the last guard, nothing of pgrail.
@@ -170,9 +186,13 @@ fn assign(spec: &GuardSpec, matched: &Matched, observed: &Observed, numbers: &mu
     let (mine, others): (Vec<Assignment>, Vec<Assignment>) =
         std::mem::take(&mut configuration.assignments).into_iter().partition(|held| held.guard == guard);
     configuration.assignments = others;
-    for oid in &matched.tables {
+    for oid in matched.tables.iter().chain(matched.renamed.keys()) {
         let Some(table) = observed.catalog.table(*oid) else { continue };
-        let Some(selector) = spec.selector_for(&table.schema, &table.name) else { continue };
+        let selector = match matched.renamed.get(oid) {
+            Some(label) => selector_of(spec, label),
+            None => spec.selector_for(&table.schema, &table.name),
+        };
+        let Some(selector) = selector else { continue };
         let root = configuration.relation_of(*oid).map_or_else(|| Numbers::next(&mut numbers.relation), |row| row.id);
         if configuration.relation(root).is_none() {
             configuration.relations.push(RelationRow {
@@ -181,6 +201,12 @@ fn assign(spec: &GuardSpec, matched: &Matched, observed: &Observed, numbers: &mu
                 label: table.label(),
                 above: BTreeSet::new(),
             });
+        }
+        // A renamed table keeps the name that the guard knows.
+        if !matched.renamed.contains_key(oid)
+            && let Some(row) = configuration.relations.iter_mut().find(|row| row.id == root)
+        {
+            row.label = table.label();
         }
         let id = mine
             .iter()

@@ -356,6 +356,8 @@ pub struct GuardSpec {
     pub capture: Option<Capture>,
     /// Take the schema over from another owner.
     pub take_over: bool,
+    /// Renamed tables, as `schema.table` by their old or new name, that the guard no longer holds.
+    pub released: Vec<String>,
 }
 
 impl GuardSpec {
@@ -371,6 +373,7 @@ impl GuardSpec {
             allowances: Vec::new(),
             capture: None,
             take_over: false,
+            released: Vec::new(),
         }
     }
 

@@ -33,7 +33,8 @@ pub(crate) fn statuses(
         .collect();
     let drifted: BTreeSet<&str> = plan.drift.iter().map(|drift| drift.table.as_str()).collect();
     let mut tables: Vec<TableStatus> = Vec::new();
-    for root in desired.roots.values().filter(|root| matched.tables.contains(&root.oid)) {
+    let is_held = |oid: &Oid| matched.tables.contains(oid) || matched.renamed.contains_key(oid);
+    for root in desired.roots.values().filter(|root| is_held(&root.oid)) {
         let Some(held) = root.assignments.iter().find(|held| Some(held.guard) == guard) else { continue };
         let radius = blast_radius::of(&observed.catalog, &root.closure, true);
         let involved: BTreeSet<Oid> = root
@@ -51,9 +52,13 @@ pub(crate) fn statuses(
             }
             message = if message.is_empty() { obstacle } else { format!("{message}; {obstacle}") };
         }
+        if let Some(name) = matched.renamed.get(&root.oid) {
+            (state, message) = renamed(name, &radius.table, state, &message);
+        }
         tables.push(TableStatus {
             oid: Some(root.oid),
             table: radius.table,
+            renamed_from: matched.renamed.get(&root.oid).cloned(),
             state,
             message,
             closure: radius.cascade_tables,
@@ -70,6 +75,7 @@ pub(crate) fn statuses(
     tables.extend(matched.missing.iter().map(|table| TableStatus {
         oid: None,
         table: table.clone(),
+        renamed_from: None,
         state: TableState::Missing,
         message: "no such table; it is guarded as soon as it exists".to_owned(),
         closure: 0,
@@ -135,6 +141,18 @@ fn table_state(
         return (TableState::Degraded, message);
     }
     (TableState::Enforced, String::new())
+}
+
+fn renamed(from: &str, to: &str, state: TableState, message: &str) -> (TableState, String) {
+    let verified = matches!(state, TableState::Enforced | TableState::Degraded);
+    let mut text = format!(
+        "renamed from {from}, and still guarded: name {to} in the guard, or release it with the annotation \
+         pgrail.dev/release: {to:?}"
+    );
+    if !message.is_empty() {
+        text = format!("{text}; {message}");
+    }
+    (if verified { TableState::Renamed } else { state }, text)
 }
 
 fn listed(labels: &[String]) -> String {

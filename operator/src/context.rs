@@ -9,8 +9,10 @@ use crate::metrics::Metrics;
 use crate::settings::Settings;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What every reconcile can use.
@@ -50,7 +52,15 @@ impl Context {
         }
     }
 
-    /// Writes a status where it differs, and counts it. Answers whether it was written.
+    /// For the deletions of a watch: what is kept of an object that was deleted, whatever its kind, is forgotten.
+    pub(crate) fn forgets<K: kube::runtime::reflector::Lookup>(
+        self: &Arc<Self>,
+    ) -> impl Fn(&ObjectRef<K>) + Send + use<K> {
+        let context = Arc::clone(self);
+        move |object| context.backoff.forget(object.extra.uid.as_deref().unwrap_or(&object.name))
+    }
+
+    /// Writes a status where it differs, and counts it. Returns whether it was written.
     pub(crate) async fn write_status<K, S>(
         &self,
         controller: &'static str,

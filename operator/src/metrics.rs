@@ -8,6 +8,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,6 +49,8 @@ pub(crate) struct Metrics {
     database_reachable: Family<ObjectLabels, Gauge>,
     backup_fresh: Family<ObjectLabels, Gauge>,
     last_verified: Family<ObjectLabels, Gauge>,
+    /// Tables with a series of blocked attempts, by guard: to remove them with it.
+    tables: Mutex<HashMap<ObjectLabels, HashSet<String>>>,
 }
 
 impl Default for Metrics {
@@ -65,6 +69,7 @@ impl Default for Metrics {
             database_reachable: Family::default(),
             backup_fresh: Family::default(),
             last_verified: Family::default(),
+            tables: Mutex::default(),
         };
         metrics.register();
         metrics
@@ -87,10 +92,10 @@ impl Metrics {
         registry.register("guard_steps", "Changes made inside databases, by guard", self.guard_steps.clone());
         registry.register(
             "blocked_attempts",
-            "Statements stopped, or in mode Warn warned of, since this operator looks on",
+            "Statements stopped, or in mode Warn warned of, since this operator started",
             self.blocked_attempts.clone(),
         );
-        registry.register("drift_repairs", "Guards that were put back", self.drift_repairs.clone());
+        registry.register("drift_repairs", "Guards that were repaired", self.drift_repairs.clone());
         registry.register("guard_enforced", "1 while every matched table stops deletes", self.guard_enforced.clone());
         registry.register("database_reachable", "1 while the database answers", self.database_reachable.clone());
         registry.register(
@@ -135,9 +140,10 @@ impl Metrics {
     pub(crate) fn blocked(&self, namespace: &str, guard: &str, table: &str, more: u64) {
         let labels = TableLabels { namespace: namespace.to_owned(), guard: guard.to_owned(), table: table.to_owned() };
         self.blocked_attempts.get_or_create(&labels).inc_by(more);
+        self.tables().entry(object(namespace, guard)).or_default().insert(table.to_owned());
     }
 
-    /// A guard was put back.
+    /// A guard was repaired.
     pub(crate) fn drift_repaired(&self, namespace: &str, name: &str) {
         self.drift_repairs.get_or_create(&object(namespace, name)).inc();
     }
@@ -160,20 +166,31 @@ impl Metrics {
         }
     }
 
-    /// A database is gone: its series end.
+    /// A database was deleted: its series end.
     pub(crate) fn forget_database(&self, namespace: &str, name: &str) {
         self.database_reachable.remove(&object(namespace, name));
     }
 
-    /// A guard is gone: its gauge ends, its counters stay.
+    /// A guard was deleted: its series end.
     pub(crate) fn forget_guard(&self, namespace: &str, name: &str) {
-        self.guard_enforced.remove(&object(namespace, name));
+        let guard = object(namespace, name);
+        self.guard_enforced.remove(&guard);
+        self.guard_steps.remove(&guard);
+        self.drift_repairs.remove(&guard);
+        for table in self.tables().remove(&guard).into_iter().flatten() {
+            let labels = TableLabels { namespace: namespace.to_owned(), guard: name.to_owned(), table };
+            self.blocked_attempts.remove(&labels);
+        }
     }
 
-    /// A schedule is gone: its series end.
+    /// A schedule was deleted: its series end.
     pub(crate) fn forget_schedule(&self, namespace: &str, name: &str) {
         self.backup_fresh.remove(&object(namespace, name));
         self.last_verified.remove(&object(namespace, name));
+    }
+
+    fn tables(&self) -> MutexGuard<'_, HashMap<ObjectLabels, HashSet<String>>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

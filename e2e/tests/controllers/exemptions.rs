@@ -186,7 +186,7 @@ async fn what_cannot_be_given_says_why_and_never_comes_later() {
     let total = it.until("total", ExemptionPhase::Rejected, "InvalidSpec").await;
     assert!(condition(&total, "Ready").unwrap().2.contains("maxTransactionRows (100)"));
     let typo = it.until("typo", ExemptionPhase::Active, "Active").await;
-    assert!(condition(&typo, "Ready").unwrap().2.contains("nobody can use it"));
+    assert!(condition(&typo, "Ready").unwrap().2.contains("it cannot be used"));
     assert_eq!(refused(&it.app, BULK).await, "PGR01");
     let mut both = it.manifest("both", &json!({"unlimited": true}));
     both["spec"]["limits"] = json!({"maxRows": 1});

@@ -8,5 +8,6 @@ mod crds;
 mod databases;
 mod exemptions;
 mod fixture;
+mod guard_faults;
 mod guards;
 mod quiet;

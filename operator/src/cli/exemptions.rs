@@ -1,14 +1,14 @@
-//! `GuardExemption`s of manifests, without a cluster: given, shown, taken back.
+//! `GuardExemption`s of manifests, without a cluster: granted, shown, revoked.
 
 use super::output;
 use super::{CommandError, NOT_AS_DECLARED, OWNER};
-use crate::controllers::guard_exemption::apply::bring;
-use crate::controllers::guard_exemption::report::{self, Finding, Said};
+use crate::controllers::guard_exemption::apply::{Outcome, ensure};
+use crate::controllers::guard_exemption::report::report;
 use crate::controllers::guard_exemption::validate;
+use crate::kubernetes::rejection::{Reason, Rejection};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use pgrail_crds::conditions::READY;
-use pgrail_crds::conditions::reasons::exemption as exemption_reasons;
 use pgrail_crds::{ExemptionPhase, GuardExemption};
 use pgrail_guard::{ExemptionError, ExemptionSpec, Observed};
 use sha2::{Digest, Sha256};
@@ -16,9 +16,9 @@ use std::io::Write;
 use std::process::ExitCode;
 use tokio_postgres::Client;
 
-/// The engine's specification. Without an apiserver nothing tells two objects of one name apart but what they say.
+/// The engine's specification. Without an apiserver, objects of one name are distinguished by their spec.
 pub(super) fn spec(exemption: &GuardExemption) -> Result<ExemptionSpec, CommandError> {
-    let mut spec = validate::spec(exemption, OWNER).map_err(|said| refused(exemption, &said.message))?;
+    let mut spec = validate::validate(exemption, OWNER).map_err(|rejection| refused(exemption, &rejection.message))?;
     let text = serde_json::to_vec(&exemption.spec)?;
     spec.object = Sha256::digest(&text).iter().take(16).fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     Ok(spec)
@@ -28,7 +28,7 @@ fn refused(exemption: &GuardExemption, message: &str) -> CommandError {
     CommandError::Refused(format!("GuardExemption {:?}: {message}", exemption.name_any()))
 }
 
-/// Shows what `apply` would do. Answers whether that is anything.
+/// Shows what `apply` would do. Returns whether that is anything.
 pub(super) fn plan(
     out: &mut impl Write,
     exemption: &GuardExemption,
@@ -37,8 +37,8 @@ pub(super) fn plan(
 ) -> Result<bool, CommandError> {
     let spec = spec(exemption)?;
     let name = &spec.name;
-    if let Some(said) = validate::rejected(exemption, now) {
-        writeln!(out, "-- {name}: rejected: {}", said.message)?;
+    if let Some(rejection) = validate::too_late(exemption, now) {
+        writeln!(out, "-- {name}: rejected: {}", rejection.message)?;
         return Ok(true);
     }
     match pgrail_guard::plan_exemption(&spec, observed) {
@@ -59,22 +59,22 @@ pub(super) fn plan(
     Ok(false)
 }
 
-/// Gives it, and writes its status. Answers whether it is as declared.
+/// Grants it, and writes its status. Returns whether it is as declared.
 pub(super) async fn apply(
     client: &mut Client,
     exemption: &mut GuardExemption,
     now: Timestamp,
 ) -> Result<bool, CommandError> {
-    let finding = match validate::rejected(exemption, now) {
-        Some(said) => Finding::Rejected(said),
-        None if exemption.spec.require_backup.is_some() => Finding::Waits(Said {
-            reason: exemption_reasons::BACKUP_REQUIRED,
-            message: "spec.requireBackup needs a cluster, where DatabaseBackups are: leave it out".to_owned(),
-        }),
-        None => bring(client, &spec(exemption)?).await?,
+    let outcome = match validate::too_late(exemption, now) {
+        Some(rejection) => Outcome::Rejected(rejection),
+        None if exemption.spec.require_backup.is_some() => {
+            let message = "spec.requireBackup needs a cluster, where DatabaseBackups are: leave it out";
+            Outcome::Waiting(Rejection::new(Reason::BackupRequired, message))
+        }
+        None => ensure(client, &spec(exemption)?).await?,
     };
-    exemption.status = Some(report::status(exemption, &finding, now));
-    Ok(matches!(finding, Finding::Active(_) | Finding::NotYet(_)))
+    exemption.status = Some(report(exemption, &outcome, now));
+    Ok(matches!(outcome, Outcome::Active(_) | Outcome::NotYet(_)))
 }
 
 /// Prints them with their status, as a table.
@@ -108,7 +108,7 @@ fn phase(phase: Option<ExemptionPhase>) -> &'static str {
     }
 }
 
-/// Takes one back.
+/// Revokes one.
 pub(super) async fn remove(client: &mut Client, exemption: &GuardExemption) -> Result<ExitCode, CommandError> {
     let name = spec(exemption)?.name;
     let observed = pgrail_guard::observe(client).await?;

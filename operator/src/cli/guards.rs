@@ -4,7 +4,9 @@ use super::connect::DatabaseArgs;
 use super::manifests::{self, ManifestArgs};
 use super::output::{self, Format};
 use super::{CommandError, NOT_AS_DECLARED, OWNER, exemptions};
-use crate::controllers::table_guard::report::{self, Judgement, Outcome};
+use crate::controllers::table_guard::apply::Outcome;
+use crate::controllers::table_guard::report::report;
+use crate::controllers::table_guard::state::GuardState;
 use crate::controllers::table_guard::validate::validate;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -121,9 +123,9 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<ExitCode, CommandError> {
             ensured = pgrail_guard::ensure(&mut client, &spec).await?;
         }
         print_problems(spec.name.as_str(), &ensured.progress);
-        let judgement = Judgement::of(ensured);
-        declared &= judgement.all_enforced();
-        guard.status = Some(report::status(guard, &Outcome::Judged(Box::new(judgement)), Timestamp::now()));
+        let state = GuardState::new(ensured, false);
+        declared &= state.is_enforced();
+        guard.status = Some(report(guard, &Outcome::Checked(Box::new(state)), Timestamp::now()));
     }
     // Without a cluster nobody else does it.
     pgrail_guard::prune(&client, OWNER).await?;
@@ -185,6 +187,7 @@ fn state(state: TableState) -> &'static str {
     match state {
         TableState::Enforced => "Enforced",
         TableState::Pending => "Pending",
+        TableState::Renamed => "Renamed",
         TableState::Drifted => "Drifted",
         TableState::Degraded => "Degraded",
         TableState::Missing => "Missing",

@@ -61,7 +61,7 @@ enum CommandError {
     #[error(transparent)]
     Connect(#[from] connect::ConnectionError),
     #[error(transparent)]
-    Validate(#[from] crate::controllers::table_guard::validate::ValidateError),
+    Rejected(#[from] crate::kubernetes::rejection::Rejection),
     #[error(transparent)]
     Database(#[from] crate::database::DatabaseError),
     #[error(transparent)]

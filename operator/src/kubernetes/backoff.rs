@@ -14,7 +14,7 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Counts one more failure and says how long to wait.
+    /// Counts one more failure and returns how long to wait.
     pub(crate) fn next(&self, key: &str) -> Duration {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let count = failures.entry(key.to_owned()).or_default();
@@ -23,7 +23,12 @@ impl Backoff {
         wait
     }
 
-    /// The object is well again, or gone.
+    /// Forgets everything about an object that was deleted. Every key ends with the object's UID.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !key.ends_with(uid));
+    }
+
+    /// The object succeeded.
     pub(crate) fn reset(&self, key: &str) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }

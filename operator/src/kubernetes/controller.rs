@@ -26,9 +26,9 @@ use tokio_util::sync::CancellationToken;
 const UNBOUNDED: u16 = 0;
 /// Changes to one object within this time become one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// How long one reconcile may take before it is given up and tried again.
+/// How long one reconcile may take before it is cancelled and retried.
 const LONGEST_RECONCILE: Duration = Duration::from_mins(4);
-/// When an object that cannot be read is looked at again.
+/// When an object that cannot be read is checked again.
 const UNPARSABLE_RETRY: Duration = Duration::from_mins(10);
 
 /// Reconciles objects of one kind. What it remembers between reconciles is its own.
@@ -63,9 +63,9 @@ pub(crate) enum ReconcileError {
     #[error(transparent)]
     Failed(Box<dyn std::error::Error + Send + Sync>),
     /// It took too long.
-    #[error("gave up after {} s", LONGEST_RECONCILE.as_secs())]
+    #[error("cancelled after {} s", LONGEST_RECONCILE.as_secs())]
     TooLong,
-    /// An object that cannot be read could not even be told so.
+    /// The status of an object that cannot be read could not be written.
     #[error("could not write the status of an object that cannot be read")]
     Unparsable(#[source] kube::Error),
 }
@@ -151,7 +151,7 @@ fn key<R: Reconciler>(object: &impl ResourceExt) -> String {
     format!("{}/{}", R::NAME, object.uid().unwrap_or_else(|| object.name_any()))
 }
 
-/// Says on an object why it cannot be read. It stays as it is: nothing is undone because of it.
+/// Reports on an object why it cannot be read. What was carried out for it stays as it is.
 async fn refuse_unparsable<R: Reconciler, E: Environment>(
     object: &Watched<R::Kind>,
     error: &str,
@@ -165,17 +165,17 @@ async fn refuse_unparsable<R: Reconciler, E: Environment>(
     tracing::warn!(controller = R::NAME, object = %ObjectRef::from_obj(object), error, "object cannot be read");
     let api = untyped::<R::Kind>(environment.client().clone(), namespace.as_deref());
     let current = api.get(&name).await.map_err(ReconcileError::Unparsable)?;
-    let said = current.data["status"]["conditions"].as_array().into_iter().flatten().any(|condition| {
+    let reported = current.data["status"]["conditions"].as_array().into_iter().flatten().any(|condition| {
         condition["type"] == STALLED && condition["message"] == message.as_str() && condition["status"] == "True"
     });
-    if !said {
+    if !reported {
         let now = whole_seconds(environment.now());
         let condition = |kind: &str, status: &str| {
             json!({"type": kind, "status": status, "reason": reasons::UNPARSABLE, "message": message,
                    "observedGeneration": object.meta().generation, "lastTransitionTime": now.to_string()})
         };
-        // The whole status as it was, under the controller's own field manager: so that the next good reconcile owns,
-        // and can take away, what is said here.
+        // The whole status as it was, under the controller's own field manager: so that the next successful reconcile
+        // owns, and can remove, what is reported here.
         let mut status = current.data["status"].clone();
         if !status.is_object() {
             status = json!({});

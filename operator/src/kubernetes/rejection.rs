@@ -1,5 +1,4 @@
 //! Why an object is not carried out as declared: a reason for programs, a message for people.
-#![allow(dead_code, reason = "the controllers move to it one by one")]
 
 use pgrail_crds::conditions::reasons::{self, agent, backup, database, exemption, guard, reachable};
 

@@ -9,7 +9,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, predicates};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,6 +71,14 @@ where
         self.store.clone()
     }
 
+    /// Calls `deleted` for every object that does not exist any more: a controller reconciles only objects that do. To be
+    /// called before the controller runs.
+    pub(crate) fn on_delete(&self, deleted: impl Fn(&ObjectRef<Watched<K>>) + Send + 'static) {
+        let mut deletions = Deletions { store: self.store(), missing: HashSet::new() };
+        let follower = move |event: &Event<Watched<K>>| deletions.of(event).iter().for_each(&deleted);
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(follower));
+    }
+
     /// The objects of another kind that depend on one of this kind, each time that what `matters` of it changes, and when
     /// it is deleted. To be called before the controller runs.
     pub(crate) fn follow<T, Dependents>(
@@ -118,6 +126,33 @@ where
         };
         self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(follower));
         receiver
+    }
+}
+
+/// Finds the objects that were deleted, also while the watch was interrupted.
+struct Deletions<K: Resource<DynamicType = ()> + Clone + 'static> {
+    store: Store<K>,
+    /// While the objects are listed anew: those that were not listed yet.
+    missing: HashSet<ObjectRef<Watched<K>>>,
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Deletions<K> {
+    fn of(&mut self, event: &Event<Watched<K>>) -> Vec<ObjectRef<Watched<K>>> {
+        match event {
+            Event::Init => {
+                // The store has the objects of before until the list is complete.
+                let before = self.store.state();
+                self.missing = before.iter().map(|object| ObjectRef::from_obj(object.as_ref())).collect();
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                self.missing.remove(&ObjectRef::from_obj(object));
+                Vec::new()
+            }
+            Event::InitDone => self.missing.drain().collect(),
+            Event::Apply(_) => Vec::new(),
+            Event::Delete(object) => vec![ObjectRef::from_obj(object)],
+        }
     }
 }
 

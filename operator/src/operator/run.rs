@@ -153,8 +153,8 @@ async fn controllers(context: &Arc<Context>, stop: &CancellationToken) {
     let (guards, guard_watch) = watch(context.watched());
     let (backups, backup_watch) = watch(context.watched());
     futures::join!(
-        protected_database::run(databases, &guard_watch, context, stop.clone()),
-        table_guard::run(guards, guard_watch.store(), &database_watch, context, stop.clone()),
+        protected_database::run(databases, &database_watch, &guard_watch, context, stop.clone()),
+        table_guard::run(guards, &guard_watch, &database_watch, context, stop.clone()),
         guard_exemption::run(&guard_watch, context, stop.clone()),
         backup_schedule::run(&backup_watch, &database_watch, context, stop.clone()),
         database_backup::run(backups, context, stop.clone()),

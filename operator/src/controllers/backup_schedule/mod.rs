@@ -24,6 +24,7 @@ use crate::kubernetes::watch::{self as kind, Watch, Watched};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::TASK_LABEL;
 use pgrail_crds::{BackupSchedule, DatabaseBackup, DeletionPolicy, ProtectedDatabase};
@@ -46,6 +47,11 @@ pub(crate) fn run(
 ) -> impl Future<Output = ()> + use<> {
     let (schedules, of_kind) = kind::watch::<BackupSchedule>(context.watched());
     let store = of_kind.store();
+    let (of_deleted, forget) = (Arc::clone(context), context.forgets());
+    of_kind.on_delete(move |schedule: &ObjectRef<Watched<BackupSchedule>>| {
+        of_deleted.metrics.forget_schedule(schedule.namespace.as_deref().unwrap_or_default(), &schedule.name);
+        forget(schedule);
+    });
     let ours = || kind::config().labels(TASK_LABEL);
     let schedules = schedules
         .watches(context.watched::<CronJob>(), ours(), |cron_job: CronJob| watch::labelled(&cron_job))

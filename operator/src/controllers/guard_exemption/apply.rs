@@ -1,74 +1,98 @@
-//! Giving the right, and looking what is there afterwards.
+//! Granting an exemption in the database and revoking it; what is reported is what was found afterwards.
 
-use super::report::{Finding, Said};
 use crate::context::Context;
 use crate::database::DatabaseError;
+use crate::kubernetes::rejection::{Reason, Rejection};
 use pgrail_crds::ProtectedDatabase;
-use pgrail_crds::conditions::reasons::{exemption as exemption_reasons, guard as guard_reasons};
-use pgrail_guard::{ApplyError, ExemptionError, ExemptionSpec, GuardName, Outcome, PlanError};
+use pgrail_guard::{
+    ApplyError, ExemptionError, ExemptionSpec, ExemptionUse, GuardName, Outcome as StepOutcome, PlanError,
+};
 use tokio_postgres::Client;
 
-/// Brings the exemption into the database, if it is not there, and tells how it stands.
-pub(super) async fn apply(spec: &ExemptionSpec, database: &ProtectedDatabase, context: &Context) -> Finding {
-    let found = context.databases.with(database, async |session| bring(session, spec).await).await;
-    found.unwrap_or_else(Finding::Unreachable)
+/// How a reconcile ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It will never be in force.
+    Rejected(Rejection),
+    /// Something has to happen first.
+    Waiting(Rejection),
+    /// The database does not answer.
+    Unreachable(DatabaseError),
+    /// It is in the database; `notBefore` has not come.
+    NotYet(ExemptionUse),
+    /// It is in force.
+    Active(ExemptionUse),
+    /// It has ended.
+    Expired(ExemptionUse),
+}
+
+/// How revoking an exemption ended.
+pub(super) enum Revocation {
+    /// It is not in the database any more.
+    Done,
+    /// Not yet: why. Retried.
+    Pending(String),
+}
+
+/// Grants the exemption, if it is not in the database.
+pub(super) async fn apply(spec: &ExemptionSpec, database: &ProtectedDatabase, context: &Context) -> Outcome {
+    let outcome = context.databases.with(database, async |session| ensure(session, spec).await).await;
+    outcome.unwrap_or_else(Outcome::Unreachable)
 }
 
 /// The same on a connection.
-pub(crate) async fn bring(client: &mut Client, spec: &ExemptionSpec) -> Result<Finding, DatabaseError> {
-    // What is over is not given again.
+pub(crate) async fn ensure(client: &mut Client, spec: &ExemptionSpec) -> Result<Outcome, DatabaseError> {
+    // What has ended is not granted again.
     if let Some(found) = find(client, spec).await?
         && found.over
     {
-        return Ok(Finding::Over(found));
+        return Ok(Outcome::Expired(found));
     }
-    if let Some(waits) = give(client, spec).await? {
-        return Ok(Finding::Waits(waits));
+    if let Some(waiting) = grant(client, spec).await? {
+        return Ok(Outcome::Waiting(waiting));
     }
     Ok(match find(client, spec).await? {
-        Some(found) if found.over => Finding::Over(found),
-        Some(found) if found.active => Finding::Active(found),
-        Some(found) => Finding::NotYet(found),
-        None => Finding::Waits(Said {
-            reason: exemption_reasons::GUARD_NOT_INSTALLED,
-            message: "it was given and is gone again: another change of the guards was under way".to_owned(),
-        }),
+        Some(found) if found.over => Outcome::Expired(found),
+        Some(found) if found.active => Outcome::Active(found),
+        Some(found) => Outcome::NotYet(found),
+        None => {
+            let message = "it was granted and removed again: another session is changing the guards";
+            Outcome::Waiting(Rejection::new(Reason::GuardNotInstalled, message))
+        }
     })
 }
 
-/// Runs the steps of the plan. Answers what is said when it cannot be given now.
-async fn give(client: &mut Client, spec: &ExemptionSpec) -> Result<Option<Said>, DatabaseError> {
+/// Runs the steps of the plan. Returns why it cannot be granted now.
+async fn grant(client: &mut Client, spec: &ExemptionSpec) -> Result<Option<Rejection>, DatabaseError> {
     let observed = pgrail_guard::observe(client).await.map_err(|error| DatabaseError::lost(&error))?;
     let plan = match pgrail_guard::plan_exemption(spec, &observed) {
         Ok(plan) => plan,
-        Err(error) => return Ok(Some(unplannable(&error))),
+        Err(error) => return Ok(Some(rejection(&error))),
     };
     match pgrail_guard::apply(client, &plan).await {
-        Err(error @ ApplyError::Busy) => {
-            Ok(Some(Said { reason: exemption_reasons::GUARD_NOT_INSTALLED, message: error.to_string() }))
-        }
+        Err(error @ ApplyError::Busy) => Ok(Some(Rejection::new(Reason::GuardNotInstalled, error.to_string()))),
         Err(error @ ApplyError::Query(_)) => Err(DatabaseError::lost(&error)),
-        // A trigger that waits for its lock comes with the guard: until then the exemption is stricter, not looser.
+        // A trigger that waits for its lock is installed with the guard: until then the exemption is stricter, not looser.
         Ok(applied) => Ok(applied.steps.iter().find_map(|(table, outcome)| match outcome {
-            Outcome::Failed { .. } if table.is_none() => {
-                outcome.problem().map(|message| Said { reason: guard_reasons::INSTALL_FAILED, message })
+            StepOutcome::Failed { .. } if table.is_none() => {
+                outcome.problem().map(|message| Rejection::new(Reason::InstallFailed, message))
             }
             _ => None,
         })),
     }
 }
 
-fn unplannable(error: &ExemptionError) -> Said {
+fn rejection(error: &ExemptionError) -> Rejection {
     let reason = match error {
-        ExemptionError::GuardMissing { .. } => exemption_reasons::GUARD_NOT_INSTALLED,
-        ExemptionError::TableNotGuarded { .. } => exemption_reasons::TABLE_NOT_GUARDED,
-        ExemptionError::Plan(PlanError::OwnedByOther { .. }) => guard_reasons::OWNED_BY_OTHER,
-        ExemptionError::Plan(_) => guard_reasons::DATABASE_NOT_READY,
+        ExemptionError::GuardMissing { .. } => Reason::GuardNotInstalled,
+        ExemptionError::TableNotGuarded { .. } => Reason::TableNotGuarded,
+        ExemptionError::Plan(PlanError::OwnedByOther { .. }) => Reason::OwnedByOther,
+        ExemptionError::Plan(_) => Reason::DatabaseNotReady,
     };
-    Said { reason, message: error.to_string() }
+    Rejection::new(reason, error.to_string())
 }
 
-async fn find(client: &Client, spec: &ExemptionSpec) -> Result<Option<pgrail_guard::ExemptionUse>, DatabaseError> {
+async fn find(client: &Client, spec: &ExemptionSpec) -> Result<Option<ExemptionUse>, DatabaseError> {
     let uses = match pgrail_guard::exemption_uses(client).await {
         Ok(uses) => uses,
         Err(error) if error.not_installed() => return Ok(None),
@@ -82,27 +106,23 @@ pub(super) async fn used(
     spec: &ExemptionSpec,
     database: &ProtectedDatabase,
     context: &Context,
-) -> Result<Option<pgrail_guard::ExemptionUse>, DatabaseError> {
+) -> Result<Option<ExemptionUse>, DatabaseError> {
     context.databases.with(database, async |session| find(session, spec).await).await
 }
 
-/// Takes a right back. Answers why it could not be, if it may work later.
-pub(super) async fn revoke(
-    name: &GuardName,
-    client: &mut Client,
-    owner: &str,
-) -> Result<Option<String>, DatabaseError> {
+/// Removes an exemption from the database.
+pub(super) async fn revoke(name: &GuardName, client: &mut Client, owner: &str) -> Result<Revocation, DatabaseError> {
     let observed = pgrail_guard::observe(client).await.map_err(|error| DatabaseError::lost(&error))?;
     if observed.live.in_recovery || observed.owner().is_none_or(|found| found != owner) {
-        return Ok(None);
+        return Ok(Revocation::Done);
     }
     let plan = pgrail_guard::plan_revocation(name, &observed);
     let applied = match pgrail_guard::apply(client, &plan).await {
         Ok(applied) => applied,
-        Err(error @ ApplyError::Busy) => return Ok(Some(error.to_string())),
+        Err(error @ ApplyError::Busy) => return Ok(Revocation::Pending(error.to_string())),
         Err(error @ ApplyError::Query(_)) => return Err(DatabaseError::lost(&error)),
     };
-    // The right is gone with the configuration; what is left of it (functions, triggers) goes with the guard's next look.
+    // It is revoked with the configuration; functions and triggers follow with the guard's next check.
     let problem = applied.steps.iter().find_map(|(table, outcome)| table.is_none().then(|| outcome.problem())?);
-    Ok(problem)
+    Ok(problem.map_or(Revocation::Done, Revocation::Pending))
 }

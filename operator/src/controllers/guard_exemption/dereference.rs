@@ -1,64 +1,47 @@
 //! What an exemption needs of the apiserver: its guards' database, the policies of its namespace, a backup if it asks for one.
 
-use super::report::Said;
 use crate::context::Context;
+use crate::kubernetes::rejection::{Reason, Rejection, StepError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::ListParams;
 use kube::core::{Selector, SelectorExt as _};
 use kube::{Api, ResourceExt};
-use pgrail_crds::conditions::reasons::{self, exemption as exemption_reasons, guard as guard_reasons};
 use pgrail_crds::{
     BackupPhase, BackupSchedule, DatabaseBackup, GuardExemption, GuardrailPolicy, ProtectedDatabase, TableGuard,
     VerificationLevel,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Why there is no database to work with.
-pub(super) enum Unresolved {
-    /// It may come.
-    Waits(Said),
-    /// It never will.
-    Never(Said),
-}
-
-/// The database of the exemption's guards.
-pub(super) async fn database(
-    exemption: &GuardExemption,
-    context: &Context,
-) -> Result<Result<ProtectedDatabase, Unresolved>, kube::Error> {
+/// The database of the exemption's guards. `InvalidSpec` is final; what else is missing may be created.
+pub(super) async fn dereference(exemption: &GuardExemption, context: &Context) -> Result<ProtectedDatabase, StepError> {
     let namespace = exemption.namespace().unwrap_or_default();
     let guards: Api<TableGuard> = Api::namespaced(context.client.clone(), &namespace);
     let mut names = BTreeSet::new();
     for guard in &exemption.spec.guard_refs {
         let Some(found) = guards.get_opt(&guard.name).await? else {
-            return Ok(Err(Unresolved::Waits(Said {
-                reason: exemption_reasons::GUARD_NOT_FOUND,
-                message: format!(
-                    "spec.guardRefs names the TableGuard {:?}, which does not exist in this namespace",
-                    guard.name
-                ),
-            })));
+            let message =
+                format!("spec.guardRefs names the TableGuard {:?}, which does not exist in this namespace", guard.name);
+            return Err(Rejection::new(Reason::GuardNotFound, message).into());
         };
         names.insert(found.spec.database_ref.name);
     }
     let [name] = names.iter().collect::<Vec<_>>()[..] else {
         let message = format!("spec.guardRefs are of several databases ({names:?}): create a GuardExemption for each");
-        return Ok(Err(Unresolved::Never(Said { reason: reasons::INVALID_SPEC, message })));
+        return Err(Rejection::new(Reason::InvalidSpec, message).into());
     };
     let databases: Api<ProtectedDatabase> = Api::namespaced(context.client.clone(), &namespace);
-    Ok(match databases.get_opt(name).await? {
-        None => Err(Unresolved::Waits(Said {
-            reason: guard_reasons::DATABASE_NOT_FOUND,
-            message: format!("the ProtectedDatabase {name:?} of its guards does not exist in this namespace"),
-        })),
-        Some(database) if database.spec.suspend => Err(Unresolved::Waits(Said {
-            reason: reasons::SUSPENDED,
-            message: format!("the ProtectedDatabase {name:?} is suspended"),
-        })),
+    match databases.get_opt(name).await? {
+        None => {
+            let message = format!("the ProtectedDatabase {name:?} of its guards does not exist in this namespace");
+            Err(Rejection::new(Reason::DatabaseNotFound, message).into())
+        }
+        Some(database) if database.spec.suspend => {
+            Err(Rejection::new(Reason::Suspended, format!("the ProtectedDatabase {name:?} is suspended")).into())
+        }
         Some(database) => Ok(database),
-    })
+    }
 }
 
 /// The policies that select the exemption's namespace.
@@ -77,17 +60,17 @@ pub(super) async fn policies(
     Ok(policies)
 }
 
-/// A selector that cannot be read selects everything: a typing error must not open a door.
+/// A selector that cannot be read selects everything: a typing error must not lift a policy.
 fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     Selector::try_from(selector.clone()).map_or(true, |selector: Selector| selector.matches(labels))
 }
 
-/// What is said while the backup that the exemption asks for does not exist.
+/// Whether the backup that the exemption requires does not exist yet.
 pub(super) async fn backup_missing(
     exemption: &GuardExemption,
     database: &ProtectedDatabase,
     context: &Context,
-) -> Result<Option<Said>, kube::Error> {
+) -> Result<Option<Rejection>, kube::Error> {
     let Some(required) = &exemption.spec.require_backup else { return Ok(None) };
     let namespace = exemption.namespace().unwrap_or_default();
     let backups: Api<DatabaseBackup> = Api::namespaced(context.client.clone(), &namespace);
@@ -112,22 +95,20 @@ pub(super) async fn backup_missing(
     });
     Ok((!young).then(|| {
         let newest = newest.map_or_else(|| "there is none".to_owned(), |newest| format!("the newest is of {newest}"));
-        Said {
-            reason: exemption_reasons::BACKUP_REQUIRED,
-            message: format!(
-                "waits for a verified backup of the ProtectedDatabase {name:?} that is at most {} s old (spec.requireBackup); {newest}: create a DatabaseBackup",
-                longest.as_secs()
-            ),
-        }
+        let message = format!(
+            "waits for a verified backup of the ProtectedDatabase {name:?} that is at most {} s old (spec.requireBackup); {newest}: create a DatabaseBackup",
+            longest.as_secs()
+        );
+        Rejection::new(Reason::BackupRequired, message)
     }))
 }
 
-/// The moment that a proven backup shows.
+/// The time of the snapshot of a verified backup.
 fn verified_at(backup: &DatabaseBackup) -> Option<Timestamp> {
     let status = backup.status.as_ref()?;
-    let proven = status.verification.as_ref().is_some_and(|it| it.level > VerificationLevel::None);
+    let verified = status.verification.as_ref().is_some_and(|it| it.level > VerificationLevel::None);
     let succeeded = status.phase == Some(BackupPhase::Succeeded);
-    status.start_time.as_ref().filter(|_| proven && succeeded).map(|time| time.0)
+    status.start_time.as_ref().filter(|_| verified && succeeded).map(|time| time.0)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! `GuardExemption`: a login role's right, for a time, to go beyond the limits of guards. The database judges it by its own
-//! clock, so it ends with the operator down; this controller gives it, watches what it is used for, and takes it back.
+//! `GuardExemption`: for a time, a login role can exceed the limits of guards. The database decides by its own clock, so an
+//! exemption ends with the operator down; this controller grants it, reports its use, and revokes it.
 
+mod announce;
 pub(crate) mod apply;
 mod dereference;
 mod finalize;
@@ -10,7 +11,10 @@ pub(crate) mod validate;
 use crate::context::Context;
 use crate::kubernetes::controller::{self, Reconciler};
 use crate::kubernetes::finalizer;
+use crate::kubernetes::rejection::Reason;
 use crate::kubernetes::watch::{Watch, Watched, watch};
+use apply::Outcome;
+use finalize::Removal;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::DeleteParams;
 use kube::runtime::controller::Action;
@@ -18,16 +22,15 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use pgrail_crds::conditions::READY;
 use pgrail_crds::{ExemptionPhase, GuardExemption, TableGuard};
-use report::Finding;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// A transaction that began in time may end later: what it used is read once more after so long.
-const LAST_LOOK: SignedDuration = SignedDuration::from_mins(2);
-/// How often one that waits for something, or is in force, is looked at.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// A transaction that began in time can end later: its use is read once more after so long.
+const LAST_READ: SignedDuration = SignedDuration::from_mins(2);
+/// How often an exemption that waits for something, or is in force, is checked.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs the controller until `stop`. A change of a guard is a change of the exemptions from it.
 pub(crate) fn run(
@@ -37,6 +40,7 @@ pub(crate) fn run(
 ) -> impl Future<Output = ()> + use<> {
     let (exemptions, of_kind) = watch::<GuardExemption>(context.watched());
     let store = of_kind.store();
+    of_kind.on_delete(context.forgets());
     let changed = guards.follow(version, move |guard: &Watched<TableGuard>| {
         let (namespace, name) = (guard.namespace(), guard.name_any());
         let of_it = store.state().into_iter().filter(move |exemption| {
@@ -68,53 +72,54 @@ impl Reconciler for GuardExemptions {
     async fn reconcile(&self, seen: Arc<GuardExemption>) -> Result<Action, kube::Error> {
         let context = &self.context;
         let api: Api<GuardExemption> = Api::namespaced(context.client.clone(), &seen.namespace().unwrap_or_default());
-        // Read anew: one that is over must stay over, however old what the watch has seen is.
+        // Read anew: one that has expired must stay so, however old what the watch has is.
         let Some(exemption) = api.get_opt(&seen.name_any()).await? else { return Ok(Action::await_change()) };
         if exemption.metadata.deletion_timestamp.is_some() {
             return finalize::finalize(&exemption, context).await;
         }
-        if is_over(&exemption) {
-            return put_away(&api, &exemption, context).await;
+        if is_final(&exemption) {
+            return finish(&api, &exemption, context).await;
         }
-        let finding = judge(&api, &exemption, context).await?;
-        let next = report::status(&exemption, &finding, context.now());
+        let outcome = ensure(&api, &exemption, context).await?;
+        let next = report::report(&exemption, &outcome, context.now());
         let written = context.write_status(Self::NAME, &exemption, exemption.status.as_ref(), &next).await?;
         if written {
-            report::announce(&exemption, &finding, &next, context).await;
+            announce::announce(&exemption, &outcome, &next, context).await;
         }
-        Ok(Action::requeue(wait(&exemption, &finding, context)))
+        Ok(Action::requeue(wait(&exemption, &outcome, context)))
     }
 }
 
-/// dereference -> validate -> apply
-async fn judge(
+/// dereference -> validate -> apply. What is in force stays so, whatever happened to its guards since.
+async fn ensure(
     api: &Api<GuardExemption>,
     exemption: &GuardExemption,
     context: &Context,
-) -> Result<Finding, kube::Error> {
+) -> Result<Outcome, kube::Error> {
     let was_active = phase(exemption) == Some(ExemptionPhase::Active);
     if !was_active {
-        if let Some(rejected) = validate::rejected(exemption, context.now()) {
-            return Ok(Finding::Rejected(rejected));
+        if let Some(rejection) = validate::too_late(exemption, context.now()) {
+            return Ok(Outcome::Rejected(rejection));
         }
         let policies = dereference::policies(exemption, context).await?;
-        if let Some(rejected) = validate::against(exemption, &policies) {
-            return Ok(Finding::Rejected(rejected));
+        if let Some(rejection) = validate::exceeds_policy(exemption, &policies) {
+            return Ok(Outcome::Rejected(rejection));
         }
     }
-    let database = match dereference::database(exemption, context).await? {
+    let database = match dereference::dereference(exemption, context).await {
         Ok(database) => database,
-        Err(dereference::Unresolved::Waits(why)) => return Ok(Finding::Waits(why)),
-        // What is in force stays so, whatever became of its guards since.
-        Err(dereference::Unresolved::Never(why)) if was_active => return Ok(Finding::Waits(why)),
-        Err(dereference::Unresolved::Never(why)) => return Ok(Finding::Rejected(why)),
+        Err(error) => {
+            let rejection = error.into_rejection()?;
+            let is_final = rejection.reason == Reason::InvalidSpec && !was_active;
+            return Ok(if is_final { Outcome::Rejected(rejection) } else { Outcome::Waiting(rejection) });
+        }
     };
-    if !was_active && let Some(why) = dereference::backup_missing(exemption, &database, context).await? {
-        return Ok(Finding::Waits(why));
+    if !was_active && let Some(rejection) = dereference::backup_missing(exemption, &database, context).await? {
+        return Ok(Outcome::Waiting(rejection));
     }
-    let spec = match validate::spec(exemption, &context.cluster_id) {
+    let spec = match validate::validate(exemption, &context.cluster_id) {
         Ok(spec) => spec,
-        Err(rejected) => return Ok(Finding::Rejected(rejected)),
+        Err(rejection) => return Ok(Outcome::Rejected(rejection)),
     };
     finalizer::add(api, exemption).await?;
     Ok(apply::apply(&spec, &database, context).await)
@@ -124,24 +129,24 @@ fn phase(exemption: &GuardExemption) -> Option<ExemptionPhase> {
     exemption.status.as_ref().and_then(|status| status.phase)
 }
 
-/// Whether nothing can change any more but that it goes.
-fn is_over(exemption: &GuardExemption) -> bool {
+/// Whether its phase cannot change any more.
+fn is_final(exemption: &GuardExemption) -> bool {
     matches!(phase(exemption), Some(ExemptionPhase::Expired | ExemptionPhase::Rejected))
 }
 
-/// What is over is read once more and taken out of the database; the object is deleted after `ttlSecondsAfterFinished`.
-async fn put_away(
+/// The last use of an expired exemption is read and it is revoked; the object is deleted after `ttlSecondsAfterFinished`.
+async fn finish(
     api: &Api<GuardExemption>,
     exemption: &GuardExemption,
     context: &Context,
 ) -> Result<Action, kube::Error> {
     if finalizer::is_set(exemption) {
-        let due = exemption.spec.not_after.0.saturating_add(LAST_LOOK).unwrap_or(Timestamp::MAX);
+        let due = exemption.spec.not_after.0.saturating_add(LAST_READ).unwrap_or(Timestamp::MAX);
         if let Some(left) = left_until(due, context.now()) {
             return Ok(Action::requeue(left));
         }
-        if let Err(error) = finalize::settle(api, exemption, context).await? {
-            tracing::warn!(name = exemption.name_any(), %error, "an exemption that is over is still in its database");
+        if let Removal::Pending(why) = finalize::expire(api, exemption, context).await? {
+            tracing::warn!(name = exemption.name_any(), why, "an expired exemption is still in its database");
             let key = format!("exemption/{}", exemption.uid().unwrap_or_default());
             return Ok(Action::requeue(context.backoff.next(&key)));
         }
@@ -167,19 +172,19 @@ fn left_until(end: Timestamp, now: Timestamp) -> Option<Duration> {
     Duration::try_from(end.duration_since(now)).ok().filter(|left| !left.is_zero())
 }
 
-/// When to look again: when something is due, and often enough to tell what it is used for.
-fn wait(exemption: &GuardExemption, finding: &Finding, context: &Context) -> Duration {
+/// When to check again: when something is due, and often enough to report its use.
+fn wait(exemption: &GuardExemption, outcome: &Outcome, context: &Context) -> Duration {
     let key = format!("exemption/{}", exemption.uid().unwrap_or_default());
     let now = context.now();
     let due = [exemption.spec.not_before.as_ref(), Some(&exemption.spec.not_after)];
     let due = due.into_iter().flatten().filter_map(|time| left_until(time.0, now));
     // A little later than the time itself: the database's clock decides.
     let due = due.map(|left| left.saturating_add(Duration::from_millis(500))).min();
-    let wait = if let Finding::Unreachable(_) = finding {
+    let wait = if let Outcome::Unreachable(_) = outcome {
         context.backoff.next(&key)
     } else {
         context.backoff.reset(&key);
-        LOOK_AGAIN
+        CHECK_EVERY
     };
     due.map_or(wait, |due| due.min(wait))
 }

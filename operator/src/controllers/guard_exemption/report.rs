@@ -1,95 +1,66 @@
-//! What is said of an exemption: phase, use, condition, Events.
+//! The status of a `GuardExemption`: phase, use, condition. Pure.
 
-use crate::context::Context;
+use super::apply::Outcome;
 use crate::database::DatabaseError;
 use crate::kubernetes::conditions::{Conditions, Status, whole_seconds};
-use crate::kubernetes::events::Severity;
+use crate::kubernetes::rejection::{Reason, Rejection};
 use jiff::Timestamp;
-use kube::ResourceExt;
-use pgrail_crds::annotations::REQUESTED_BY;
 use pgrail_crds::conditions::READY;
-use pgrail_crds::conditions::reasons::{event, exemption as exemption_reasons, guard as guard_reasons};
 use pgrail_crds::{Condition, ExemptionPhase, GuardExemption, GuardExemptionStatus, Time};
 use pgrail_guard::ExemptionUse;
 
 const SHARED: &str = "is a login that a whole application shares, from several addresses or over many connections";
 
-/// A reason and its words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Said {
-    /// Reason of the condition.
-    pub(crate) reason: &'static str,
-    /// What it is, and what mends it.
-    pub(crate) message: String,
-}
-
-/// What was found.
-#[derive(Debug)]
-pub(crate) enum Finding {
-    /// It will never be in force.
-    Rejected(Said),
-    /// Something has to happen first.
-    Waits(Said),
-    /// The database could not be asked.
-    Unreachable(DatabaseError),
-    /// It is in the database; its time has not come.
-    NotYet(ExemptionUse),
-    /// It is in force.
-    Active(ExemptionUse),
-    /// Its time is over.
-    Over(ExemptionUse),
-}
-
-/// The whole status.
-pub(crate) fn status(exemption: &GuardExemption, finding: &Finding, now: Timestamp) -> GuardExemptionStatus {
+/// The status that the exemption should have.
+pub(crate) fn report(exemption: &GuardExemption, outcome: &Outcome, now: Timestamp) -> GuardExemptionStatus {
     let mut status = exemption.status.clone().unwrap_or_default();
     let was_active = status.phase == Some(ExemptionPhase::Active);
     let mut conditions = Conditions::new(&status.conditions, exemption.metadata.generation, now);
     status.observed_generation = exemption.metadata.generation;
     let ends = exemption.spec.not_after.0;
-    match finding {
-        Finding::Rejected(said) => {
+    match outcome {
+        Outcome::Rejected(rejection) => {
             status.phase = Some(ExemptionPhase::Rejected);
-            conditions.stalled(said.reason, &said.message);
+            conditions.stalled(rejection.reason, &rejection.message);
         }
-        Finding::Waits(Said { message, .. }) | Finding::Unreachable(DatabaseError { message, .. })
+        Outcome::Waiting(Rejection { message, .. }) | Outcome::Unreachable(DatabaseError { message, .. })
             if was_active && now >= ends =>
         {
             status.phase = Some(ExemptionPhase::Expired);
-            let message = format!("over since {ends}; what was used last could not be read: {message}");
-            conditions.set(READY, Status::False, exemption_reasons::EXPIRED, message);
+            let message = format!("expired at {ends}; its last use could not be read: {message}");
+            conditions.set(READY, Status::False, Reason::Expired, message);
         }
-        // What is in the database holds whether or not it can be asked.
-        Finding::Waits(said) if was_active => {
-            conditions.set(READY, Status::Unknown, said.reason, &said.message);
+        // What is in the database holds whether or not it can be reached.
+        Outcome::Waiting(rejection) if was_active => {
+            conditions.set(READY, Status::Unknown, rejection.reason, &rejection.message);
         }
-        Finding::Waits(said) => {
+        Outcome::Waiting(rejection) => {
             status.phase = Some(ExemptionPhase::Pending);
-            conditions.set(READY, Status::False, said.reason, &said.message);
+            conditions.set(READY, Status::False, rejection.reason, &rejection.message);
         }
-        Finding::Unreachable(error) => {
+        Outcome::Unreachable(error) => {
             status.phase = Some(status.phase.unwrap_or(ExemptionPhase::Pending));
             let message = if was_active {
-                format!("in force until {ends}, as far as is known: {}", error.message)
+                format!("in force until {ends}, by the last known state: {}", error.message)
             } else {
                 error.message.clone()
             };
-            conditions.set(READY, Status::Unknown, guard_reasons::DATABASE_UNREACHABLE, message);
+            conditions.set(READY, Status::Unknown, Reason::DatabaseUnreachable, message);
         }
-        Finding::NotYet(used) => {
+        Outcome::NotYet(used) => {
             status.phase = Some(ExemptionPhase::Pending);
             note_use(&mut status, used);
             let from = exemption.spec.not_before.as_ref().map_or(now, |time| time.0);
             let message = format!("in force from {from} on, by the database's clock{}", login(exemption, used));
-            conditions.set(READY, Status::False, exemption_reasons::NOT_YET, message);
+            conditions.set(READY, Status::False, Reason::NotYet, message);
         }
-        Finding::Active(used) if used.lost => {
+        Outcome::Active(used) if used.lost => {
             note_use(&mut status, used);
             let message = "the server lost the count of used rows in a crash, so that totalRows counts as used up: \
                            create another GuardExemption for the rest";
-            conditions.set(READY, Status::False, exemption_reasons::EXPIRED, message);
+            conditions.set(READY, Status::False, Reason::Expired, message);
         }
-        Finding::Active(used) => {
+        Outcome::Active(used) => {
             status.phase = Some(ExemptionPhase::Active);
             note_use(&mut status, used);
             let role = &exemption.spec.role;
@@ -97,13 +68,14 @@ pub(crate) fn status(exemption: &GuardExemption, finding: &Finding, now: Timesta
                 "in force for every session of {role:?} until {ends}, by the database's clock{}",
                 login(exemption, used)
             );
-            conditions.set(READY, Status::True, exemption_reasons::ACTIVE, message);
+            conditions.set(READY, Status::True, Reason::Active, message);
         }
-        Finding::Over(used) => {
+        Outcome::Expired(used) => {
             status.phase = Some(ExemptionPhase::Expired);
             note_use(&mut status, used);
-            let message = format!("over since {ends}; {} rows went in {} statements", used.rows, used.statements);
-            conditions.set(READY, Status::False, exemption_reasons::EXPIRED, message);
+            let message =
+                format!("expired at {ends}; {} rows were removed in {} statements", used.rows, used.statements);
+            conditions.set(READY, Status::False, Reason::Expired, message);
         }
     }
     status.conditions = conditions.finish();
@@ -118,65 +90,112 @@ fn note_use(status: &mut GuardExemptionStatus, used: &ExemptionUse) {
     status.last_used_time = last.map(|time| Time(whole_seconds(time)));
 }
 
-/// What should be known of the role.
+/// What the user should know of the role.
 fn login(exemption: &GuardExemption, used: &ExemptionUse) -> String {
     let role = &exemption.spec.role;
     if !used.role_can_login {
-        return format!("; nobody can use it: {role:?} is no role of the database that can log in (spec.role)");
+        return format!("; it cannot be used: {role:?} is no login role of the database (spec.role)");
     }
-    // Once seen, it stays said: connections come and go.
-    let said = |condition: &Condition| condition.type_ == READY && condition.message.contains(SHARED);
-    if used.shared || exemption.status.iter().flat_map(|status| &status.conditions).any(said) {
-        return format!("; {role:?} {SHARED}: all of it may use this");
+    // Once seen, it stays reported: connections come and go.
+    let reported = |condition: &Condition| condition.type_ == READY && condition.message.contains(SHARED);
+    if used.shared || exemption.status.iter().flat_map(|status| &status.conditions).any(reported) {
+        return format!("; {role:?} {SHARED}; every client of it can use this exemption");
     }
     String::new()
 }
 
-/// The status of one that waits for its user while it is being deleted.
-pub(super) fn stalled(exemption: &GuardExemption, said: &Said, now: Timestamp) -> GuardExemptionStatus {
-    let mut status = exemption.status.clone().unwrap_or_default();
-    let mut conditions = Conditions::new(&status.conditions, exemption.metadata.generation, now);
-    conditions.stalled(said.reason, &said.message);
-    status.conditions = conditions.finish();
-    status
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
 
-/// Says on Events and in the log what happened since the last status.
-pub(super) async fn announce(
-    exemption: &GuardExemption,
-    finding: &Finding,
-    next: &GuardExemptionStatus,
-    context: &Context,
-) {
-    let (namespace, name) = (exemption.namespace().unwrap_or_default(), exemption.name_any());
-    let now = context.now();
-    let before = exemption.status.clone().unwrap_or_default();
-    let (role, reason) = (&exemption.spec.role, &exemption.spec.reason);
-    let entered = |phase| next.phase == Some(phase) && before.phase != Some(phase);
-    let publish = |severity, action, what, note: String| {
-        tracing::info!(namespace, name, role, note, "exemption: {what}");
-        context.events.publish(exemption, severity, action, what, note, now)
-    };
-    if entered(ExemptionPhase::Active) {
-        let requester = exemption.annotations().get(REQUESTED_BY);
-        let requester = requester.map(|name| format!(", requested by {name}")).unwrap_or_default();
-        let until = exemption.spec.not_after.0;
-        let note = format!("{role:?} may go beyond the limits until {until}{requester}: {reason}");
-        publish(Severity::Warning, "Exempt", event::EXEMPTION_ACTIVE, note).await;
+    const ENDS: &str = "2026-11-23T10:30:00Z";
+
+    fn exemption(status: Option<GuardExemptionStatus>) -> GuardExemption {
+        let spec = json!({"guardRefs": [{"name": "core"}], "role": "admin", "reason": "r", "notAfter": ENDS,
+            "limits": {"maxRows": 5}});
+        let manifest = json!({"metadata": {"name": "e", "namespace": "shop", "generation": 1}, "spec": spec});
+        let mut exemption: GuardExemption = serde_json::from_value(manifest).unwrap();
+        exemption.status = status;
+        exemption
     }
-    let rows = next.used_rows.unwrap_or(0);
-    let statements = next.statements.unwrap_or(0);
-    if statements > before.statements.unwrap_or(0) || rows > before.used_rows.unwrap_or(0) {
-        let note = format!("{role:?} used it: {rows} rows in {statements} statements in all");
-        publish(Severity::Warning, "Exempt", event::EXEMPTION_USED, note).await;
+
+    fn used(rows: i64) -> ExemptionUse {
+        ExemptionUse {
+            name: "shop/e".to_owned(),
+            object: "u".to_owned(),
+            rows,
+            statements: i64::from(rows > 0),
+            last_used: (rows > 0).then_some(1_795_428_000),
+            active: true,
+            over: false,
+            role_can_login: true,
+            shared: false,
+            lost: false,
+        }
     }
-    if entered(ExemptionPhase::Expired) {
-        let note = format!("over: {rows} rows went in {statements} statements");
-        publish(Severity::Normal, "Expire", event::EXEMPTION_EXPIRED, note).await;
+
+    fn of(previous: Option<GuardExemptionStatus>, outcome: Outcome, time: &str) -> GuardExemptionStatus {
+        report(&exemption(previous), &outcome, time.parse().unwrap())
     }
-    if let Finding::Rejected(said) = finding
-        && entered(ExemptionPhase::Rejected)
-    {
-        publish(Severity::Warning, "Validate", event::EXEMPTION_REJECTED, said.message.clone()).await;
+
+    fn is(status: &GuardExemptionStatus, phase: ExemptionPhase, value: &str, reason: &str) {
+        let ready = status.conditions.iter().find(|condition| condition.type_ == READY).unwrap();
+        assert_eq!(status.phase, Some(phase), "{ready:?}");
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), (value, reason), "{}", ready.message);
+    }
+
+    fn unreachable() -> Outcome {
+        let reason = pgrail_crds::conditions::reasons::reachable::TIMEOUT;
+        Outcome::Unreachable(DatabaseError { reason, message: "no answer".to_owned(), stalled: false })
+    }
+
+    #[test]
+    fn one_in_force_is_active_and_its_use_is_reported() {
+        let status = of(None, Outcome::Active(used(7)), "2026-11-23T10:00:00Z");
+        is(&status, ExemptionPhase::Active, "True", "Active");
+        assert_eq!((status.used_rows, status.statements), (Some(7), Some(1)));
+        assert!(status.last_used_time.is_some());
+        let expired = of(Some(status), Outcome::Expired(used(9)), "2026-11-23T10:31:00Z");
+        is(&expired, ExemptionPhase::Expired, "False", "Expired");
+        assert_eq!(expired.used_rows, Some(9));
+    }
+
+    #[test]
+    fn one_in_force_stays_so_while_its_database_cannot_be_reached_and_no_longer_than_its_time() {
+        let active = of(None, Outcome::Active(used(0)), "2026-11-23T10:00:00Z");
+        let lost = of(Some(active.clone()), unreachable(), "2026-11-23T10:10:00Z");
+        is(&lost, ExemptionPhase::Active, "Unknown", "DatabaseUnreachable");
+        is(&of(Some(active), unreachable(), ENDS), ExemptionPhase::Expired, "False", "Expired");
+        is(&of(None, unreachable(), "2026-11-23T10:00:00Z"), ExemptionPhase::Pending, "Unknown", "DatabaseUnreachable");
+    }
+
+    #[test]
+    fn one_that_waits_is_pending_and_one_that_is_rejected_stalls() {
+        let waiting = || Outcome::Waiting(Rejection::new(Reason::GuardNotInstalled, "not yet"));
+        let pending = of(None, waiting(), "2026-11-23T10:00:00Z");
+        is(&pending, ExemptionPhase::Pending, "False", "GuardNotInstalled");
+        let active = of(None, Outcome::Active(used(0)), "2026-11-23T10:00:00Z");
+        is(
+            &of(Some(active), waiting(), "2026-11-23T10:01:00Z"),
+            ExemptionPhase::Active,
+            "Unknown",
+            "GuardNotInstalled",
+        );
+        let rejected = Outcome::Rejected(Rejection::new(Reason::ExceedsPolicy, "too long"));
+        let rejected = of(None, rejected, "2026-11-23T10:00:00Z");
+        is(&rejected, ExemptionPhase::Rejected, "False", "ExceedsPolicy");
+        assert!(rejected.conditions.iter().any(|condition| condition.type_ == "Stalled"));
+    }
+
+    #[test]
+    fn a_shared_login_stays_named() {
+        let shared = ExemptionUse { shared: true, ..used(0) };
+        let first = of(None, Outcome::Active(shared), "2026-11-23T10:00:00Z");
+        let message = |status: &GuardExemptionStatus| status.conditions[0].message.clone();
+        assert!(message(&first).contains(SHARED));
+        assert!(message(&of(Some(first), Outcome::Active(used(0)), "2026-11-23T10:01:00Z")).contains(SHARED));
+        let nobody = ExemptionUse { role_can_login: false, ..used(0) };
+        assert!(message(&of(None, Outcome::Active(nobody), "2026-11-23T10:00:00Z")).contains("no login role"));
     }
 }

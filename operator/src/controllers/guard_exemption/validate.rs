@@ -1,27 +1,23 @@
-//! What can be said of an exemption without its database, and the engine's own words for it. Pure.
+//! What can be checked of an exemption without its database; and the engine's specification of it. Pure.
 
-use super::report::Said;
 use crate::controllers::table_guard::validate::operations;
+use crate::kubernetes::rejection::{Reason, Rejection};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use pgrail_crds::conditions::reasons::{self, exemption as exemption_reasons};
 use pgrail_crds::{GuardExemption, GuardrailPolicy};
 use pgrail_guard::{ClusterId, ExemptionSpec, GuardName, PartialLimits, SpecError};
 
-/// Why it will never be in force.
-pub(crate) fn rejected(exemption: &GuardExemption, now: Timestamp) -> Option<Said> {
+/// Whether it ended before it was ever in force.
+pub(crate) fn too_late(exemption: &GuardExemption, now: Timestamp) -> Option<Rejection> {
     let end = exemption.spec.not_after.0;
-    (end <= now).then(|| Said {
-        reason: exemption_reasons::TOO_LATE,
-        message: format!(
+    (end <= now).then(|| Rejection::new(Reason::TooLate, format!(
             "spec.notAfter ({end}) had passed before it was ever in force: create another GuardExemption with a later one"
-        ),
-    })
+        )))
 }
 
-/// Why the policies of its namespace forbid it.
-pub(crate) fn against(exemption: &GuardExemption, policies: &[GuardrailPolicy]) -> Option<Said> {
-    let said = |message| Some(Said { reason: exemption_reasons::EXCEEDS_POLICY, message });
+/// Whether a policy of its namespace forbids it.
+pub(crate) fn exceeds_policy(exemption: &GuardExemption, policies: &[GuardrailPolicy]) -> Option<Rejection> {
+    let exceeds = |message| Some(Rejection::new(Reason::ExceedsPolicy, message));
     let created = exemption.creation_timestamp().map(|time| time.0)?;
     let ahead = exemption.spec.not_after.0.duration_since(created);
     for policy in policies {
@@ -29,13 +25,13 @@ pub(crate) fn against(exemption: &GuardExemption, policies: &[GuardrailPolicy]) 
         let name = policy.name_any();
         let longest = std::time::Duration::from(rules.max_duration);
         if std::time::Duration::try_from(ahead).is_ok_and(|ahead| ahead > longest) {
-            return said(format!(
+            return exceeds(format!(
                 "spec.notAfter is further ahead than the {} that the GuardrailPolicy {name:?} allows (exemptions.maxDuration): choose an earlier one",
                 hours(longest)
             ));
         }
         if exemption.spec.unlimited && !rules.allow_unlimited {
-            return said(format!(
+            return exceeds(format!(
                 "spec.unlimited is not allowed by the GuardrailPolicy {name:?} (exemptions.allowUnlimited): set spec.limits"
             ));
         }
@@ -52,11 +48,11 @@ fn hours(duration: std::time::Duration) -> String {
     }
 }
 
-/// The engine's specification.
-pub(crate) fn spec(exemption: &GuardExemption, cluster_id: &str) -> Result<ExemptionSpec, Said> {
+/// The engine's specification. `cluster_id` is recorded as the owner of what is installed.
+pub(crate) fn validate(exemption: &GuardExemption, cluster_id: &str) -> Result<ExemptionSpec, Rejection> {
     let at = |field: &str| {
         let field = field.to_owned();
-        move |error: SpecError| Said { reason: reasons::INVALID_SPEC, message: format!("{field}: {error}") }
+        move |error: SpecError| Rejection::new(Reason::InvalidSpec, format!("{field}: {error}"))
     };
     let namespace = exemption.namespace().unwrap_or_default();
     let guards = exemption.spec.guard_refs.iter().enumerate().map(|(index, guard)| {
@@ -75,7 +71,7 @@ pub(crate) fn spec(exemption: &GuardExemption, cluster_id: &str) -> Result<Exemp
             let message = format!(
                 "spec.limits.maxTransactionRows ({total}) must be at least the larger of maxRows and maxCascadeRows ({largest})"
             );
-            return Err(Said { reason: reasons::INVALID_SPEC, message });
+            return Err(Rejection::new(Reason::InvalidSpec, message));
         }
     }
     Ok(ExemptionSpec {
@@ -112,30 +108,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_before_it_began_is_rejected() {
-        let at = |time: &str| rejected(&exemption(json!({"unlimited": true})), time.parse().unwrap());
+    fn what_ended_before_it_began_is_rejected() {
+        let at = |time: &str| too_late(&exemption(json!({"unlimited": true})), time.parse().unwrap());
         assert!(at("2026-11-23T10:29:59Z").is_none());
-        assert_eq!(at("2026-11-23T10:30:00Z").unwrap().reason, "TooLate");
+        assert_eq!(at("2026-11-23T10:30:00Z").unwrap().reason, Reason::TooLate);
     }
 
     #[test]
     fn a_policy_bounds_the_time_and_forbids_what_has_no_limits() {
         let limited = exemption(json!({"limits": {"maxRows": 5}}));
         let unlimited = exemption(json!({"unlimited": true}));
-        assert!(against(&limited, &[]).is_none() && against(&unlimited, &[]).is_none());
-        let said = against(&limited, &[policy(json!({}))]).unwrap();
-        assert!(said.message.contains("4h") && said.message.contains("\"all\""), "{said:?}");
+        assert!(exceeds_policy(&limited, &[]).is_none() && exceeds_policy(&unlimited, &[]).is_none());
+        let rejection = exceeds_policy(&limited, &[policy(json!({}))]).unwrap();
+        assert!(rejection.message.contains("4h") && rejection.message.contains("\"all\""), "{rejection:?}");
         let longer = policy(json!({"maxDuration": "5h"}));
-        assert!(against(&limited, std::slice::from_ref(&longer)).is_none());
-        assert!(against(&unlimited, &[longer]).unwrap().message.contains("allowUnlimited"));
-        assert!(against(&unlimited, &[policy(json!({"maxDuration": "5h", "allowUnlimited": true}))]).is_none());
+        assert!(exceeds_policy(&limited, std::slice::from_ref(&longer)).is_none());
+        assert!(exceeds_policy(&unlimited, &[longer]).unwrap().message.contains("allowUnlimited"));
+        assert!(exceeds_policy(&unlimited, &[policy(json!({"maxDuration": "5h", "allowUnlimited": true}))]).is_none());
     }
 
     #[test]
     fn a_total_below_the_other_limits_is_named() {
-        let said = spec(&exemption(json!({"limits": {"maxRows": 500, "maxTransactionRows": 100}})), "id").unwrap_err();
-        assert!(said.message.contains("maxTransactionRows (100)"), "{said:?}");
-        let spec = spec(&exemption(json!({"limits": {"maxRows": 500}})), "id").unwrap();
+        let rejection =
+            validate(&exemption(json!({"limits": {"maxRows": 500, "maxTransactionRows": 100}})), "id").unwrap_err();
+        assert!(rejection.message.contains("maxTransactionRows (100)"), "{rejection:?}");
+        let spec = validate(&exemption(json!({"limits": {"maxRows": 500}})), "id").unwrap();
         assert_eq!((spec.name.as_str(), spec.guards[0].as_str(), spec.object.as_str()), ("shop/e", "shop/core", "u"));
         assert_eq!(spec.not_after, 1_795_429_800);
     }

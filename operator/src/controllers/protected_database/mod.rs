@@ -1,21 +1,23 @@
-//! `ProtectedDatabase`: reach it, say what it is, and what deletes in it could take with them.
+//! `ProtectedDatabase`: connects to it, and reports what it is and what deletes in it could remove by cascade.
 
+mod announce;
+mod apply;
+mod memory;
 mod observe;
 mod report;
 
 use crate::context::Context;
 use crate::kubernetes::controller::{self, Reconciler};
-use crate::kubernetes::events::Severity;
 use crate::kubernetes::watch::{Store, Watch, Watched};
 use futures::StreamExt;
-use jiff::SignedDuration;
 use kube::ResourceExt;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use observe::{Memory, Observation};
+use memory::Memory;
+use observe::Outcome;
 use pgrail_crds::conditions::ENFORCED;
-use pgrail_crds::conditions::reasons::event;
+use pgrail_crds::conditions::reasons::reachable;
 use pgrail_crds::{ProtectedDatabase, TableGuard};
 pub(crate) use report::two_digits;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,31 +25,41 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The catalog is read anew that often, besides after changes.
-const CATALOG_EVERY: SignedDuration = SignedDuration::from_hours(1);
-/// Estimates move at most that often, so that a busy database does not make a busy apiserver.
-const ESTIMATES_EVERY: SignedDuration = SignedDuration::from_mins(10);
-/// Captured rows are looked at no more often, whatever the interval of the checks.
-const PRUNE_EVERY: SignedDuration = SignedDuration::from_secs(60);
-/// The longest that an object waits which only its user can mend.
+/// The longest time between two checks of a database that is not checked at its interval.
 const STALLED_RETRY: Duration = Duration::from_mins(10);
+/// A Secret that is missing or incomplete is read again that often: it is corrected by hand.
+const SECRET_RETRY: Duration = Duration::from_secs(5);
 
 /// Runs the controller until `stop`. A guard that was created, deleted or changed its state is a change of its database
 /// too.
 pub(crate) fn run(
     databases: Controller<Watched<ProtectedDatabase>>,
+    of_kind: &Watch<ProtectedDatabase>,
     guards: &Watch<TableGuard>,
     context: &Arc<Context>,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
+    let memory: Arc<Memory> = Arc::default();
+    let (of_deleted, remembered, forget) = (Arc::clone(context), Arc::clone(&memory), context.forgets());
+    of_kind.on_delete(move |database: &ObjectRef<Watched<ProtectedDatabase>>| {
+        forget_name(database.namespace.as_deref().unwrap_or_default(), &database.name, &of_deleted);
+        remembered.forget(database.extra.uid.as_deref().unwrap_or_default());
+        forget(database);
+    });
     let databases = databases.reconcile_on(guards.follow(enforcement, |guard: &Watched<TableGuard>| {
         let guard = guard.0.as_ref().ok()?;
         Some(ObjectRef::new(&guard.spec.database_ref.name).within(&guard.namespace()?))
     }));
     let changed = context.databases.changes().map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
     let reconciler =
-        ProtectedDatabases { context: Arc::clone(context), guards: guards.store(), memory: Memory::default() };
+        ProtectedDatabases { context: Arc::clone(context), databases: of_kind.store(), guards: guards.store(), memory };
     controller::run(databases.reconcile_on(changed), reconciler, Arc::clone(context), stop)
+}
+
+/// Closes the connection and ends the series of a database that was deleted.
+fn forget_name(namespace: &str, name: &str, context: &Context) {
+    context.databases.forget(namespace, name);
+    context.metrics.forget_database(namespace, name);
 }
 
 /// What of a guard matters to its database.
@@ -65,9 +77,11 @@ fn enforcement(guard: &Watched<TableGuard>) -> u64 {
 
 struct ProtectedDatabases {
     context: Arc<Context>,
+    /// The declared databases.
+    databases: Store<ProtectedDatabase>,
     /// The declared guards.
     guards: Store<TableGuard>,
-    memory: Memory,
+    memory: Arc<Memory>,
 }
 
 impl Reconciler for ProtectedDatabases {
@@ -76,40 +90,46 @@ impl Reconciler for ProtectedDatabases {
     const NAME: &'static str = "protecteddatabase";
 
     async fn reconcile(&self, database: Arc<ProtectedDatabase>) -> Result<Action, kube::Error> {
-        let Self { context, guards, memory } = self;
-        let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
+        let Self { context, databases, guards, memory } = self;
         if database.metadata.deletion_timestamp.is_some() {
-            context.databases.forget(&namespace, &name);
-            context.metrics.forget_database(&namespace, &name);
-            memory.forget(database.as_ref());
             return Ok(Action::await_change());
         }
-        let now = context.now();
-        let observation = observe::observe(&database, guards, memory, context).await;
-        let next = report::status(&database, &observation, now);
+        let outcome = observe::observe(&database, guards, memory, context).await;
+        let next = report::report(&database, &outcome, context.now());
         let current = database.status.as_ref();
-        let written = context.write_status(Self::NAME, database.as_ref(), current, &next).await?;
-        if let Some(note) = report::new_orphans(current, &next).filter(|_| written) {
-            tracing::warn!(namespace, name, note, "orphaned guards");
-            let reason = event::ORPHANED_GUARDS;
-            context.events.publish(database.as_ref(), Severity::Warning, "Observe", reason, note, now).await;
+        let written = context.write_status(Self::NAME, database.as_ref(), current, &next).await;
+        if written.is_err() {
+            // What was read is not in the status: the next check reads it again.
+            memory.forget(&memory::uid(&database));
         }
-        context.metrics.database_reachable(&namespace, &name, matches!(observation, Observation::Reached(_)));
-        Ok(Action::requeue(wait(&database, &observation, context)))
+        if written? {
+            announce::announce(&database, &next, context).await;
+        }
+        let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
+        context.metrics.database_reachable(&namespace, &name, matches!(outcome, Outcome::Reached(_)));
+        if databases.get(&ObjectRef::new(&name).within(&namespace)).is_none() {
+            // It was deleted meanwhile.
+            forget_name(&namespace, &name, context);
+        }
+        Ok(Action::requeue(wait(&database, &outcome, context)))
     }
 }
 
-/// When to look again: at its interval while it is well, with backoff while it is not, never later than ten minutes
-/// when only the user can mend it.
-fn wait(database: &ProtectedDatabase, observation: &Observation, context: &Context) -> Duration {
-    let key = format!("database/{}", database.uid().unwrap_or_default());
+/// When to check again: at its interval; while it is unreachable sooner, so that it is noticed within the interval when it
+/// is back.
+fn wait(database: &ProtectedDatabase, outcome: &Outcome, context: &Context) -> Duration {
+    let key = format!("database/{}", memory::uid(database));
     let interval = Duration::from(database.spec.check_interval);
-    match observation {
-        Observation::Suspended => STALLED_RETRY,
-        Observation::Reached(_) => {
+    match outcome {
+        Outcome::Suspended => STALLED_RETRY,
+        Outcome::Reached(_) => {
             context.backoff.reset(&key);
             interval
         }
-        Observation::Unreachable(_) => context.backoff.next(&key).min(STALLED_RETRY),
+        Outcome::Unreachable(error) => {
+            let wait = context.backoff.next(&key).min(interval);
+            let of_secret = [reachable::SECRET_MISSING, reachable::SECRET_INCOMPLETE].contains(&error.reason);
+            if of_secret { wait.min(SECRET_RETRY) } else { wait }
+        }
     }
 }

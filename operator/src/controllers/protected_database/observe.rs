@@ -1,26 +1,29 @@
-//! What a database is and holds: asked of PostgreSQL, the costly part only when something may have changed.
+//! What a database is and holds. The whole catalog is read only where something may have changed.
 
-use super::{CATALOG_EVERY, ESTIMATES_EVERY, PRUNE_EVERY};
+use super::apply::prune;
+use super::memory::{Memory, Sighting, uid};
 use crate::context::Context;
 use crate::database::{DatabaseError, Session};
 use crate::kubernetes::text::chain;
 use crate::kubernetes::watch::Store;
-use jiff::Timestamp;
+use jiff::SignedDuration;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pgrail_crds::{ProtectedDatabase, TableGuard};
 use pgrail_guard::blast_radius::{self, BlastRadius};
-use pgrail_guard::{Capabilities, Fingerprint, GuardName};
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use pgrail_guard::{Capabilities, GuardName};
 use std::time::Duration;
 
-/// How long the first look waits for the list of guards.
+/// The catalog is read that often, besides after changes.
+const CATALOG_EVERY: SignedDuration = SignedDuration::from_hours(1);
+/// Estimates change at most that often, so that a busy database does not make a busy apiserver.
+const ESTIMATES_EVERY: SignedDuration = SignedDuration::from_mins(10);
+/// How long the first check waits for the list of guards.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What came of looking.
-pub(super) enum Observation {
-    /// It was not looked at.
+/// How an observation ended.
+pub(super) enum Outcome {
+    /// `spec.suspend`: it was not observed.
     Suspended,
     /// It cannot be reached.
     Unreachable(DatabaseError),
@@ -48,7 +51,7 @@ pub(super) enum Survey {
     Unchanged,
     /// Read now.
     Read(Contents),
-    /// A transaction-mode pooler is in between: nothing read there can be relied on.
+    /// A transaction-mode pooler is in between: nothing read through it can be relied on.
     Pooler,
     /// Could not be read.
     Failed(String),
@@ -64,68 +67,22 @@ pub(super) struct Contents {
     pub(super) fresh_estimates: bool,
 }
 
-/// What was last seen of each database, by UID.
-#[derive(Default)]
-pub(crate) struct Memory {
-    sightings: Mutex<HashMap<String, Sighting>>,
-    pruned: Mutex<HashMap<String, Timestamp>>,
-}
-
-#[derive(Clone)]
-struct Sighting {
-    generation: Option<i64>,
-    fingerprint: Fingerprint,
-    at: Timestamp,
-    estimates_at: Timestamp,
-    guards: Vec<GuardName>,
-}
-
-impl Memory {
-    /// The database is gone.
-    pub(crate) fn forget(&self, database: &ProtectedDatabase) {
-        let uid = database.uid().unwrap_or_default();
-        self.sightings.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
-        self.pruned.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
-    }
-
-    /// Whether captured rows were not looked at for a while; if so, they are taken to be looked at now.
-    fn prune_is_due(&self, database: &ProtectedDatabase, now: Timestamp) -> bool {
-        let mut pruned = self.pruned.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = pruned.entry(database.uid().unwrap_or_default()).or_insert(Timestamp::MIN);
-        let due = *last == Timestamp::MIN || now.duration_since(*last) >= PRUNE_EVERY;
-        if due {
-            *last = now;
-        }
-        due
-    }
-
-    fn last(&self, database: &ProtectedDatabase) -> Option<Sighting> {
-        let seen = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.get(&database.uid().unwrap_or_default()).cloned()
-    }
-
-    fn note(&self, database: &ProtectedDatabase, sighting: Sighting) {
-        let mut seen = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert(database.uid().unwrap_or_default(), sighting);
-    }
-}
-
-/// Looks at a database.
+/// Observes a database.
 pub(super) async fn observe(
     database: &ProtectedDatabase,
     guards: &Store<TableGuard>,
     memory: &Memory,
     context: &Context,
-) -> Observation {
+) -> Outcome {
     if database.spec.suspend {
         context.databases.forget(&database.namespace().unwrap_or_default(), &database.name_any());
-        return Observation::Suspended;
+        return Outcome::Suspended;
     }
     match reach(database, guards, memory, context).await {
-        Ok(reached) => Observation::Reached(Box::new(reached)),
+        Ok(reached) => Outcome::Reached(Box::new(reached)),
         Err(error) => {
-            memory.forget(database);
-            Observation::Unreachable(error)
+            memory.forget(&uid(database));
+            Outcome::Unreachable(error)
         }
     }
 }
@@ -152,8 +109,8 @@ async fn read(
     memory: &Memory,
     context: &Context,
 ) -> Result<Reached, DatabaseError> {
-    let capabilities = pgrail_guard::capabilities::read(session).await.map_err(lost)?;
-    let fingerprint = pgrail_guard::light_check(session).await.map_err(lost)?;
+    let capabilities = pgrail_guard::capabilities::read(session).await.map_err(|error| DatabaseError::lost(&error))?;
+    let fingerprint = pgrail_guard::light_check(session).await.map_err(|error| DatabaseError::lost(&error))?;
     let now = context.now();
     if memory.prune_is_due(database, now) {
         prune(database, session, context).await;
@@ -188,7 +145,7 @@ async fn read(
         _ => now,
     };
     let generation = database.metadata.generation;
-    memory.note(database, Sighting { generation, fingerprint, at: now, estimates_at, guards });
+    memory.record(database, Sighting { generation, fingerprint, at: now, estimates_at, guards });
     Ok(reached(Survey::Read(Contents { tables, blast_radius, fresh_estimates })))
 }
 
@@ -216,44 +173,8 @@ async fn orphans(
     Some(installed.iter().filter(is_orphan).map(ToString::to_string).collect())
 }
 
-/// Takes captured rows away that are kept too long. What fails now is tried again; until then they are only kept longer.
-async fn prune(database: &ProtectedDatabase, client: &Session, context: &Context) {
-    let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
-    match pgrail_guard::prune(client, &context.cluster_id).await {
-        Ok(0) => {}
-        Ok(transactions) => tracing::info!(namespace, name, transactions, "captured rows past their bounds removed"),
-        Err(error) => tracing::warn!(namespace, name, error = chain(&error), "captured rows cannot be removed"),
-    }
-}
-
 async fn contents(client: &pgrail_postgres::Connection) -> Result<(usize, Vec<BlastRadius>, Vec<GuardName>), String> {
     let observed = pgrail_guard::observe(client).await.map_err(|error| chain(&error))?;
     let tables = observed.catalog.tables().filter(|table| !table.is_partition).count();
     Ok((tables, blast_radius::compute(&observed.catalog, &observed.guarded_tables()), observed.guards()))
-}
-
-/// A question that got no answer: the connection is gone or the server is.
-fn lost(error: impl std::error::Error + 'static) -> DatabaseError {
-    DatabaseError {
-        reason: pgrail_crds::conditions::reasons::reachable::TIMEOUT,
-        message: format!("the server stopped answering: {}", chain(&error)),
-        stalled: false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn captured_rows_are_looked_at_once_a_minute() {
-        let manifest = serde_json::json!({"apiVersion": "pgrail.dev/v1alpha1", "kind": "ProtectedDatabase",
-            "metadata": {"name": "shop", "uid": "1"}, "spec": {"connection": {"secretRef": {"name": "shop"}}}});
-        let database: ProtectedDatabase = serde_json::from_value(manifest).unwrap();
-        let memory = Memory::default();
-        let due = |second| memory.prune_is_due(&database, Timestamp::from_second(second).unwrap());
-        assert_eq!([0, 59, 60, 61, 120].map(due), [true, false, true, false, true]);
-        memory.forget(&database);
-        assert!(memory.prune_is_due(&database, Timestamp::from_second(121).unwrap()));
-    }
 }

@@ -1,9 +1,9 @@
 //! The status of a `ProtectedDatabase`, from what was observed. Pure.
 
-use super::observe::{Contents, Observation, Reached, Survey};
+use super::observe::{Contents, Outcome, Reached, Survey};
 use crate::kubernetes::conditions::{Conditions, Status};
+use crate::kubernetes::rejection::Reason;
 use jiff::Timestamp;
-use pgrail_crds::conditions::reasons::{self, database as database_reasons, reachable};
 use pgrail_crds::conditions::{LEAST_PRIVILEGE, REACHABLE, READY};
 use pgrail_crds::{BlastRadius, Capabilities, ProtectedDatabase, ProtectedDatabaseStatus};
 use std::collections::HashMap;
@@ -16,31 +16,27 @@ const ORPHANS_LISTED: usize = 100;
 const OLDEST_SERVER: i32 = 150_000;
 
 /// The status that the database should have.
-pub(super) fn status(
-    database: &ProtectedDatabase,
-    observation: &Observation,
-    now: Timestamp,
-) -> ProtectedDatabaseStatus {
+pub(super) fn report(database: &ProtectedDatabase, outcome: &Outcome, now: Timestamp) -> ProtectedDatabaseStatus {
     let mut status = database.status.clone().unwrap_or_default();
     let generation = database.metadata.generation;
     let mut conditions = Conditions::new(&status.conditions, generation, now);
-    match observation {
-        Observation::Suspended => {
-            let message = "spec.suspend is true: the database is left alone and nothing is known of it";
-            conditions.set(READY, Status::Unknown, reasons::SUSPENDED, message);
-            conditions.set(REACHABLE, Status::Unknown, reasons::SUSPENDED, message);
+    match outcome {
+        Outcome::Suspended => {
+            let message = "spec.suspend is true: the database is not checked";
+            conditions.set(READY, Status::Unknown, Reason::Suspended, message);
+            conditions.set(REACHABLE, Status::Unknown, Reason::Suspended, message);
             conditions.keep(LEAST_PRIVILEGE);
         }
-        Observation::Unreachable(error) => {
+        Outcome::Unreachable(error) => {
             conditions.set(REACHABLE, Status::False, error.reason, &error.message);
             if error.stalled {
                 conditions.stalled(error.reason, &error.message);
             } else {
-                conditions.set(READY, Status::False, database_reasons::UNREACHABLE, &error.message);
+                conditions.set(READY, Status::False, Reason::Unreachable, &error.message);
             }
             conditions.keep(LEAST_PRIVILEGE);
         }
-        Observation::Reached(reached) => {
+        Outcome::Reached(reached) => {
             report_reached(database, reached, &mut status, &mut conditions);
         }
     }
@@ -69,7 +65,7 @@ fn report_reached(
         keys => format!("; keys of the URI that mean nothing to PostgreSQL are ignored: {}", keys.join(", ")),
     };
     let connected = format!("connected to PostgreSQL {} as {}{ignored}", found.server_version, reached.user);
-    conditions.set(REACHABLE, Status::True, reachable::CONNECTED, connected);
+    conditions.set(REACHABLE, Status::True, Reason::Connected, connected);
     report_privilege(database, reached, conditions);
     report_ready(reached, conditions);
     if let Some(orphans) = &reached.orphans {
@@ -86,20 +82,20 @@ fn report_reached(
 fn report_privilege(database: &ProtectedDatabase, reached: &Reached, conditions: &mut Conditions) {
     if database.spec.application_roles.contains(&reached.user) {
         let message = format!(
-            "pgrail logs in as {}, which spec.applicationRoles names as an application's role: whoever has that login \
-             can take guards off. Give pgrail a role of its own (`pgrail grants` prints the SQL)",
+            "pgrail logs in as {}, which spec.applicationRoles names as an application's role: every session of that \
+             role can remove guards. Give pgrail a role of its own (`pgrail grants` prints the SQL)",
             reached.user
         );
-        conditions.set(LEAST_PRIVILEGE, Status::False, database_reasons::APPLICATION_ROLE, message);
+        conditions.set(LEAST_PRIVILEGE, Status::False, Reason::ApplicationRole, message);
     } else if reached.capabilities.superuser {
         let message = format!(
             "{} is a superuser, which pgrail does not need. `pgrail grants` prints the SQL for a role with only what it needs",
             reached.user
         );
-        conditions.set(LEAST_PRIVILEGE, Status::False, database_reasons::SUPERUSER, message);
+        conditions.set(LEAST_PRIVILEGE, Status::False, Reason::Superuser, message);
     } else {
-        let message = format!("{} is no superuser and no application's role", reached.user);
-        conditions.set(LEAST_PRIVILEGE, Status::True, database_reasons::DEDICATED_ROLE, message);
+        let message = format!("{} is neither a superuser nor an application's role", reached.user);
+        conditions.set(LEAST_PRIVILEGE, Status::True, Reason::DedicatedRole, message);
     }
 }
 
@@ -108,43 +104,31 @@ fn report_ready(reached: &Reached, conditions: &mut Conditions) {
     if found.server_version_num < OLDEST_SERVER {
         let message =
             format!("PostgreSQL {} is not supported: upgrade to PostgreSQL 15 or newer", found.server_version);
-        conditions.stalled(database_reasons::UNSUPPORTED_VERSION, message);
+        conditions.stalled(Reason::UnsupportedVersion, message);
     } else if found.in_recovery {
         let message = "the server is a standby, where nothing can be installed: point the connection at the primary";
-        conditions.stalled(database_reasons::READ_ONLY_SERVER, message);
+        conditions.stalled(Reason::ReadOnlyServer, message);
     } else {
         match &reached.survey {
             Survey::Pooler => {
-                let message = "a transaction-mode pooler is in between, where a session cannot be relied on: use the server's own port, or a session-mode pool";
-                conditions.stalled(database_reasons::POOLER_DETECTED, message);
+                let message =
+                    "a transaction-mode pooler is in between: use the server's own port, or a session-mode pool";
+                conditions.stalled(Reason::PoolerDetected, message);
             }
             Survey::Failed(error) => {
                 let message = format!("the catalog could not be read: {error}");
-                conditions.set(READY, Status::False, database_reasons::CATALOG_UNREADABLE, message);
+                conditions.set(READY, Status::False, Reason::CatalogUnreadable, message);
             }
             Survey::Unchanged | Survey::Read(_) => {
-                conditions.set(READY, Status::True, reasons::AS_DECLARED, "reachable, and its tables are known");
+                conditions.set(READY, Status::True, Reason::AsDeclared, "reachable, and its tables are known");
             }
         }
     }
 }
 
-/// What an Event says of guards that no object declares, where there are other ones than were told.
-pub(super) fn new_orphans(told: Option<&ProtectedDatabaseStatus>, next: &ProtectedDatabaseStatus) -> Option<String> {
-    let told = told.map(|status| status.orphaned_guards.as_slice()).unwrap_or_default();
-    let new: Vec<&str> = next.orphaned_guards.iter().filter(|it| !told.contains(it)).map(String::as_str).collect();
-    (!new.is_empty()).then(|| {
-        format!(
-            "in the database, but declared by no TableGuard: {}. They go on stopping and nobody repairs them: declare \
-             them again, or take them off with `pgrail remove`",
-            new.join(", ")
-        )
-    })
-}
-
-/// The worst tables. Where estimates may not move yet, those already told stand.
-fn blast_radius(told: &[BlastRadius], contents: &Contents) -> Vec<BlastRadius> {
-    let told: HashMap<&str, &BlastRadius> = told.iter().map(|it| (it.table.as_str(), it)).collect();
+/// The worst tables. Where estimates must not change yet, the previous ones stay.
+fn blast_radius(previous: &[BlastRadius], contents: &Contents) -> Vec<BlastRadius> {
+    let previous: HashMap<&str, &BlastRadius> = previous.iter().map(|it| (it.table.as_str(), it)).collect();
     contents
         .blast_radius
         .iter()
@@ -158,11 +142,11 @@ fn blast_radius(told: &[BlastRadius], contents: &Contents) -> Vec<BlastRadius> {
                 per_row: two_digits(it.per_row),
                 guarded: it.guarded,
             };
-            if let Some(told) = told.get(it.table.as_str())
+            if let Some(previous) = previous.get(it.table.as_str())
                 && !contents.fresh_estimates
-                && told.cascade_tables == now.cascade_tables
+                && previous.cascade_tables == now.cascade_tables
             {
-                (now.rows, now.rows_at_risk, now.per_row) = (told.rows, told.rows_at_risk, told.per_row);
+                (now.rows, now.rows_at_risk, now.per_row) = (previous.rows, previous.rows_at_risk, previous.per_row);
             }
             now
         })
@@ -214,10 +198,10 @@ mod tests {
 
     #[test]
     fn servers_before_15_are_not_supported() {
-        let unsupported = ("False".to_owned(), database_reasons::UNSUPPORTED_VERSION.to_owned());
+        let unsupported = ("False".to_owned(), Reason::UnsupportedVersion.as_str().to_owned());
         assert_eq!(ready("13.23", 130_023), unsupported);
         assert_eq!(ready("14.20", 140_020), unsupported);
-        let supported = ("True".to_owned(), reasons::AS_DECLARED.to_owned());
+        let supported = ("True".to_owned(), Reason::AsDeclared.as_str().to_owned());
         assert_eq!(ready("15.0", 150_000), supported);
         assert_eq!(ready("18.1", 180_001), supported);
     }

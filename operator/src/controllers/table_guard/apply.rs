@@ -1,72 +1,96 @@
-//! Installing a guard, and looking again afterwards: what is reported is what was found, not what was done.
+//! Installing a guard, or reading its counters: what is reported is what was found afterwards, not what was done.
 
-use super::memory::Memory;
-use super::report::{Judgement, Outcome};
+use super::memory::{Check, Memory};
+use super::observe::counters;
+use super::plan::{Work, retry};
+use super::state::GuardState;
 use crate::context::Context;
 use crate::database::{DatabaseError, Session};
-use crate::kubernetes::events::Severity;
+use crate::kubernetes::rejection::{Reason, Rejection};
 use kube::ResourceExt;
-use pgrail_crds::TableGuard;
-use pgrail_crds::conditions::reasons::event;
-use pgrail_guard::{EnsureError, GuardSpec};
+use pgrail_crds::{TableGuard, TableState};
+use pgrail_guard::{Counter, EnsureError, Fingerprint, GuardSpec, PlanError};
+use std::time::Duration;
 
-/// Brings the database to what the guard declares, if it is not there already.
-pub(super) async fn install(
-    guard: &TableGuard,
-    spec: &GuardSpec,
+/// How a reconcile ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The guard cannot be carried out as declared.
+    Rejected(Rejection),
+    /// The database does not answer: the last known state stands.
+    Unreachable(DatabaseError),
+    /// Nothing but counters can have changed.
+    Unchanged(Vec<Counter>),
+    /// Checked in full.
+    Checked(Box<GuardState>),
+}
+
+/// What one guard needs in one database.
+pub(super) struct Target<'a> {
+    pub(super) guard: &'a TableGuard,
+    pub(super) spec: &'a GuardSpec,
+    /// `spec.checkInterval` of the database.
+    pub(super) interval: Duration,
+}
+
+/// Does what the plan says.
+pub(super) async fn apply(
+    target: &Target<'_>,
+    work: Work,
+    fingerprint: &Fingerprint,
     session: &mut Session,
     memory: &Memory,
     context: &Context,
 ) -> Result<Outcome, DatabaseError> {
-    let fingerprint = pgrail_guard::light_check(session).await.map_err(|error| DatabaseError::lost(&error))?;
-    if memory.holds(guard, &fingerprint, context.now()) {
-        let counters = pgrail_guard::counters(session).await.map_err(|error| DatabaseError::lost(&error))?;
-        let ours = counters.into_iter().filter(|counter| counter.guard == spec.name.as_str()).collect();
-        return Ok(Outcome::Unchanged(ours));
+    match work {
+        Work::Count => Ok(Outcome::Unchanged(counters(target.spec, session).await?)),
+        Work::Ensure => ensure(target, fingerprint, session, memory, context).await,
     }
+}
+
+async fn ensure(
+    Target { guard, spec, interval }: &Target<'_>,
+    fingerprint: &Fingerprint,
+    session: &mut Session,
+    memory: &Memory,
+    context: &Context,
+) -> Result<Outcome, DatabaseError> {
+    let last = memory.check(guard);
     memory.forget(guard);
     let ensured = match pgrail_guard::ensure(session, spec).await {
         Ok(ensured) => ensured,
-        Err(EnsureError::Plan(error)) => return Ok(Outcome::Unplannable(error)),
+        Err(EnsureError::Plan(error)) => return Ok(Outcome::Rejected(rejection(&error))),
         Err(error) => return Err(DatabaseError::lost(&error)),
     };
-    let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
-    context.metrics.guard_steps(&namespace, &name, ensured.steps());
-    let fingerprint = ensured.fingerprint.clone();
-    let judgement = Judgement::of(ensured);
-    if !judgement.pending() {
-        memory.note(guard, fingerprint, context.now());
-    }
-    Ok(Outcome::Judged(Box::new(judgement)))
+    context.metrics.guard_steps(&guard.namespace().unwrap_or_default(), &guard.name_any(), ensured.steps());
+    let (found, now) = (ensured.fingerprint.clone(), context.now());
+    let state = GuardState::new(ensured, was_installed(guard));
+    let retry = state.is_incomplete().then(|| retry(now, *interval, last.as_ref(), fingerprint));
+    memory.record(guard, Check { generation: guard.metadata.generation, fingerprint: found, at: now, retry });
+    Ok(Outcome::Checked(Box::new(state)))
 }
 
-/// Says on Events what happened: installed, put back, attempts stopped.
-pub(super) async fn announce(guard: &TableGuard, outcome: &Outcome, context: &Context) {
-    let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
-    let now = context.now();
-    let attempts = outcome.attempts_since(guard.status.as_ref());
-    for (table, more, total) in &attempts {
-        context.metrics.blocked(&namespace, &name, table, *more);
-        let warned = if guard.spec.mode == pgrail_crds::GuardMode::Warn { "warned of (mode Warn)" } else { "stopped" };
-        let note = format!("{more} more {} on {table} {warned}, {total} in all", plural(*more, "attempt"));
-        tracing::info!(namespace, name, table, more, total, "bulk changes {warned}");
-        context.events.publish(guard, Severity::Warning, "Enforce", event::BULK_DELETE_BLOCKED, note, now).await;
-    }
-    let Outcome::Judged(judgement) = outcome else { return };
-    context.metrics.guard_enforced(&namespace, &name, judgement.all_enforced());
-    if judgement.installed_first {
-        let note = format!("guards {} {}", judgement.tables.len(), plural(judgement.tables.len() as u64, "table"));
-        context.events.publish(guard, Severity::Normal, "Install", event::GUARD_INSTALLED, note, now).await;
-    }
-    if judgement.repaired() {
-        context.metrics.drift_repaired(&namespace, &name);
-        let what: Vec<_> = judgement.drift.iter().map(ToString::to_string).collect();
-        let note = format!("put back: {}", what.join("; "));
-        tracing::warn!(namespace, name, what = ?what, "drift repaired");
-        context.events.publish(guard, Severity::Warning, "Repair", event::DRIFT_REPAIRED, note, now).await;
-    }
+/// Whether the guard was in the database when its status was written last.
+fn was_installed(guard: &TableGuard) -> bool {
+    let installed = |state| {
+        matches!(state, TableState::Enforced | TableState::Renamed | TableState::Degraded | TableState::Drifted)
+    };
+    guard.status.iter().flat_map(|status| &status.tables).any(|table| installed(table.state))
 }
 
-fn plural(count: u64, noun: &str) -> String {
-    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
+fn rejection(error: &PlanError) -> Rejection {
+    let (reason, remedy) = match error {
+        PlanError::OwnedByOther { .. } => (
+            Reason::OwnedByOther,
+            ": delete the guards there, or annotate this one with pgrail.dev/take-over: \"true\"",
+        ),
+        PlanError::NewerSchema { .. } => (Reason::DatabaseNotReady, ": use that version of pgrail or a newer one"),
+        PlanError::ReadOnlyServer => (Reason::ReadOnlyServer, ": point the connection at the primary"),
+        PlanError::UnsupportedVersion { .. } => (Reason::UnsupportedVersion, ""),
+        PlanError::SchemaOfOther { .. } => {
+            (Reason::NoPrivilege, ": connect as that role, or make pgrail's role a member of it")
+        }
+        PlanError::Published { .. } | PlanError::Spec(_) => (Reason::InvalidSpec, ""),
+    };
+    Rejection::new(reason, format!("{error}{remedy}"))
 }

@@ -1,45 +1,35 @@
-//! What a guard needs of the apiserver: its database, and whether that can be worked with.
+//! What a guard needs of the apiserver: its database, and whether that can be guarded.
 
 use crate::context::Context;
+use crate::kubernetes::rejection::{Reason, Rejection, StepError};
 use crate::kubernetes::watch::Store;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use pgrail_crds::conditions::reasons::{self, guard as guard_reasons};
 use pgrail_crds::conditions::{READY, STALLED};
 use pgrail_crds::{ProtectedDatabase, TableGuard};
 
-/// Why there is no database to work with.
-#[derive(Debug)]
-pub(crate) struct Absent {
-    /// Reason of `Ready=False`.
-    pub(crate) reason: &'static str,
-    /// What is wrong and what mends it.
-    pub(crate) message: String,
-}
-
 /// The database of a guard.
-pub(super) async fn database(
+pub(super) async fn dereference(
     guard: &TableGuard,
     databases: &Store<ProtectedDatabase>,
     context: &Context,
-) -> Result<Result<ProtectedDatabase, Absent>, kube::Error> {
+) -> Result<ProtectedDatabase, StepError> {
     let name = &guard.spec.database_ref.name;
-    Ok(match find(&guard.namespace().unwrap_or_default(), name, databases, context).await? {
-        None => Err(Absent {
-            reason: guard_reasons::DATABASE_NOT_FOUND,
-            message: format!(
-                "spec.databaseRef names the ProtectedDatabase {name:?}, which does not exist in this namespace: create it"
-            ),
-        }),
-        Some(database) if database.spec.suspend => Err(Absent {
-            reason: reasons::SUSPENDED,
-            message: format!("the ProtectedDatabase {name:?} is suspended: what is installed there stays as it is"),
-        }),
-        Some(database) => match refused(&database) {
-            Some(message) => Err(Absent { reason: guard_reasons::DATABASE_NOT_READY, message }),
-            None => Ok(database),
-        },
-    })
+    let found = find(&guard.namespace().unwrap_or_default(), name, databases, context).await?;
+    let Some(database) = found else {
+        let message = format!(
+            "spec.databaseRef names the ProtectedDatabase {name:?}, which does not exist in this namespace: create it"
+        );
+        return Err(Rejection::new(Reason::DatabaseNotFound, message).into());
+    };
+    if database.spec.suspend {
+        let message = format!("the ProtectedDatabase {name:?} is suspended: what is installed there stays as it is");
+        return Err(Rejection::new(Reason::Suspended, message).into());
+    }
+    match unusable(&database) {
+        Some(message) => Err(Rejection::new(Reason::DatabaseNotReady, message).into()),
+        None => Ok(database),
+    }
 }
 
 /// From the watch, whose every change triggers the guards of a database; what the watch does not show yet, from the
@@ -58,15 +48,15 @@ async fn find(
     api.get_opt(name).await
 }
 
-/// A database that can be reached but not worked with (a standby, a pooler, too old). One that cannot be reached is
-/// found out by trying, so that a guard never waits for the next look at its database.
-fn refused(database: &ProtectedDatabase) -> Option<String> {
-    use reasons::database::{POOLER_DETECTED, READ_ONLY_SERVER, UNSUPPORTED_VERSION};
-    let conditions = &database.status.as_ref()?.conditions;
-    let current = database.status.as_ref()?.observed_generation == database.metadata.generation;
-    let stalled = conditions.iter().any(|condition| condition.type_ == STALLED && condition.status == "True");
-    let ready = conditions.iter().find(|condition| condition.type_ == READY)?;
-    let unusable = [POOLER_DETECTED, READ_ONLY_SERVER, UNSUPPORTED_VERSION].contains(&ready.reason.as_str());
+/// Why a database that can be reached cannot be guarded: a standby, a pooler, too old. Whether it can be reached is found
+/// out by connecting, so that a guard never waits for the next check of its database.
+fn unusable(database: &ProtectedDatabase) -> Option<String> {
+    let status = database.status.as_ref()?;
+    let stalled = status.conditions.iter().any(|condition| condition.type_ == STALLED && condition.status == "True");
+    let ready = status.conditions.iter().find(|condition| condition.type_ == READY)?;
+    let reason = Reason::named(&ready.reason)?;
+    let unusable = matches!(reason, Reason::PoolerDetected | Reason::ReadOnlyServer | Reason::UnsupportedVersion);
+    let current = status.observed_generation == database.metadata.generation;
     (current && stalled && unusable)
         .then(|| format!("the ProtectedDatabase {:?} cannot be guarded: {}", database.name_any(), ready.message))
 }

@@ -1,4 +1,4 @@
-//! A guard that is deleted: its triggers go with it, or it is said on an Event why they stay.
+//! A deleted guard: its triggers are removed, or an Event says why they stay.
 
 use super::TableGuards;
 use super::memory::{MASS, Memory};
@@ -7,30 +7,30 @@ use crate::database::{DatabaseError, Session};
 use crate::kubernetes::conditions::Conditions;
 use crate::kubernetes::controller::Reconciler;
 use crate::kubernetes::events::Severity;
-use crate::kubernetes::text::chain;
+use crate::kubernetes::rejection::{Reason, Rejection};
 use crate::kubernetes::{annotation::is_true, finalizer, namespace};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::{ALLOW_MASS_DELETION, FORCE_DELETE};
-use pgrail_crds::conditions::reasons::{event, guard as guard_reasons, reachable};
-use pgrail_crds::{ProtectedDatabase, TableGuard, TableGuardStatus};
+use pgrail_crds::conditions::reasons::{event, reachable};
+use pgrail_crds::{ProtectedDatabase, TableGuard};
 use pgrail_guard::GuardName;
 use std::time::Duration;
 
 /// When a paused deletion is checked again; an annotation is seen at once.
 const PAUSED: Duration = Duration::from_mins(10);
 
-/// What came of cleaning up.
-enum Cleanup {
+/// How the removal from the database ended.
+enum Removal {
     /// Nothing of this guard is left.
     Done,
-    /// It cannot be cleaned up, ever: why.
-    LetGo(String),
-    /// It may work later: why not now.
-    Later(String),
+    /// It cannot be removed: why.
+    LeftBehind(String),
+    /// It could not be removed yet: why. Retried.
+    Pending(String),
 }
 
-/// Cleans up, then lets go.
+/// Removes the guard from the database, then removes the finalizer.
 pub(super) async fn finalize(guard: &TableGuard, memory: &Memory, context: &Context) -> Result<Action, kube::Error> {
     if !finalizer::is_set(guard) {
         return Ok(Action::await_change());
@@ -40,26 +40,22 @@ pub(super) async fn finalize(guard: &TableGuard, memory: &Memory, context: &Cont
         return Ok(action);
     }
     let key = format!("finalize/{}", guard.uid().unwrap_or_default());
-    match clean_up(guard, context).await? {
-        Cleanup::Later(why) => {
-            let mut next = guard.status.clone().unwrap_or_default();
-            let mut conditions = Conditions::new(&next.conditions, guard.metadata.generation, context.now());
+    match remove(guard, context).await? {
+        Removal::Pending(why) => {
             let message = format!(
-                "deleted, but its triggers could not be taken off yet: {why}. \
-                The annotation pgrail.dev/force-delete: \"true\" lets it go and leaves them"
+                "deleted, but its triggers could not be removed yet: {why}. \
+                The annotation {FORCE_DELETE}: \"true\" deletes it and leaves them in the database"
             );
-            conditions.stalled(guard_reasons::DATABASE_UNREACHABLE, message);
-            next.conditions = conditions.finish();
-            write(guard, &next, context).await?;
+            report(guard, &Rejection::new(Reason::DatabaseUnreachable, message), context).await?;
             return Ok(Action::requeue(context.backoff.next(&key)));
         }
-        Cleanup::LetGo(why) => {
+        Removal::LeftBehind(why) => {
             let note = format!("the guard's triggers, if any, stay in the database: {why}");
             tracing::warn!(namespace, name, why, "guards left behind");
             let now = context.now();
             context.events.publish(guard, Severity::Warning, "Delete", event::GUARDS_LEFT_BEHIND, note, now).await;
         }
-        Cleanup::Done => {}
+        Removal::Done => {}
     }
     context.backoff.reset(&key);
     context.metrics.forget_guard(&namespace, &name);
@@ -69,7 +65,7 @@ pub(super) async fn finalize(guard: &TableGuard, memory: &Memory, context: &Cont
     Ok(Action::await_change())
 }
 
-/// Too many at once wait for a human.
+/// Too many at once wait for the user.
 async fn pause(guard: &TableGuard, memory: &Memory, context: &Context) -> Result<Option<Action>, kube::Error> {
     let deleted = guard.metadata.deletion_timestamp.as_ref().map_or(context.now(), |time| time.0);
     let others = memory.deletions.around(&guard.uid().unwrap_or_default(), deleted);
@@ -83,81 +79,83 @@ async fn pause(guard: &TableGuard, memory: &Memory, context: &Context) -> Result
         "more than {MASS} guards were deleted within a minute: this one stays until it is annotated with \
          {ALLOW_MASS_DELETION}: \"true\""
     );
-    let mut next = guard.status.clone().unwrap_or_default();
-    let mut conditions = Conditions::new(&next.conditions, guard.metadata.generation, context.now());
-    conditions.stalled(guard_reasons::MASS_DELETION, message);
-    next.conditions = conditions.finish();
-    write(guard, &next, context).await?;
+    report(guard, &Rejection::new(Reason::MassDeletion, message), context).await?;
     Ok(Some(Action::requeue(PAUSED)))
 }
 
-async fn write(guard: &TableGuard, next: &TableGuardStatus, context: &Context) -> Result<(), kube::Error> {
-    context.write_status(TableGuards::NAME, guard, guard.status.as_ref(), next).await.map(|_| ())
+async fn report(guard: &TableGuard, rejection: &Rejection, context: &Context) -> Result<(), kube::Error> {
+    let mut next = guard.status.clone().unwrap_or_default();
+    let mut conditions = Conditions::new(&next.conditions, guard.metadata.generation, context.now());
+    conditions.stalled(rejection.reason, &rejection.message);
+    next.conditions = conditions.finish();
+    context.write_status(TableGuards::NAME, guard, guard.status.as_ref(), &next).await.map(|_| ())
 }
 
-async fn clean_up(guard: &TableGuard, context: &Context) -> Result<Cleanup, kube::Error> {
+async fn remove(guard: &TableGuard, context: &Context) -> Result<Removal, kube::Error> {
     if is_true(guard, FORCE_DELETE) {
-        return Ok(Cleanup::LetGo(format!("it is annotated with {FORCE_DELETE}")));
+        return Ok(Removal::LeftBehind(format!("it is annotated with {FORCE_DELETE}")));
     }
     let api: Api<ProtectedDatabase> = Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
     let Some(database) = api.get_opt(&guard.spec.database_ref.name).await? else {
-        return Ok(Cleanup::LetGo(format!("the ProtectedDatabase {:?} is gone", guard.spec.database_ref.name)));
+        return Ok(Removal::LeftBehind(format!("the ProtectedDatabase {:?} is gone", guard.spec.database_ref.name)));
     };
-    let removed = remove(guard, &database, context).await;
+    let removed = remove_from(guard, &database, context).await;
     Ok(match removed {
         Ok(done) => done,
         Err(error) if [reachable::SECRET_MISSING, reachable::DATABASE_MISSING].contains(&error.reason) => {
-            Cleanup::LetGo(error.message)
+            Removal::LeftBehind(error.message)
         }
         Err(error) if namespace::is_terminating(&context.client, guard).await? => {
-            Cleanup::LetGo(format!("the namespace is being deleted and the database cannot be reached: {error}"))
+            Removal::LeftBehind(format!("the namespace is being deleted and the database cannot be reached: {error}"))
         }
-        Err(error) => Cleanup::Later(error.message),
+        Err(error) => Removal::Pending(error.message),
     })
 }
 
-async fn remove(guard: &TableGuard, database: &ProtectedDatabase, context: &Context) -> Result<Cleanup, DatabaseError> {
+async fn remove_from(
+    guard: &TableGuard,
+    database: &ProtectedDatabase,
+    context: &Context,
+) -> Result<Removal, DatabaseError> {
     context.databases.with(database, async |session| remove_with(guard, session, context).await).await
 }
 
-async fn remove_with(guard: &TableGuard, session: &mut Session, context: &Context) -> Result<Cleanup, DatabaseError> {
-    let failed = |error: String| DatabaseError { reason: reachable::TIMEOUT, message: error, stalled: false };
+async fn remove_with(guard: &TableGuard, session: &mut Session, context: &Context) -> Result<Removal, DatabaseError> {
     let name = GuardName::new(format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any()))
-        .map_err(|error| failed(error.to_string()))?;
-    let observed = pgrail_guard::observe(session).await.map_err(|error| failed(chain(&error)))?;
+        .map_err(|error| DatabaseError::lost(&error))?;
+    let observed = pgrail_guard::observe(session).await.map_err(|error| DatabaseError::lost(&error))?;
     if observed.live.in_recovery {
-        return Ok(Cleanup::LetGo("the server is read only".to_owned()));
+        return Ok(Removal::LeftBehind("the server is read only".to_owned()));
     }
     match observed.owner() {
-        None => return Ok(Cleanup::Done),
+        None => return Ok(Removal::Done),
         Some(owner) if owner != context.cluster_id => {
-            return Ok(Cleanup::LetGo(format!("the guards in this database are managed by {owner}")));
+            return Ok(Removal::LeftBehind(format!("the guards in this database are managed by {owner}")));
         }
         Some(_) => {}
     }
     let plan = pgrail_guard::plan_removal(&name, &observed);
     if plan.is_empty() {
-        return Ok(Cleanup::Done);
+        return Ok(Removal::Done);
     }
     let kept = if observed.guards() == [name] {
-        pgrail_guard::captured_rows(session).await.map_err(|error| failed(chain(&error)))?.unwrap_or(0)
+        pgrail_guard::captured_rows(session).await.map_err(|error| DatabaseError::lost(&error))?.unwrap_or(0)
     } else {
         0
     };
     let applied = match pgrail_guard::apply(session, &plan).await {
         Ok(applied) => applied,
-        Err(error @ pgrail_guard::ApplyError::Busy) => return Ok(Cleanup::Later(error.to_string())),
-        Err(error @ pgrail_guard::ApplyError::Query(_)) => return Err(failed(chain(&error))),
+        Err(error @ pgrail_guard::ApplyError::Busy) => return Ok(Removal::Pending(error.to_string())),
+        Err(error @ pgrail_guard::ApplyError::Query(_)) => return Err(DatabaseError::lost(&error)),
     };
     let unfinished = applied.unfinished();
     let problem = unfinished.iter().find_map(|(table, outcome)| {
         outcome.problem().map(|problem| format!("{}: {problem}", table.unwrap_or("pgrail's schema")))
     });
     if kept > 0 && problem.is_none() {
-        let note =
-            format!("it was the last guard of its database: {kept} rows that were kept to be put back went with it");
+        let note = format!("it was the last guard of its database: {kept} captured rows were deleted with it");
         let now = context.now();
         context.events.publish(guard, Severity::Normal, "Delete", event::CAPTURED_ROWS_REMOVED, note, now).await;
     }
-    Ok(problem.map_or(Cleanup::Done, Cleanup::Later))
+    Ok(problem.map_or(Removal::Done, Removal::Pending))
 }

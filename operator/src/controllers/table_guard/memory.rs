@@ -1,53 +1,65 @@
-//! What the controller remembers: the last verification of each guard, and deletions.
+//! What the controller remembers: the last check of each guard, and deletions.
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::TableGuard;
 use pgrail_guard::Fingerprint;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A guard is verified at least that often, whatever the short query returns.
-const VERIFY_EVERY: SignedDuration = SignedDuration::from_hours(1);
 /// So many deletions within [`MASS_WINDOW`] are carried out at once; with one more, the rest wait for the user.
 pub(super) const MASS: usize = 10;
 const MASS_WINDOW: SignedDuration = SignedDuration::from_secs(60);
 
-/// The last verification of each guard, by UID, and deletions.
+/// The last check of each guard, by UID, and deletions.
 #[derive(Default)]
-pub(super) struct Memory {
-    verified: Mutex<HashMap<String, Verified>>,
+pub(crate) struct Memory {
+    checks: Mutex<HashMap<String, Check>>,
     /// Guards that are being deleted.
     pub(super) deletions: Deletions,
 }
 
-/// What a guard looked like when it was last found complete.
-struct Verified {
-    generation: Option<i64>,
-    fingerprint: Fingerprint,
-    at: Timestamp,
+/// The last full check of a guard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Check {
+    /// The guard's generation.
+    pub(super) generation: Option<i64>,
+    /// The database just before it was found so.
+    pub(super) fingerprint: Fingerprint,
+    /// When that was.
+    pub(super) at: Timestamp,
+    /// What was left to do; `None` where the guard was complete.
+    pub(super) retry: Option<Retry>,
+}
+
+/// When what could not be done is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Retry {
+    /// Attempts since anything in the database changed.
+    pub(super) attempts: u32,
+    /// When the next one is due.
+    pub(super) due: Timestamp,
 }
 
 impl Memory {
-    /// Whether the guard was complete when the database last looked like this.
-    pub(super) fn holds(&self, guard: &TableGuard, fingerprint: &Fingerprint, now: Timestamp) -> bool {
-        let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&uid(guard)).is_some_and(|verified| {
-            verified.generation == guard.metadata.generation
-                && verified.fingerprint == *fingerprint
-                && now.duration_since(verified.at) < VERIFY_EVERY
-        })
+    /// The last full check of a guard.
+    pub(super) fn check(&self, guard: &TableGuard) -> Option<Check> {
+        locked(&self.checks).get(&uid(guard)).cloned()
     }
 
-    /// The guard was found complete.
-    pub(super) fn note(&self, guard: &TableGuard, fingerprint: Fingerprint, now: Timestamp) {
-        let verified = Verified { generation: guard.metadata.generation, fingerprint, at: now };
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(uid(guard), verified);
+    /// Records a full check.
+    pub(super) fn record(&self, guard: &TableGuard, check: Check) {
+        locked(&self.checks).insert(uid(guard), check);
     }
 
-    /// The guard is gone, or must be verified anew.
+    /// The next check must be a full one.
     pub(super) fn forget(&self, guard: &TableGuard) {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid(guard));
+        self.deleted(&uid(guard));
+    }
+
+    /// The guard with this UID was deleted.
+    pub(super) fn deleted(&self, uid: &str) {
+        locked(&self.checks).remove(uid);
     }
 }
 
@@ -58,11 +70,15 @@ pub(super) struct Deletions(Mutex<HashMap<String, Timestamp>>);
 impl Deletions {
     /// Records a deletion and returns how many others came within a minute of it.
     pub(super) fn around(&self, uid: &str, at: Timestamp) -> usize {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = locked(&self.0);
         seen.retain(|_, when| at.duration_since(*when) < MASS_WINDOW * 60);
         seen.insert(uid.to_owned(), at);
         seen.iter().filter(|(other, when)| *other != uid && at.duration_since(**when).abs() < MASS_WINDOW).count()
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn uid(guard: &TableGuard) -> String {

@@ -1,18 +1,26 @@
-//! `TableGuard`: what it declares is installed in PostgreSQL, verified there, put back when it drifts, and taken away
-//! when it is deleted.
+//! `TableGuard`: what it declares is installed in PostgreSQL, verified there, repaired when it drifts, and removed when
+//! it is deleted.
 
+mod announce;
 pub(crate) mod apply;
+mod attempts;
+mod conditions;
 mod dereference;
 mod finalize;
 mod memory;
+mod observe;
+mod plan;
 mod protection;
 pub(crate) mod report;
+pub(crate) mod state;
 pub(crate) mod validate;
 
 use crate::context::Context;
+use crate::database::Session;
 use crate::kubernetes::controller::{self, Reconciler};
 use crate::kubernetes::finalizer;
 use crate::kubernetes::watch::{Store, Watch, Watched};
+use apply::{Outcome, Target};
 use futures::StreamExt;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
@@ -21,27 +29,34 @@ use kube::{Api, Resource, ResourceExt};
 use memory::Memory;
 use pgrail_crds::conditions::READY;
 use pgrail_crds::{DeletionPolicy, ProtectedDatabase, TableGuard};
-use report::Outcome;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The longest that an object waits which only its user can mend.
+/// The longest time between two checks of a guard that only its user can fix.
 const STALLED_RETRY: Duration = Duration::from_mins(10);
 
 /// Runs the controller until `stop`. A database that became ready, or stopped being so, is a change of its guards too.
 pub(crate) fn run(
     guards: Controller<Watched<TableGuard>>,
-    store: Store<TableGuard>,
+    of_kind: &Watch<TableGuard>,
     databases: &Watch<ProtectedDatabase>,
     context: &Arc<Context>,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
-    // What an event trigger tells of is looked at at once, not at the next interval.
-    let told = store.clone();
+    let memory: Arc<Memory> = Arc::default();
+    let (of_deleted, remembered, forget) = (Arc::clone(context), Arc::clone(&memory), context.forgets());
+    of_kind.on_delete(move |guard: &ObjectRef<Watched<TableGuard>>| {
+        of_deleted.metrics.forget_guard(guard.namespace.as_deref().unwrap_or_default(), &guard.name);
+        remembered.deleted(guard.extra.uid.as_deref().unwrap_or_default());
+        forget(guard);
+    });
+    let store = of_kind.store();
+    // What an event trigger notifies of is checked at once, not at the next interval.
+    let notified = store.clone();
     let changed = context.databases.changes().flat_map(move |(namespace, name)| {
-        let of_it = told.state_filter(move |guard| is_of(guard, &namespace, &name));
+        let of_it = notified.state_filter(move |guard| is_of(guard, &namespace, &name));
         futures::stream::iter(of_it.iter().map(|guard| ObjectRef::from_obj(guard.as_ref())).collect::<Vec<_>>())
     });
     let ready = databases.follow(readiness, move |database: &Watched<ProtectedDatabase>| {
@@ -50,8 +65,7 @@ pub(crate) fn run(
         of_it.iter().map(|guard| ObjectRef::from_obj(guard.as_ref())).collect::<Vec<_>>()
     });
     let guards = guards.reconcile_on(changed).reconcile_on(ready);
-    let reconciler =
-        TableGuards { context: Arc::clone(context), databases: databases.store(), memory: Memory::default() };
+    let reconciler = TableGuards { context: Arc::clone(context), databases: databases.store(), memory };
     controller::run(guards, reconciler, Arc::clone(context), stop)
 }
 
@@ -77,7 +91,7 @@ struct TableGuards {
     context: Arc<Context>,
     /// The declared databases.
     databases: Store<ProtectedDatabase>,
-    memory: Memory,
+    memory: Arc<Memory>,
 }
 
 impl Reconciler for TableGuards {
@@ -90,57 +104,69 @@ impl Reconciler for TableGuards {
         if guard.metadata.deletion_timestamp.is_some() {
             return finalize::finalize(&guard, memory, context).await;
         }
-        let api: Api<TableGuard> = Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
-        match guard.spec.deletion_policy {
-            DeletionPolicy::Delete => finalizer::add(&api, guard.as_ref()).await?,
-            DeletionPolicy::Retain => finalizer::remove(&api, guard.as_ref()).await?,
-        }
+        keep_finalizer(&guard, context).await?;
         let (outcome, interval) = enforce(&guard, databases, memory, context).await?;
-        if !outcome.was_seen() {
-            // What the conditions say now is not what was verified: the next look must be a whole one.
+        let next = report::report(&guard, &outcome, context.now());
+        let current = guard.status.as_ref();
+        let written = context.write_status(Self::NAME, guard.as_ref(), current, &next).await;
+        let checked = matches!(outcome, Outcome::Unchanged(_) | Outcome::Checked(_));
+        if !checked || written.is_err() {
+            // The conditions are not those of the last full check.
             memory.forget(&guard);
         }
-        let next = report::status(&guard, &outcome, context.now());
-        context.write_status(Self::NAME, guard.as_ref(), guard.status.as_ref(), &next).await?;
-        apply::announce(&guard, &outcome, context).await;
-        Ok(Action::requeue(wait(&guard, &outcome, interval, context)))
+        written?;
+        announce::announce(&guard, &outcome, context).await;
+        Ok(Action::requeue(wait(&guard, &outcome, interval, memory, context)))
     }
 }
 
-/// dereference -> validate -> observe -> plan -> apply
+async fn keep_finalizer(guard: &TableGuard, context: &Context) -> Result<(), kube::Error> {
+    let api: Api<TableGuard> = Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
+    match guard.spec.deletion_policy {
+        DeletionPolicy::Delete => finalizer::add(&api, guard).await,
+        DeletionPolicy::Retain => finalizer::remove(&api, guard).await,
+    }
+}
+
+/// dereference -> validate -> observe -> plan -> apply. Returns the check interval of the database too.
 async fn enforce(
     guard: &TableGuard,
     databases: &Store<ProtectedDatabase>,
     memory: &Memory,
     context: &Context,
 ) -> Result<(Outcome, Duration), kube::Error> {
-    let database = match dereference::database(guard, databases, context).await? {
+    let database = match dereference::dereference(guard, databases, context).await {
         Ok(database) => database,
-        Err(absent) => return Ok((Outcome::Blocked(absent), STALLED_RETRY)),
+        Err(error) => return Ok((Outcome::Rejected(error.into_rejection()?), STALLED_RETRY)),
     };
     let spec = match validate::validate(guard, &context.cluster_id) {
         Ok(spec) => spec,
-        Err(refused) => return Ok((Outcome::Refused(refused), STALLED_RETRY)),
+        Err(rejection) => return Ok((Outcome::Rejected(rejection), STALLED_RETRY)),
     };
     let interval = Duration::from(database.spec.check_interval);
-    let installed = context
-        .databases
-        .with(&database, async |session| apply::install(guard, &spec, session, memory, context).await)
-        .await;
-    Ok((installed.unwrap_or_else(Outcome::Unreachable), interval))
+    let target = Target { guard, spec: &spec, interval };
+    let work = async |session: &mut Session| {
+        let fingerprint = observe::observe(session).await?;
+        let last = memory.check(guard);
+        let work = plan::plan(guard.metadata.generation, context.now(), &fingerprint, last.as_ref());
+        apply::apply(&target, work, &fingerprint, session, memory, context).await
+    };
+    let applied = context.databases.with(&database, work).await;
+    Ok((applied.unwrap_or_else(Outcome::Unreachable), interval))
 }
 
-/// When to look again: at the database's interval while all is well, sooner while something is pending, never later
-/// than ten minutes when only the user can mend it.
-fn wait(guard: &TableGuard, outcome: &Outcome, interval: Duration, context: &Context) -> Duration {
+/// When to check again: at the database's interval, sooner where a retry is due, and at least every ten minutes where
+/// only the user can fix it.
+fn wait(guard: &TableGuard, outcome: &Outcome, interval: Duration, memory: &Memory, context: &Context) -> Duration {
     let key = format!("guard/{}", guard.uid().unwrap_or_default());
     match outcome {
-        Outcome::Blocked(_) | Outcome::Refused(_) | Outcome::Unplannable(_) => STALLED_RETRY,
-        Outcome::Unreachable(_) => context.backoff.next(&key),
-        Outcome::Judged(judgement) if judgement.pending() => context.backoff.next(&key),
-        Outcome::Judged(_) | Outcome::Unchanged(_) => {
+        Outcome::Rejected(_) => STALLED_RETRY,
+        Outcome::Unreachable(_) => context.backoff.next(&key).min(interval),
+        Outcome::Checked(_) | Outcome::Unchanged(_) => {
             context.backoff.reset(&key);
-            interval
+            let retry = memory.check(guard).and_then(|check| check.retry);
+            let due = retry.and_then(|retry| Duration::try_from(retry.due.duration_since(context.now())).ok());
+            due.map_or(interval, |due| due.min(interval))
         }
     }
 }

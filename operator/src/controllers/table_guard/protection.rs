@@ -1,8 +1,8 @@
 //! `DropProtected` and `TamperResistant`: what the catalog says of who could take a guard away. Pure.
 
 use crate::kubernetes::conditions::{Conditions, Status};
+use crate::kubernetes::rejection::Reason;
 use crate::kubernetes::text::listed;
-use pgrail_crds::conditions::reasons::guard as guard_reasons;
 use pgrail_crds::conditions::{DROP_PROTECTED, TAMPER_RESISTANT};
 use pgrail_guard::{DropProtection, TableStatus, TableTamper, TamperFacts};
 
@@ -12,12 +12,12 @@ pub(super) fn report(tables: &[TableStatus], tamper: Result<&TamperFacts, &str>,
     conditions.set(DROP_PROTECTED, status, reason, message);
     let (status, reason, message) = match tamper {
         Ok(facts) => tamper_resistant(facts),
-        Err(error) => (Status::Unknown, guard_reasons::UNREADABLE, format!("could not be read: {error}")),
+        Err(error) => (Status::Unknown, Reason::Unreadable, format!("could not be read: {error}")),
     };
     conditions.set(TAMPER_RESISTANT, status, reason, message);
 }
 
-fn drop_protected(tables: &[TableStatus]) -> (Status, &'static str, String) {
+fn drop_protected(tables: &[TableStatus]) -> (Status, Reason, String) {
     let existing: Vec<_> = tables.iter().filter(|table| table.oid.is_some()).collect();
     let stands = |what| {
         let tables = existing.iter().filter(move |table| table.drop_protection == what);
@@ -30,7 +30,7 @@ fn drop_protected(tables: &[TableStatus]) -> (Status, &'static str, String) {
              pgrail's role, SELECT on the table and its own schema",
             listed(&open)
         );
-        return (Status::False, guard_reasons::NOT_PROTECTED, message);
+        return (Status::False, Reason::NotProtected, message);
     }
     if !pinned.is_empty() {
         let message = format!(
@@ -38,20 +38,16 @@ fn drop_protected(tables: &[TableStatus]) -> (Status, &'static str, String) {
              since pgrail's role may not create event triggers",
             listed(&pinned)
         );
-        return (Status::True, guard_reasons::PINNED, message);
+        return (Status::True, Reason::Pinned, message);
     }
     if existing.iter().any(|table| table.drop_protection == DropProtection::EventTrigger) {
-        return (
-            Status::True,
-            guard_reasons::EVENT_TRIGGER,
-            "an event trigger stops DROP TABLE, with CASCADE too".to_owned(),
-        );
+        return (Status::True, Reason::EventTrigger, "an event trigger stops DROP TABLE, with CASCADE too".to_owned());
     }
     let message = "Drop is not in spec.protect, or mode Warn stops nothing, or there is no table yet";
-    (Status::False, guard_reasons::NOT_REQUESTED, message.to_owned())
+    (Status::False, Reason::NotRequested, message.to_owned())
 }
 
-fn tamper_resistant(facts: &TamperFacts) -> (Status, &'static str, String) {
+fn tamper_resistant(facts: &TamperFacts) -> (Status, Reason, String) {
     let who = |roles: fn(&TableTamper) -> &Vec<String>| {
         facts.tables.iter().find(|table| !roles(table).is_empty()).map(|table| (table, listed(roles(table))))
     };
@@ -61,32 +57,32 @@ fn tamper_resistant(facts: &TamperFacts) -> (Status, &'static str, String) {
             "{roles} can act as the owner of {}, {}, and switch triggers off: give the table an owner that no application logs in as",
             table.table, table.owner
         );
-        return weak(guard_reasons::OWNER_CAN_DISABLE, message);
+        return weak(Reason::OwnerCanDisable, message);
     }
     if !facts.function_owner.is_empty() {
         let message = format!(
             "{} can act as the role that owns pgrail's functions: revoke that membership",
             listed(&facts.function_owner)
         );
-        return weak(guard_reasons::FUNCTION_OWNER, message);
+        return weak(Reason::FunctionOwner, message);
     }
     if let Some((table, roles)) = who(|table| &table.can_drop_with_schema) {
         let message = format!(
             "{roles} can act as the owner of the schema of {} and drop it: give the schema another owner",
             table.table
         );
-        return weak(guard_reasons::SCHEMA_OWNER_CAN_DROP, message);
+        return weak(Reason::SchemaOwnerCanDrop, message);
     }
     if let Some((table, roles)) = who(|table| &table.can_replace_triggers) {
         let message = format!("{roles} may replace triggers on {0}: REVOKE TRIGGER ON {0} FROM them", table.table);
-        return weak(guard_reasons::TRIGGER_PRIVILEGE, message);
+        return weak(Reason::TriggerPrivilege, message);
     }
     if !facts.replica_role.is_empty() {
         let message = format!(
             "{} may set session_replication_role: REVOKE SET ON PARAMETER session_replication_role FROM them",
             listed(&facts.replica_role)
         );
-        return weak(guard_reasons::REPLICA_ROLE_SETTABLE, message);
+        return weak(Reason::ReplicaRoleSettable, message);
     }
     if !facts.uncounted.is_empty() {
         let message = format!(
@@ -94,10 +90,10 @@ fn tamper_resistant(facts: &TamperFacts) -> (Status, &'static str, String) {
              them, ALTER ROLE … RESET track_counts",
             listed(&facts.uncounted)
         );
-        return weak(guard_reasons::TRACK_COUNTS_SETTABLE, message);
+        return weak(Reason::TrackCountsSettable, message);
     }
     let message = "no login role but superusers and pgrail's own can take the guard away";
-    (Status::True, guard_reasons::ADMINISTRATORS_ONLY, message.to_owned())
+    (Status::True, Reason::AdministratorsOnly, message.to_owned())
 }
 
 #[cfg(test)]
@@ -114,21 +110,21 @@ mod tests {
     #[test]
     fn an_application_that_owns_its_table_is_named_with_the_remedy() {
         let (status, reason, message) = tamper_resistant(&facts(|it| it.can_disable = vec!["app".to_owned()]));
-        assert_eq!((status, reason), (Status::False, "OwnerCanDisable"));
+        assert_eq!((status, reason), (Status::False, Reason::OwnerCanDisable));
         assert!(message.contains("app can act as the owner of public.users"), "{message}");
     }
 
     #[test]
     fn each_weakness_has_its_reason_and_none_is_resistant() {
         let roles = || vec!["someone".to_owned()];
-        assert_eq!(tamper_resistant(&facts(|it| it.can_replace_triggers = roles())).1, "TriggerPrivilege");
-        assert_eq!(tamper_resistant(&facts(|it| it.can_drop_with_schema = roles())).1, "SchemaOwnerCanDrop");
+        assert_eq!(tamper_resistant(&facts(|it| it.can_replace_triggers = roles())).1, Reason::TriggerPrivilege);
+        assert_eq!(tamper_resistant(&facts(|it| it.can_drop_with_schema = roles())).1, Reason::SchemaOwnerCanDrop);
         let replica = TamperFacts { replica_role: roles(), ..TamperFacts::default() };
-        assert_eq!(tamper_resistant(&replica).1, "ReplicaRoleSettable");
+        assert_eq!(tamper_resistant(&replica).1, Reason::ReplicaRoleSettable);
         let uncounted = TamperFacts { uncounted: roles(), ..TamperFacts::default() };
-        assert_eq!(tamper_resistant(&uncounted).1, "TrackCountsSettable");
+        assert_eq!(tamper_resistant(&uncounted).1, Reason::TrackCountsSettable);
         let owner = TamperFacts { function_owner: roles(), ..TamperFacts::default() };
-        assert_eq!(tamper_resistant(&owner).1, "FunctionOwner");
+        assert_eq!(tamper_resistant(&owner).1, Reason::FunctionOwner);
         assert_eq!(tamper_resistant(&facts(|it| it.can_delete = roles())).0, Status::True);
     }
 }

@@ -1,291 +1,106 @@
 //! The status of a `TableGuard`, from what was found. Pure.
 
-use super::dereference::Absent;
-use super::validate::ValidateError;
+use super::apply::Outcome;
+use super::attempts::{Attempts, Counted, LISTED, attempts};
+use super::conditions;
+use super::state::GuardState;
 use crate::controllers::protected_database::two_digits;
-use crate::database::DatabaseError;
-use crate::kubernetes::conditions::{Conditions, Status, whole_seconds};
-use crate::kubernetes::text::{chain, listed, truncated};
+use crate::kubernetes::conditions::{Conditions, whole_seconds};
+use crate::kubernetes::text::truncated;
 use jiff::Timestamp;
-use pgrail_crds::conditions::reasons::{self, guard as guard_reasons};
-use pgrail_crds::conditions::{DROP_PROTECTED, ENFORCED, READY, TAMPER_RESISTANT};
-use pgrail_crds::{GuardMode, GuardedTable, TableGuard, TableGuardStatus, TableState, Time};
-use pgrail_guard::{Applied, Counter, Drift, Ensured, PlanError, Progress, Refused, TableStatus, TamperFacts};
+use pgrail_crds::{GuardedTable, TableGuard, TableGuardStatus, TableState, Time};
+use pgrail_guard::TableStatus;
 use std::collections::HashMap;
 
-/// Tables that the status lists; the rest is summed in one row.
-const LISTED: usize = 200;
 /// The longest message of a table, in bytes.
 const LONGEST_TABLE_MESSAGE: usize = 1000;
 
-/// What came of one reconcile.
-pub(crate) enum Outcome {
-    /// There is no database to work with.
-    Blocked(Absent),
-    /// The spec cannot be used.
-    Refused(ValidateError),
-    /// The database does not answer: what was known stands.
-    Unreachable(DatabaseError),
-    /// The database answers, but nothing can be planned for it.
-    Unplannable(PlanError),
-    /// Nothing but counters can have changed.
-    Unchanged(Vec<Counter>),
-    /// Looked at as a whole.
-    Judged(Box<Judgement>),
-}
-
-/// A guard as it was found after everything that could be done was done.
-#[allow(clippy::struct_excessive_bools, reason = "independent facts, each a part of the report")]
-pub(crate) struct Judgement {
-    /// Its tables.
-    pub(crate) tables: Vec<TableStatus>,
-    /// Declared names that match nothing.
-    pub(crate) missing: Vec<String>,
-    /// Relations that cannot be guarded.
-    pub(crate) refused: Vec<Refused>,
-    /// What somebody had changed.
-    pub(crate) drift: Vec<Drift>,
-    /// It was not in the database before.
-    pub(crate) installed_first: bool,
-    /// What could not be done that is not about one table.
-    failure: Option<String>,
-    /// Steps are left to do.
-    incomplete: bool,
-    /// A step failed for want of a privilege.
-    lacks_privilege: bool,
-    track_counts: bool,
-    tamper: Result<TamperFacts, String>,
-}
-
-impl Judgement {
-    /// From what was found, and what was done before.
-    pub(crate) fn of(ensured: Ensured) -> Self {
-        let Ensured { observed, plan, tamper, progress, fingerprint: _ } = ensured;
-        let mut judgement = Self {
-            tables: plan.tables().to_vec(),
-            missing: plan.missing().to_vec(),
-            refused: plan.refused().to_vec(),
-            drift: Vec::new(),
-            installed_first: false,
-            failure: None,
-            incomplete: !plan.is_empty(),
-            lacks_privilege: false,
-            track_counts: observed.live.track_counts,
-            tamper: tamper.map_err(|error| chain(&error)),
-        };
-        match progress {
-            Progress::UpToDate => {}
-            Progress::Busy => {
-                judgement.failure =
-                    Some("another session is changing the guards of this database; retried soon".to_owned());
-            }
-            Progress::Applied { applied, drift, first } => {
-                judgement.drift = drift;
-                judgement.installed_first = first;
-                judgement.add(&applied);
-            }
-        }
-        judgement
-    }
-
-    fn add(&mut self, applied: &Applied) {
-        for (table, outcome) in applied.unfinished() {
-            let Some(message) = outcome.problem() else { continue };
-            self.lacks_privilege |= outcome.lacks_privilege();
-            let Some(table) = table else {
-                self.failure = Some(message);
-                continue;
-            };
-            for status in self.tables.iter_mut().filter(|status| status.table == table) {
-                status.message.clone_from(&message);
-                if matches!(outcome, pgrail_guard::Outcome::Failed { .. }) {
-                    status.state = pgrail_guard::TableState::Failed;
-                }
-            }
-        }
-    }
-
-    /// Whether every matched table was verified.
-    pub(crate) fn all_enforced(&self) -> bool {
-        self.track_counts && !self.incomplete && self.failure.is_none() && self.worst().is_none()
-    }
-
-    /// Whether something that had drifted is as declared again.
-    pub(super) fn repaired(&self) -> bool {
-        !self.drift.is_empty() && !self.incomplete
-    }
-
-    /// Whether something is left to do that time will mend.
-    pub(crate) fn pending(&self) -> bool {
-        self.incomplete || self.failure.is_some()
-    }
-
-    fn worst(&self) -> Option<&TableStatus> {
-        let bad = |status: &&TableStatus| status.state != pgrail_guard::TableState::Enforced;
-        self.tables.iter().filter(bad).min_by_key(|status| status.state)
-    }
-}
-
-impl Outcome {
-    /// Whether the guard was looked at in the database.
-    pub(super) fn was_seen(&self) -> bool {
-        matches!(self, Self::Unchanged(_) | Self::Judged(_))
-    }
-
-    /// Attempts on each table since the status was last written: table, more, in all.
-    pub(super) fn attempts_since(&self, told: Option<&TableGuardStatus>) -> Vec<(String, u64, i64)> {
-        let mut before: HashMap<&str, i64> = HashMap::new();
-        for table in told.iter().flat_map(|status| &status.tables) {
-            before.insert(&table.table, table.blocked_attempts);
-        }
-        let now: Vec<(&str, i64)> = match self {
-            Self::Unchanged(counters) => counters.iter().map(|it| (it.table.as_str(), it.blocked_attempts)).collect(),
-            Self::Judged(judgement) => {
-                judgement.tables.iter().map(|it| (it.table.as_str(), it.blocked_attempts)).collect()
-            }
-            _ => Vec::new(),
-        };
-        now.into_iter()
-            .filter_map(|(table, total)| {
-                let more = u64::try_from(total - before.get(table).copied().unwrap_or(0)).ok()?;
-                (more > 0).then(|| (table.to_owned(), more, total))
-            })
-            .collect()
-    }
-}
-
 /// The status that the guard should have.
-pub(crate) fn status(guard: &TableGuard, outcome: &Outcome, now: Timestamp) -> TableGuardStatus {
+pub(crate) fn report(guard: &TableGuard, outcome: &Outcome, now: Timestamp) -> TableGuardStatus {
     let mut status = guard.status.clone().unwrap_or_default();
-    let mut conditions = Conditions::new(&status.conditions, guard.metadata.generation, now);
-    if !outcome.attempts_since(guard.status.as_ref()).is_empty() {
-        status.last_blocked_time = Some(Time(whole_seconds(now)));
-    }
-    match outcome {
-        Outcome::Unchanged(counters) => {
-            count(&mut status, counters);
-            status.observed_generation = guard.metadata.generation;
-            return status;
-        }
-        Outcome::Judged(judgement) => {
-            judged(&mut status, judgement);
-            judge(guard, judgement, &mut conditions);
-        }
-        Outcome::Blocked(absent) if absent.reason == reasons::SUSPENDED => {
-            conditions.set(READY, Status::Unknown, absent.reason, &absent.message);
-            unknown(&mut conditions, absent.reason, &absent.message);
-        }
-        Outcome::Blocked(absent) => {
-            conditions.stalled(absent.reason, &absent.message);
-            unknown(&mut conditions, absent.reason, &absent.message);
-        }
-        Outcome::Refused(refused) => {
-            let message = format!("{}: {}", refused.field, refused.source);
-            conditions.stalled(reasons::INVALID_SPEC, &message);
-            kept(&mut conditions, reasons::INVALID_SPEC, &message);
-        }
-        Outcome::Unreachable(error) => {
-            let message = format!("the last known state stands: {}", error.message);
-            conditions.set(READY, Status::False, guard_reasons::DATABASE_UNREACHABLE, &message);
-            kept(&mut conditions, guard_reasons::DATABASE_UNREACHABLE, &error.message);
-        }
-        Outcome::Unplannable(error) => {
-            let (reason, remedy) = unplannable(error);
-            conditions.stalled(reason, format!("{error}{remedy}"));
-            unknown(&mut conditions, reason, &error.to_string());
-        }
+    let attempts = attempts_of(outcome, guard.status.as_ref());
+    count(&mut status, &attempts, now);
+    if let Outcome::Checked(state) = outcome {
+        let is_enforced = |it: &&TableStatus| it.state == pgrail_guard::TableState::Enforced;
+        let unmatched = [pgrail_guard::TableState::Missing, pgrail_guard::TableState::Renamed];
+        let matched = state.tables.iter().filter(|it| !unmatched.contains(&it.state)).count();
+        let enforced = if state.track_counts { state.tables.iter().filter(is_enforced).count() } else { 0 };
+        status.tables_matched = i64::try_from(matched).ok();
+        status.tables_enforced = i64::try_from(enforced).ok();
+        status.drift_repairs = Some(status.drift_repairs.unwrap_or(0) + i64::from(!state.repaired.is_empty()));
+        status.tables = rows(&status.tables, state, &attempts);
     }
     status.observed_generation = guard.metadata.generation;
-    status.conditions = conditions.finish();
+    if !matches!(outcome, Outcome::Unchanged(_)) {
+        let mut next = Conditions::new(&status.conditions, guard.metadata.generation, now);
+        conditions::report(guard, outcome, &mut next);
+        status.conditions = next.finish();
+    }
     status
 }
 
-/// What was known before nothing could be looked at any more; what was never known is unknown, and why.
-fn kept(conditions: &mut Conditions, reason: &str, message: &str) {
-    unknown(conditions, reason, message);
-    for kind in [ENFORCED, DROP_PROTECTED, TAMPER_RESISTANT] {
-        conditions.keep(kind);
-    }
-}
-
-fn unknown(conditions: &mut Conditions, reason: &str, message: &str) {
-    for kind in [ENFORCED, DROP_PROTECTED, TAMPER_RESISTANT] {
-        conditions.set(kind, Status::Unknown, reason, message);
-    }
-}
-
-fn unplannable(error: &PlanError) -> (&'static str, &'static str) {
-    match error {
-        PlanError::OwnedByOther { .. } => (
-            guard_reasons::OWNED_BY_OTHER,
-            ": delete the guards there, or annotate this one with pgrail.dev/take-over: \"true\"",
-        ),
-        PlanError::NewerSchema { .. } => {
-            (guard_reasons::DATABASE_NOT_READY, ": use that version of pgrail or a newer one")
+/// The attempts on each table, with those since the last status.
+pub(super) fn attempts_of(outcome: &Outcome, previous: Option<&TableGuardStatus>) -> Vec<Attempts> {
+    let counters: Vec<Counted<'_>> = match outcome {
+        Outcome::Unchanged(counters) => counters
+            .iter()
+            .map(|it| Counted { table: &it.table, renamed_from: None, value: it.blocked_attempts })
+            .collect(),
+        Outcome::Checked(state) => {
+            let existing = state.tables.iter().filter(|it| it.oid.is_some());
+            let counted = existing.map(|it| Counted {
+                table: &it.table,
+                renamed_from: it.renamed_from.as_deref(),
+                value: it.blocked_attempts,
+            });
+            counted.collect()
         }
-        PlanError::ReadOnlyServer => (reasons::database::READ_ONLY_SERVER, ": point the connection at the primary"),
-        PlanError::UnsupportedVersion { .. } => (reasons::database::UNSUPPORTED_VERSION, ""),
-        PlanError::SchemaOfOther { .. } => {
-            (guard_reasons::NO_PRIVILEGE, ": connect as that role, or make pgrail's role a member of it")
-        }
-        PlanError::Published { .. } | PlanError::Spec(_) => (reasons::INVALID_SPEC, ""),
-    }
+        Outcome::Rejected(_) | Outcome::Unreachable(_) => return Vec::new(),
+    };
+    attempts(previous, &counters)
 }
 
-fn count(status: &mut TableGuardStatus, counters: &[Counter]) {
-    let by_table: HashMap<&str, i64> = counters.iter().map(|it| (it.table.as_str(), it.blocked_attempts)).collect();
-    for table in &mut status.tables {
-        if let Some(attempts) = by_table.get(table.table.as_str()) {
-            table.blocked_attempts = *attempts;
+fn count(status: &mut TableGuardStatus, attempts: &[Attempts], now: Timestamp) {
+    let by_table: HashMap<&str, &Attempts> = attempts.iter().map(|it| (it.table.as_str(), it)).collect();
+    for row in &mut status.tables {
+        if let Some(attempts) = by_table.get(row.table.as_str()) {
+            (row.blocked_attempts, row.attempts_before) = (attempts.total, attempts.before);
         }
     }
-    status.blocked_attempts = Some(counters.iter().map(|it| it.blocked_attempts).sum());
-}
-
-fn judged(status: &mut TableGuardStatus, judgement: &Judgement) {
-    let enforced = |it: &&TableStatus| it.state == pgrail_guard::TableState::Enforced;
-    let matched = judgement.tables.iter().filter(|it| it.state != pgrail_guard::TableState::Missing);
-    status.tables_matched = i64::try_from(matched.count()).ok();
-    let enforced = if judgement.track_counts { judgement.tables.iter().filter(enforced).count() } else { 0 };
-    status.tables_enforced = i64::try_from(enforced).ok();
-    status.blocked_attempts = Some(judgement.tables.iter().map(|it| it.blocked_attempts).sum());
-    let repairs = status.drift_repairs.unwrap_or(0);
-    status.drift_repairs = Some(repairs + i64::from(judgement.repaired()));
-    status.tables = rows(&status.tables, judgement);
+    let more: i64 = attempts.iter().map(|it| it.more).sum();
+    if more > 0 {
+        status.last_blocked_time = Some(Time(whole_seconds(now)));
+    }
+    if more > 0 || (status.blocked_attempts.is_none() && !attempts.is_empty()) {
+        status.blocked_attempts = Some(status.blocked_attempts.unwrap_or(0) + more);
+    }
 }
 
 /// The tables worst first; beyond the first 200 summed in one row.
-fn rows(told: &[GuardedTable], judgement: &Judgement) -> Vec<GuardedTable> {
-    let told: HashMap<&str, i64> = told.iter().map(|it| (it.table.as_str(), it.rows_at_risk)).collect();
-    let mut rows: Vec<GuardedTable> = judgement
-        .tables
-        .iter()
-        .map(|it| GuardedTable {
-            table: it.table.clone(),
-            state: state(it.state),
-            closure: i64::try_from(it.closure).unwrap_or(i64::MAX),
-            rows_at_risk: steady(told.get(it.table.as_str()).copied(), two_digits(it.rows_at_risk)),
-            blocked_attempts: it.blocked_attempts,
-            message: truncated(&it.message, LONGEST_TABLE_MESSAGE),
-        })
-        .chain(judgement.refused.iter().map(|it| GuardedTable {
-            table: it.table.clone(),
-            state: TableState::Failed,
-            closure: 0,
-            rows_at_risk: 0,
-            blocked_attempts: 0,
-            message: it.reason.clone(),
-        }))
-        .collect();
-    let rank = |it: &GuardedTable| match it.state {
-        TableState::Failed => 0,
-        TableState::Drifted => 1,
-        TableState::Missing => 2,
-        TableState::Pending => 3,
-        TableState::Degraded => 4,
-        TableState::Enforced => 5,
+fn rows(previous: &[GuardedTable], state: &GuardState, attempts: &[Attempts]) -> Vec<GuardedTable> {
+    let estimates: HashMap<&str, i64> = previous.iter().map(|it| (it.table.as_str(), it.rows_at_risk)).collect();
+    let attempts: HashMap<&str, &Attempts> = attempts.iter().map(|it| (it.table.as_str(), it)).collect();
+    let row = |table: &str, state, message: &str| GuardedTable {
+        table: table.to_owned(),
+        state,
+        closure: 0,
+        rows_at_risk: 0,
+        blocked_attempts: attempts.get(table).map_or(0, |it| it.total),
+        attempts_before: attempts.get(table).map_or(0, |it| it.before),
+        message: truncated(message, LONGEST_TABLE_MESSAGE),
     };
-    rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then(b.rows_at_risk.cmp(&a.rows_at_risk)).then(a.table.cmp(&b.table)));
+    let tables = state.tables.iter().map(|it| GuardedTable {
+        closure: i64::try_from(it.closure).unwrap_or(i64::MAX),
+        rows_at_risk: steady(estimates.get(it.table.as_str()).copied(), two_digits(it.rows_at_risk)),
+        ..row(&it.table, table_state(it.state), &it.message)
+    });
+    let closure = state.closure.iter().map(|it| row(&it.table, table_state(it.state), &it.message));
+    let refused = state.refused.iter().map(|it| row(&it.table, TableState::Failed, &it.reason));
+    let mut rows: Vec<GuardedTable> = tables.chain(closure).chain(refused).collect();
+    rows.sort_by_cached_key(|it| {
+        let quiet = it.blocked_attempts == 0;
+        (rank(it.state), quiet, std::cmp::Reverse(it.rows_at_risk), it.table.clone())
+    });
     if rows.len() > LISTED {
         let rest = rows.split_off(LISTED - 1);
         rows.push(GuardedTable {
@@ -294,111 +109,240 @@ fn rows(told: &[GuardedTable], judgement: &Judgement) -> Vec<GuardedTable> {
             closure: rest.iter().map(|it| it.closure).max().unwrap_or(0),
             rows_at_risk: rest.iter().map(|it| it.rows_at_risk).sum(),
             blocked_attempts: rest.iter().map(|it| it.blocked_attempts).sum(),
+            attempts_before: 0,
             message: String::new(),
         });
     }
     rows
 }
 
-/// An estimate that moved by less than a tenth has not moved: statistics tremble.
-fn steady(told: Option<i64>, now: i64) -> i64 {
-    told.filter(|told| (told - now).abs() * 10 <= *told).unwrap_or(now)
+/// An estimate that changed by less than a tenth stays as it is: statistics vary.
+fn steady(previous: Option<i64>, now: i64) -> i64 {
+    previous.filter(|previous| (previous - now).abs() * 10 <= *previous).unwrap_or(now)
 }
 
-fn state(state: pgrail_guard::TableState) -> TableState {
+fn rank(state: TableState) -> u8 {
+    match state {
+        TableState::Failed => 0,
+        TableState::Drifted => 1,
+        TableState::Missing => 2,
+        TableState::Pending => 3,
+        TableState::Renamed => 4,
+        TableState::Degraded => 5,
+        TableState::Enforced => 6,
+    }
+}
+
+fn table_state(state: pgrail_guard::TableState) -> TableState {
     match state {
         pgrail_guard::TableState::Failed => TableState::Failed,
         pgrail_guard::TableState::Drifted => TableState::Drifted,
         pgrail_guard::TableState::Missing => TableState::Missing,
         pgrail_guard::TableState::Pending => TableState::Pending,
+        pgrail_guard::TableState::Renamed => TableState::Renamed,
         pgrail_guard::TableState::Degraded => TableState::Degraded,
         pgrail_guard::TableState::Enforced => TableState::Enforced,
     }
 }
 
-fn judge(guard: &TableGuard, judgement: &Judgement, conditions: &mut Conditions) {
-    let (ready, reason, message) = ready(judgement);
-    if judgement.refused.is_empty() {
-        conditions.set(READY, ready, reason, message);
-    } else {
-        conditions.stalled(reason, message);
-    }
-    let (enforced, reason, message) = enforced(guard, judgement);
-    conditions.set(ENFORCED, enforced, reason, message);
-    super::protection::report(&judgement.tables, judgement.tamper.as_ref().map_err(String::as_str), conditions);
-}
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::state::ClosureTable;
+    use super::*;
+    use crate::database::DatabaseError;
+    use crate::kubernetes::rejection::{Reason, Rejection};
+    use pgrail_guard::{Counter, Drift, DropProtection, TamperFacts};
+    use serde_json::json;
+    use std::collections::BTreeSet;
 
-/// Applied to everything that exists and matches.
-fn ready(judgement: &Judgement) -> (Status, &'static str, String) {
-    use pgrail_guard::TableState::{Drifted, Failed, Pending};
-    if let Some(refused) = judgement.refused.first() {
-        let message = format!(
-            "spec.tables names {}, which cannot be guarded: {}. Name tables only",
-            refused.table, refused.reason
-        );
-        return (Status::False, guard_reasons::NOT_A_TABLE, message);
-    }
-    if let Some(failure) = &judgement.failure {
-        return (Status::False, guard_reasons::INSTALL_FAILED, failure.clone());
-    }
-    match judgement.worst() {
-        Some(worst) if worst.state == Failed => {
-            (Status::False, guard_reasons::INSTALL_FAILED, format!("{}: {}", worst.table, worst.message))
+    pub(in super::super) fn table(name: &str, state: pgrail_guard::TableState) -> TableStatus {
+        let enforced = state == pgrail_guard::TableState::Enforced;
+        TableStatus {
+            oid: Some(1),
+            table: name.to_owned(),
+            renamed_from: None,
+            state,
+            message: if enforced { String::new() } else { format!("message of {name}") },
+            closure: 4,
+            rows_at_risk: 1_299_999,
+            blocked_attempts: 0,
+            drop_protection: DropProtection::EventTrigger,
         }
-        Some(worst) if worst.state == Drifted => {
-            (Status::False, guard_reasons::DRIFTED, format!("{}: {}", worst.table, worst.message))
-        }
-        _ => match judgement.tables.iter().find(|it| it.state == Pending) {
-            Some(pending) => {
-                (Status::False, guard_reasons::INSTALLING, format!("{}: {}", pending.table, pending.message))
-            }
-            None => (Status::True, reasons::AS_DECLARED, "applied to every table that exists and matches".to_owned()),
-        },
     }
-}
 
-/// Verified to stop DELETE and TRUNCATE.
-fn enforced(guard: &TableGuard, judgement: &Judgement) -> (Status, &'static str, String) {
-    use pgrail_guard::TableState::{Degraded, Drifted, Enforced, Failed, Missing, Pending};
-    let no = Status::False;
-    if !judgement.track_counts {
-        let message =
-            "the server's setting track_counts is off, so that it counts no rows and nothing is stopped: set it to on";
-        return (no, guard_reasons::TRACK_COUNTS_OFF, message.to_owned());
-    }
-    if guard.spec.mode == GuardMode::Warn {
-        let message = "mode Warn lets everything pass and warns the client: set spec.mode to Enforce";
-        return (no, guard_reasons::WARN, message.to_owned());
-    }
-    if !judgement.missing.is_empty() {
-        let message = format!("no such table: {}. It is guarded as soon as it exists", listed(&judgement.missing));
-        return (no, guard_reasons::TABLES_MISSING, message);
-    }
-    if let Some(refused) = judgement.refused.first() {
-        return (no, guard_reasons::NOT_A_TABLE, format!("{}: {}", refused.table, refused.reason));
-    }
-    let Some(worst) = judgement.worst() else {
-        if let Some(failure) = &judgement.failure {
-            return (no, guard_reasons::INSTALLING, failure.clone());
+    pub(in super::super) fn state_of(tables: Vec<TableStatus>) -> GuardState {
+        let incomplete = tables.iter().any(|it| it.state == pgrail_guard::TableState::Pending);
+        GuardState {
+            tables,
+            closure: Vec::new(),
+            missing: Vec::new(),
+            refused: Vec::new(),
+            repaired: Vec::new(),
+            first: false,
+            failure: None,
+            lacking: BTreeSet::new(),
+            incomplete,
+            track_counts: true,
+            tamper: Ok(TamperFacts::default()),
         }
-        if judgement.tables.is_empty() {
-            return (no, guard_reasons::TABLES_MISSING, "spec.tables matches no table".to_owned());
-        }
-        let count = judgement.tables.len();
-        return (
-            Status::True,
-            guard_reasons::VERIFIED,
-            format!("DELETE and TRUNCATE are limited on {count} of {count} tables"),
-        );
-    };
-    let reason = match worst.state {
-        Failed if judgement.lacks_privilege => guard_reasons::NO_PRIVILEGE,
-        Failed => guard_reasons::INSTALL_FAILED,
-        Drifted => guard_reasons::DRIFTED,
-        Missing => guard_reasons::TABLES_MISSING,
-        Pending => guard_reasons::INSTALLING,
-        Degraded => guard_reasons::NO_PRIVILEGE,
-        Enforced => guard_reasons::VERIFIED,
-    };
-    (no, reason, format!("{}: {}", worst.table, worst.message))
+    }
+
+    fn guard(status: Option<TableGuardStatus>) -> TableGuard {
+        let mut guard: TableGuard = serde_json::from_value(json!({
+            "apiVersion": "pgrail.dev/v1alpha1", "kind": "TableGuard",
+            "metadata": {"name": "core", "namespace": "shop", "generation": 1},
+            "spec": {"databaseRef": {"name": "shop"}, "tables": [{"schema": "public", "name": "users"}]},
+        }))
+        .unwrap();
+        guard.status = status;
+        guard
+    }
+
+    fn checked(change: impl FnOnce(&mut GuardState)) -> Outcome {
+        let mut state = state_of(vec![table("public.users", pgrail_guard::TableState::Enforced)]);
+        change(&mut state);
+        Outcome::Checked(Box::new(state))
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn condition(status: &TableGuardStatus, kind: &str) -> (String, String, String) {
+        let found = status.conditions.iter().find(|it| it.type_ == kind);
+        let found = found.unwrap_or_else(|| panic!("no {kind} in {:?}", status.conditions));
+        (found.status.clone(), found.reason.clone(), found.message.clone())
+    }
+
+    fn is(status: &TableGuardStatus, kind: &str, value: &str, reason: &str) {
+        let (found, why, message) = condition(status, kind);
+        assert_eq!((found.as_str(), why.as_str()), (value, reason), "{kind}: {message}");
+    }
+
+    #[test]
+    fn a_verified_guard_is_ready_and_enforced() {
+        let status = report(&guard(None), &checked(|_| {}), at(100));
+        is(&status, "Ready", "True", "AsDeclared");
+        is(&status, "Enforced", "True", "Verified");
+        is(&status, "DropProtected", "True", "EventTrigger");
+        is(&status, "TamperResistant", "True", "AdministratorsOnly");
+        assert!(status.conditions.iter().all(|it| it.type_ != "Stalled"));
+        assert_eq!((status.tables_matched, status.tables_enforced), (Some(1), Some(1)));
+        assert_eq!((status.blocked_attempts, status.drift_repairs), (Some(0), Some(0)));
+        assert_eq!((status.tables[0].rows_at_risk, status.tables[0].closure), (1_300_000, 4));
+    }
+
+    #[test]
+    fn a_second_check_that_finds_the_same_changes_nothing() {
+        let first = report(&guard(None), &checked(|_| {}), at(100));
+        let second = report(&guard(Some(first.clone())), &checked(|_| {}), at(200));
+        assert_eq!(first, second);
+        let counted = report(&guard(Some(first.clone())), &Outcome::Unchanged(Vec::new()), at(300));
+        assert_eq!(first, counted);
+    }
+
+    #[test]
+    fn a_closure_table_without_privilege_is_named_and_needs_its_user() {
+        let outcome = checked(|state| {
+            state.tables[0] = table("public.users", pgrail_guard::TableState::Pending);
+            state.incomplete = true;
+            state.lacking.insert("public.leads".to_owned());
+            let message = "must be owner of table leads: run GRANT app TO pgrail".to_owned();
+            let state_of_it = pgrail_guard::TableState::Failed;
+            state.closure.push(ClosureTable { table: "public.leads".to_owned(), state: state_of_it, message });
+        });
+        let status = report(&guard(None), &outcome, at(100));
+        is(&status, "Enforced", "False", "NoPrivilege");
+        is(&status, "Ready", "False", "NoPrivilege");
+        is(&status, "Stalled", "True", "NoPrivilege");
+        assert!(condition(&status, "Ready").2.contains("public.leads: must be owner of table leads: run GRANT app"));
+        assert_eq!(status.tables[0].table, "public.leads");
+        assert_eq!((status.tables[0].state, status.tables[1].state), (TableState::Failed, TableState::Pending));
+        assert_eq!((status.tables_matched, status.tables_enforced), (Some(1), Some(0)));
+    }
+
+    #[test]
+    fn what_waits_for_a_lock_is_installing_and_not_stalled() {
+        let outcome = checked(|state| {
+            state.tables[0] = table("public.users", pgrail_guard::TableState::Pending);
+            state.incomplete = true;
+        });
+        let status = report(&guard(None), &outcome, at(100));
+        is(&status, "Ready", "False", "Installing");
+        is(&status, "Enforced", "False", "Installing");
+        assert!(status.conditions.iter().all(|it| it.type_ != "Stalled"));
+    }
+
+    #[test]
+    fn a_repair_is_counted_once() {
+        let drift = Drift { table: "public.users".to_owned(), what: "trigger pgrail_truncate was disabled".to_owned() };
+        let first = report(&guard(None), &checked(|state| state.repaired.push(drift)), at(100));
+        assert_eq!(first.drift_repairs, Some(1));
+        assert_eq!(report(&guard(Some(first)), &checked(|_| {}), at(200)).drift_repairs, Some(1));
+    }
+
+    #[test]
+    fn attempts_never_go_backwards() {
+        let counted = |attempts| checked(move |state| state.tables[0].blocked_attempts = attempts);
+        let first = report(&guard(None), &counted(12), at(100));
+        assert_eq!((first.blocked_attempts, first.last_blocked_time.as_ref().unwrap().0), (Some(12), at(100)));
+        let reset = report(&guard(Some(first)), &counted(0), at(200));
+        assert_eq!((reset.blocked_attempts, reset.tables[0].blocked_attempts), (Some(12), 12));
+        assert_eq!(reset.last_blocked_time.as_ref().unwrap().0, at(100));
+        let counter = Counter { guard: "shop/core".to_owned(), table: "public.users".to_owned(), blocked_attempts: 3 };
+        let more = report(&guard(Some(reset)), &Outcome::Unchanged(vec![counter]), at(300));
+        assert_eq!((more.blocked_attempts, more.tables[0].blocked_attempts), (Some(15), 15));
+        assert_eq!(more.last_blocked_time.unwrap().0, at(300));
+    }
+
+    #[test]
+    fn an_unreachable_database_keeps_the_last_known_state() {
+        let before = report(&guard(None), &checked(|_| {}), at(100));
+        let error = DatabaseError {
+            reason: pgrail_crds::conditions::reasons::reachable::TIMEOUT,
+            message: "no answer".to_owned(),
+            stalled: false,
+        };
+        let status = report(&guard(Some(before.clone())), &Outcome::Unreachable(error), at(200));
+        is(&status, "Ready", "False", "DatabaseUnreachable");
+        is(&status, "Enforced", "True", "Verified");
+        assert_eq!(status.tables, before.tables);
+    }
+
+    #[test]
+    fn a_rejection_stalls_but_for_a_suspended_database() {
+        let rejected = |reason| {
+            let outcome = Outcome::Rejected(Rejection::new(reason, "why"));
+            report(&guard(Some(report(&guard(None), &checked(|_| {}), at(100)))), &outcome, at(200))
+        };
+        let missing = rejected(Reason::DatabaseNotFound);
+        is(&missing, "Stalled", "True", "DatabaseNotFound");
+        is(&missing, "Enforced", "Unknown", "DatabaseNotFound");
+        let invalid = rejected(Reason::InvalidSpec);
+        is(&invalid, "Stalled", "True", "InvalidSpec");
+        is(&invalid, "Enforced", "True", "Verified");
+        let suspended = rejected(Reason::Suspended);
+        is(&suspended, "Ready", "Unknown", "Suspended");
+        assert!(suspended.conditions.iter().all(|it| it.type_ != "Stalled"));
+    }
+
+    #[test]
+    fn a_server_that_counts_no_rows_enforces_nothing() {
+        let status = report(&guard(None), &checked(|state| state.track_counts = false), at(100));
+        is(&status, "Enforced", "False", "TrackCountsOff");
+        assert_eq!(status.tables_enforced, Some(0));
+    }
+
+    #[test]
+    fn tables_are_worst_first_and_the_rest_is_summed() {
+        let mut tables: Vec<TableStatus> = (0..LISTED)
+            .map(|number| table(&format!("public.t{number:03}"), pgrail_guard::TableState::Enforced))
+            .collect();
+        tables.push(table("public.z", pgrail_guard::TableState::Degraded));
+        tables[150].blocked_attempts = 1;
+        let status = report(&guard(None), &Outcome::Checked(Box::new(state_of(tables))), at(100));
+        assert_eq!(status.tables.len(), LISTED);
+        assert_eq!((status.tables[0].table.as_str(), status.tables[1].table.as_str()), ("public.z", "public.t150"));
+        assert_eq!(status.tables[LISTED - 1].table, "2 more");
+    }
 }

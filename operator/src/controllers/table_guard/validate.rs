@@ -1,29 +1,20 @@
-//! From the raw object to the engine's own vocabulary: the only thing that later steps read. Pure.
+//! From the object to the engine's specification: the only thing that later steps read. Pure.
 
 use crate::kubernetes::annotation::is_true;
+use crate::kubernetes::rejection::{Reason, Rejection};
 use kube::ResourceExt;
-use pgrail_crds::annotations::TAKE_OVER;
+use pgrail_crds::annotations::{RELEASE, TAKE_OVER};
 use pgrail_crds::{GuardMode, LimitOverrides, Operation, Protection, TableGuard};
 use pgrail_guard::{
     Allowance, Capture, ClusterId, GuardName, GuardSpec, Mode, PartialLimits, Protect, SpecError, TableLimits,
     TableSelector,
 };
 
-/// A field that cannot be used, although the schema lets it pass.
-#[derive(Debug, thiserror::Error)]
-#[error("{field}: {source}")]
-pub(crate) struct ValidateError {
-    /// Path of the field.
-    pub(crate) field: String,
-    /// What is wrong with it.
-    pub(crate) source: SpecError,
-}
-
-/// Makes the engine's specification of a guard. `cluster_id` is the owner that is stamped on what is installed.
-pub(crate) fn validate(guard: &TableGuard, cluster_id: &str) -> Result<GuardSpec, ValidateError> {
+/// The engine's specification of a guard. `cluster_id` is recorded as the owner of what is installed.
+pub(crate) fn validate(guard: &TableGuard, cluster_id: &str) -> Result<GuardSpec, Rejection> {
     let at = |field: &str| {
         let field = field.to_owned();
-        move |source| ValidateError { field, source }
+        move |error: SpecError| Rejection::new(Reason::InvalidSpec, format!("{field}: {error}"))
     };
     let name = GuardName::new(format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any()))
         .map_err(at("metadata.name"))?;
@@ -62,7 +53,14 @@ pub(crate) fn validate(guard: &TableGuard, cluster_id: &str) -> Result<GuardSpec
     spec.capture = guard.spec.capture.as_ref().map(capture);
     spec.capture.map_or(Ok(()), |capture| capture.validate()).map_err(at("spec.capture"))?;
     spec.take_over = is_true(guard, TAKE_OVER);
+    spec.released = released(guard);
     Ok(spec)
+}
+
+/// The tables of the annotation: one, or several separated by commas.
+fn released(guard: &TableGuard) -> Vec<String> {
+    let tables = guard.annotations().get(RELEASE).map(String::as_str).unwrap_or_default();
+    tables.split(',').map(str::trim).filter(|table| !table.is_empty()).map(str::to_owned).collect()
 }
 
 fn overrides(limits: &LimitOverrides) -> PartialLimits {
@@ -76,7 +74,6 @@ fn overrides(limits: &LimitOverrides) -> PartialLimits {
 
 fn capture(declared: &pgrail_crds::Capture) -> Capture {
     let retention = std::time::Duration::from(declared.retention);
-    // A part of a second more than a whole number of them is no less than that.
     Capture { retention: i64::try_from(retention.as_secs()).unwrap_or(i64::MAX), max_rows: declared.max_rows }
 }
 
@@ -88,7 +85,7 @@ fn allowance(declared: &pgrail_crds::Allowance) -> Allowance {
     }
 }
 
-/// The engine's own words for what a right is for.
+/// The operations of an allowance or an exemption, as the engine has them.
 pub(crate) fn operations(declared: &[Operation]) -> Vec<pgrail_guard::Operation> {
     let operations = declared.iter().map(|operation| match operation {
         Operation::Delete => pgrail_guard::Operation::Delete,
@@ -138,8 +135,7 @@ mod tests {
         assert_eq!(some, Some(Capture { retention: 5400, max_rows: 7 }));
         for (wrong, word) in [(json!({"retention": "59s"}), "retention"), (json!({"maxRows": 0}), "maxRows")] {
             let error = spec(wrong).unwrap_err();
-            assert_eq!(error.field, "spec.capture");
-            assert!(error.to_string().contains(word), "{error}");
+            assert!(error.message.starts_with("spec.capture: ") && error.message.contains(word), "{error}");
         }
     }
 
@@ -151,7 +147,7 @@ mod tests {
             "id",
         )
         .unwrap_err();
-        assert_eq!(error.field, "spec.tables[0].limits");
-        assert!(error.to_string().contains("maxTransactionRows"), "{error}");
+        assert!(error.message.starts_with("spec.tables[0].limits: "), "{error}");
+        assert!(error.message.contains("maxTransactionRows"), "{error}");
     }
 }

@@ -1,0 +1,89 @@
+//! Events, metrics and log lines: installed, repaired, attempts stopped.
+
+use super::apply::Outcome;
+use super::attempts::Attempts;
+use super::report::attempts_of;
+use super::state::GuardState;
+use crate::context::Context;
+use crate::kubernetes::events::Severity;
+use crate::kubernetes::text::listed;
+use kube::ResourceExt;
+use pgrail_crds::conditions::reasons::event;
+use pgrail_crds::{GuardMode, TableGuard, TableGuardStatus};
+use pgrail_guard::TableState;
+
+/// Publishes what happened since the last status.
+pub(super) async fn announce(guard: &TableGuard, outcome: &Outcome, context: &Context) {
+    for attempts in attempts_of(outcome, guard.status.as_ref()).iter().filter(|attempts| attempts.more > 0) {
+        announce_attempts(guard, attempts, context).await;
+    }
+    let Outcome::Checked(state) = outcome else { return };
+    let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
+    let now = context.now();
+    context.metrics.guard_enforced(&namespace, &name, state.is_enforced());
+    if state.first {
+        let note = installed(state);
+        context.events.publish(guard, Severity::Normal, "Install", event::GUARD_INSTALLED, note, now).await;
+    }
+    let renamed = |status: &TableGuardStatus, table: &str| {
+        status.tables.iter().any(|row| row.table == table && row.state == pgrail_crds::TableState::Renamed)
+    };
+    for table in state.renamed() {
+        if !guard.status.as_ref().is_some_and(|status| renamed(status, &table.table)) {
+            let note = format!("{}: {}", table.table, table.message);
+            tracing::warn!(namespace, name, note, "guarded table renamed");
+            context.events.publish(guard, Severity::Warning, "Observe", event::TABLE_RENAMED, note, now).await;
+        }
+    }
+    if !state.repaired.is_empty() {
+        context.metrics.drift_repaired(&namespace, &name);
+        let what: Vec<_> = state.repaired.iter().map(ToString::to_string).collect();
+        let note = format!("repaired: {}", what.join("; "));
+        tracing::warn!(namespace, name, what = ?what, "drift repaired");
+        context.events.publish(guard, Severity::Warning, "Repair", event::DRIFT_REPAIRED, note, now).await;
+    }
+}
+
+async fn announce_attempts(guard: &TableGuard, attempts: &Attempts, context: &Context) {
+    let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
+    let Attempts { table, more, total, before: _ } = attempts;
+    context.metrics.blocked(&namespace, &name, table, more.unsigned_abs());
+    let verb = if guard.spec.mode == GuardMode::Warn { "warned of (mode Warn)" } else { "stopped" };
+    let noun = if *more == 1 { "attempt" } else { "attempts" };
+    let note = format!("{more} more {noun} on {table} {verb}, {total} in all");
+    tracing::info!(namespace, name, table, more, total, "bulk changes {verb}");
+    context.events.publish(guard, Severity::Warning, "Enforce", event::BULK_DELETE_BLOCKED, note, context.now()).await;
+}
+
+/// What is enforced, and what is not.
+fn installed(state: &GuardState) -> String {
+    let of = |enforced: bool| -> Vec<String> {
+        let tables = state.tables.iter().filter(|it| (it.state == TableState::Enforced) == enforced);
+        tables.map(|it| if enforced { it.table.clone() } else { format!("{} ({})", it.table, it.message) }).collect()
+    };
+    let (enforced, mut not) = (of(true), of(false));
+    not.extend(state.closure.iter().map(|it| format!("{} ({})", it.table, it.message)));
+    let mut note = if enforced.is_empty() {
+        "enforced on no table yet".to_owned()
+    } else {
+        format!("enforced: {}", listed(&enforced))
+    };
+    if !not.is_empty() {
+        note = format!("{note}; not enforced: {}", listed(&not));
+    }
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::{state_of, table};
+    use super::*;
+
+    #[test]
+    fn the_installation_names_what_is_enforced_and_what_is_not() {
+        let both =
+            state_of(vec![table("public.users", TableState::Enforced), table("public.orders", TableState::Pending)]);
+        assert_eq!(installed(&both), "enforced: public.users; not enforced: public.orders (message of public.orders)");
+        assert_eq!(installed(&state_of(Vec::new())), "enforced on no table yet");
+    }
+}
