@@ -246,3 +246,17 @@ async fn deleted_rows_are_kept_within_bounds_and_go_with_the_last_guard() {
     })
     .await;
 }
+
+/// The watch may show an older status of the guard than the controller wrote: that one must not be written back.
+#[tokio::test]
+async fn conditions_follow_every_change_of_the_spec() {
+    let server = pgrail_testing::server(18);
+    let fixture = Fixture::with_guard(&server, "generations").await;
+    for rows in 1..=30 {
+        let mut manifest = table_guard(&["users"]);
+        manifest["spec"]["limits"] = json!({"maxRows": rows, "maxCascadeRows": 1000});
+        fixture.guard(&manifest, "Enforced", "True", "Verified").await;
+        fixture.guard_until("core", "Ready", "True", "AsDeclared").await;
+    }
+    fixture.finish().await;
+}

@@ -28,7 +28,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use memory::Memory;
 use pgrail_crds::conditions::READY;
-use pgrail_crds::{DeletionPolicy, ProtectedDatabase, TableGuard};
+use pgrail_crds::{DeletionPolicy, ProtectedDatabase, TableGuard, TableGuardStatus};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The longest time between two checks of a guard that only its user can fix.
 const STALLED_RETRY: Duration = Duration::from_mins(10);
+/// When a guard is reconciled again that changed during its reconcile.
+const AT_ONCE: Duration = Duration::from_millis(10);
 
 /// Runs the controller until `stop`. A database that became ready, or stopped being so, is a change of its guards too.
 pub(crate) fn run(
@@ -106,9 +108,15 @@ impl Reconciler for TableGuards {
         }
         keep_finalizer(&guard, context).await?;
         let (outcome, interval) = enforce(&guard, databases, memory, context).await?;
-        let next = report::report(&guard, &outcome, context.now());
-        let current = guard.status.as_ref();
-        let written = context.write_status(Self::NAME, guard.as_ref(), current, &next).await;
+        let Some((guard, next)) = latest(guard, &outcome, context).await? else {
+            return Ok(Action::requeue(AT_ONCE));
+        };
+        if matches!(outcome, Outcome::Unchanged(_)) && !is_reported(&guard) {
+            // The conditions are those of an earlier generation: only a full check can replace them.
+            memory.forget(&guard);
+            return Ok(Action::requeue(AT_ONCE));
+        }
+        let written = context.write_status(Self::NAME, guard.as_ref(), guard.status.as_ref(), &next).await;
         let checked = matches!(outcome, Outcome::Unchanged(_) | Outcome::Checked(_));
         if !checked || written.is_err() {
             // The conditions are not those of the last full check.
@@ -118,6 +126,34 @@ impl Reconciler for TableGuards {
         announce::announce(&guard, &outcome, context).await;
         Ok(Action::requeue(wait(&guard, &outcome, interval, memory, context)))
     }
+}
+
+/// The guard with the status that the next one is computed from, and that next one. Where they differ, the guard is read
+/// again: the watch can be behind this controller's own status, and what it showed earlier must not be written back.
+/// `None` where the guard was changed or deleted meanwhile.
+async fn latest(
+    guard: Arc<TableGuard>,
+    outcome: &Outcome,
+    context: &Context,
+) -> Result<Option<(Arc<TableGuard>, TableGuardStatus)>, kube::Error> {
+    let next = report::report(&guard, outcome, context.now());
+    if guard.status.as_ref() == Some(&next) {
+        return Ok(Some((guard, next)));
+    }
+    let api: Api<TableGuard> = Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
+    let Some(latest) = api.get_opt(&guard.name_any()).await? else { return Ok(None) };
+    if latest.uid() != guard.uid() || latest.metadata.generation != guard.metadata.generation {
+        return Ok(None);
+    }
+    let next = report::report(&latest, outcome, context.now());
+    Ok(Some((Arc::new(latest), next)))
+}
+
+/// Whether the conditions in the status are those of this generation.
+fn is_reported(guard: &TableGuard) -> bool {
+    let conditions = guard.status.iter().flat_map(|status| &status.conditions);
+    let ready = conditions.filter(|condition| condition.type_ == READY).next_back();
+    ready.is_some_and(|ready| ready.observed_generation == guard.metadata.generation)
 }
 
 async fn keep_finalizer(guard: &TableGuard, context: &Context) -> Result<(), kube::Error> {
