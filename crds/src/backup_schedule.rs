@@ -301,7 +301,8 @@ pub struct Decryption {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verification {
-    /// `ReadBack`: every byte is read back from the store. `Checksum`: the checksum of the store is compared.
+    /// `ReadBack`: every byte is read back from the store. `Checksum`: the SHA-256 that the store computed is compared
+    /// (`s3://` only).
     #[serde(default)]
     pub level: RequestedVerification,
     /// Restores a backup into a temporary PostgreSQL server, on a separate schedule.
@@ -417,6 +418,9 @@ pub struct BackupScheduleStatus {
     /// Largest interval between two runs of the schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_interval_seconds: Option<i64>,
+    /// Time of the last removal of old backups and leftovers that succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_prune_time: Option<Time>,
     /// Number of failed runs since the last successful one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consecutive_failures: Option<i64>,

@@ -206,6 +206,10 @@ pub mod reasons {
         pub const CHECKSUM: &str = "Checksum";
         /// No backup was verified yet.
         pub const UNVERIFIED: &str = "Unverified";
+        /// The newest backups do not contain everything that the schedule declares.
+        pub const PARTIAL: &str = "Partial";
+        /// The snapshot time of a backup is in the future: a clock is wrong.
+        pub const CLOCK_SKEW: &str = "ClockSkew";
         /// The schedule has no drill.
         pub const NOT_DECLARED: &str = "NotDeclared";
         /// The retention was applied.
@@ -222,6 +226,8 @@ pub mod reasons {
         pub const STOPPED: &str = "Stopped";
         /// The pod was killed because it exceeded its memory limit.
         pub const OUT_OF_MEMORY: &str = "OutOfMemory";
+        /// The node of the pod was lost.
+        pub const NODE_LOST: &str = "NodeLost";
         /// The `BackupSchedule` does not exist.
         pub const SCHEDULE_NOT_FOUND: &str = "ScheduleNotFound";
     }
@@ -312,6 +318,8 @@ pub mod reasons {
         pub const BACKUP_VERIFIED: &str = "BackupVerified";
         /// A backup failed.
         pub const BACKUP_FAILED: &str = "BackupFailed";
+        /// A run was not started in time, and is made up for.
+        pub const RUN_MISSED: &str = "RunMissed";
         /// The retention deleted a backup.
         pub const BACKUP_PRUNED: &str = "BackupPruned";
         /// The finalizer was removed, although the dump could not be deleted from the store.

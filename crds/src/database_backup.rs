@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Verified", type_ = "string", json_path = ".status.verification.level"),
+    printcolumn(name = "Partial", type_ = "boolean", json_path = ".status.partial"),
     printcolumn(name = "Rows", type_ = "integer", json_path = ".status.rows"),
     printcolumn(
         name = "Size",
@@ -36,6 +37,13 @@ use serde::{Deserialize, Serialize};
         type_ = "string",
         priority = "1",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(
+        name = "Warning",
+        type_ = "string",
+        priority = "1",
+        description = "first warning of pg_dump",
+        json_path = ".status.warnings[0]"
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -108,6 +116,27 @@ pub struct DatabaseBackupStatus {
     /// How the backup was verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<BackupVerification>,
+    /// `true` for a dump that does not contain the whole database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<bool>,
+    /// Why it is partial: `Schemas`, `ExcludeTables`, `ExcludeTableData`, or `UnloggedTables` with tables whose rows a standby
+    /// cannot read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 1024)))]
+    pub partial_because: Vec<String>,
+    /// Warnings of a successful `pg_dump`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(max = 1024)))]
+    pub warnings: Vec<String>,
+    /// Replay lag of the standby that was dumped. `startTime` is the time that it had replayed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_lag_seconds: Option<i64>,
+    /// UID of the `BackupSchedule` that the dump was made for.
+    #[serde(default, rename = "scheduleUID", skip_serializing_if = "Option::is_none")]
+    pub schedule_uid: Option<String>,
+    /// UID of the `ProtectedDatabase` that was dumped.
+    #[serde(default, rename = "databaseUID", skip_serializing_if = "Option::is_none")]
+    pub database_uid: Option<String>,
     /// Reasons why the retention keeps the backup.
     #[serde(default)]
     #[schemars(length(max = 16))]

@@ -52,9 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         peak_memory()?
     );
     let started = Instant::now();
-    let mut request = VerifyRequest::new(result);
-    request.client_directory = rest.first().map(PathBuf::from);
-    let verified = verify(&request, &store, &|_| {}).await?;
+    let verified = verify(&VerifyRequest::new(result), &store, &|_| {}).await?;
     println!("verify  {:6.2} s  {}, peak {}", started.elapsed().as_secs_f64(), verified.manifest, peak_memory()?);
     Ok(())
 }

@@ -196,7 +196,7 @@ fn plain<'a>(command: &'a mut Command, environment: Option<&Environment>) -> &'a
 pub(crate) struct Running {
     program: &'static str,
     child: Child,
-    errors: Option<JoinHandle<String>>,
+    errors: Option<JoinHandle<Vec<String>>>,
     secrets: Redactor,
     pub(crate) input: Option<ChildStdin>,
     pub(crate) output: Option<ChildStdout>,
@@ -211,20 +211,23 @@ impl Running {
         ToolError::Unread { program: self.program.to_owned() }
     }
 
-    /// Waits for its end; anything but exit status 0 is an error with its last lines. Its output must be read elsewhere.
-    pub(crate) async fn wait(&mut self) -> Result<(), ToolError> {
+    /// Waits for its end. Anything but exit status 0 is an error with its last lines; after a success they are warnings. Its
+    /// output must be read elsewhere.
+    pub(crate) async fn wait(&mut self) -> Result<Vec<String>, ToolError> {
         drop(self.input.take());
         let status = self.child.wait().await.map_err(|source| self.pipe_error(source))?;
-        let last_lines = match self.errors.take() {
-            Some(errors) => self.secrets.clean(&errors.await.unwrap_or_default()),
-            None => String::new(),
+        let lines = match self.errors.take() {
+            Some(errors) => errors.await.unwrap_or_default(),
+            None => Vec::new(),
         };
+        let lines: Vec<_> = lines.iter().map(|line| self.secrets.clean(line)).collect();
         if status.success() {
-            if !last_lines.is_empty() {
-                tracing::info!(program = self.program, "{last_lines}");
+            for line in &lines {
+                tracing::warn!(program = self.program, "{line}");
             }
-            return Ok(());
+            return Ok(lines);
         }
+        let last_lines = lines.join(" | ");
         Err(ToolError::Failed { program: self.program.to_owned(), status: display(status), last_lines })
     }
 
@@ -244,8 +247,8 @@ fn display(status: ExitStatus) -> String {
     }
 }
 
-/// Reads to the end and keeps the last lines, joined by ` | `, each cut to a bearable length.
-async fn last_lines(mut stderr: impl AsyncRead + Unpin) -> String {
+/// Reads to the end and keeps the last lines, each cut to [`LINE_BYTES`].
+async fn last_lines(mut stderr: impl AsyncRead + Unpin) -> Vec<String> {
     let mut lines: VecDeque<Vec<u8>> = VecDeque::from([Vec::new()]);
     let mut piece = [0; 4096];
     while let Ok(size @ 1..) = stderr.read(&mut piece).await {
@@ -260,9 +263,7 @@ async fn last_lines(mut stderr: impl AsyncRead + Unpin) -> String {
             }
         }
     }
-    let lines: Vec<_> =
-        lines.iter().filter(|line| !line.is_empty()).map(|line| String::from_utf8_lossy(line)).collect();
-    lines.join(" | ")
+    lines.iter().filter(|line| !line.is_empty()).map(|line| String::from_utf8_lossy(line).into_owned()).collect()
 }
 
 #[cfg(test)]
@@ -287,7 +288,7 @@ mod tests {
         let mut lines: Vec<_> = (0..100).map(|number| format!("line {number}")).collect();
         lines.push("x".repeat(1000));
         let text = lines.join("\n");
-        let kept = last_lines(text.as_bytes()).await;
+        let kept = last_lines(text.as_bytes()).await.join(" | ");
         assert!(kept.contains("line 99 | xxx") && !kept.contains("line 79"), "{kept}");
         assert!(kept.len() < 1000);
     }

@@ -2,11 +2,12 @@
 
 use std::future::{Future, pending};
 
+use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    DumpDetails, DumpRequest, DumpResult, Failure, Phase, Progress, Reason, RowCounts, Segment, Store, StoreError,
-    TableRows,
+    DumpDetails, DumpRequest, DumpResult, Failure, PartialCause, Phase, Progress, Reason, RowCounts, Segment, Store,
+    StoreError, TableRows,
     archive::{Contents, DecodeError, Decoded, Decoder},
     clients::{Running, ToolError},
     connection::{self, Environment},
@@ -14,7 +15,7 @@ use crate::{
     snapshot::SnapshotError,
     store::Upload,
     tables::{TablesDiffer, compare},
-    text::sha256,
+    text::{base64, sha256},
 };
 
 /// The name of the roles' file within its dump's directory.
@@ -123,9 +124,19 @@ pub async fn dump_until(
     };
     let Prepared { tools, location, compression: _, snapshot } = prepared;
     let server = snapshot.server.clone();
+    let unlogged_tables: Vec<_> = snapshot
+        .relations
+        .iter()
+        .filter(|relation| relation.is_left_out(&request.filter, server.standby))
+        .map(|relation| format!("{}.{}", relation.schema, relation.name))
+        .collect();
     let large_objects = if request.filter.schemas.is_empty() { snapshot.large_objects } else { 0 };
     snapshot.end().await;
-    let Streamed { table_rows, contents } = streamed;
+    let Streamed { table_rows, contents, warnings } = streamed;
+    let mut partial_because = request.filter.partial_because();
+    if !unlogged_tables.is_empty() {
+        partial_because.push(PartialCause::UnloggedTables);
+    }
     Ok(DumpResult {
         location,
         backup_name: request.identity.backup_name.clone(),
@@ -141,7 +152,11 @@ pub async fn dump_until(
         client_version: tools.version().to_owned(),
         sha256: uploaded.sha256,
         encrypted: !request.age_recipients.is_empty(),
-        partial: request.filter.is_partial(),
+        partial: !partial_because.is_empty(),
+        partial_because,
+        unlogged_tables,
+        warnings,
+        replay_lag_seconds: server.replay_lag.map(|lag| u64::try_from(lag.as_secs()).unwrap_or_default()),
         details: Some(Box::new(DumpDetails {
             identity: request.identity.clone(),
             database_name: server.database,
@@ -161,6 +176,7 @@ pub async fn dump_until(
 struct Streamed {
     table_rows: Vec<TableRows>,
     contents: Contents,
+    warnings: Vec<String>,
 }
 
 /// Everything between the preflight and the completion of the upload: the archive and the counts beside it.
@@ -179,32 +195,29 @@ async fn stream(
         let counted = |tables, of| progress(Progress::Counted { tables, of });
         Ok::<_, DumpError>(snapshot.count(&request.filter, exact, counted).await?)
     };
-    let (mut table_rows, decoded) = tokio::try_join!(counts, archive(request, prepared, upload, progress, !exact))?;
-    if let Some(rows) = &decoded.rows {
-        let large_objects = if request.filter.schemas.is_empty() { snapshot.large_objects } else { 0 };
-        compare(&mut table_rows, large_objects, rows)?;
-    }
-    Ok(Streamed { table_rows, contents: decoded.contents })
+    let (mut table_rows, (decoded, warnings)) = tokio::try_join!(counts, archive(request, prepared, upload, progress))?;
+    let large_objects = if request.filter.schemas.is_empty() { snapshot.large_objects } else { 0 };
+    compare(&mut table_rows, large_objects, &decoded.rows)?;
+    Ok(Streamed { table_rows, contents: decoded.contents, warnings })
 }
 
-/// pg_dump's archive into decoder and upload, until every program ended with 0.
+/// pg_dump's archive into decoder and upload, until every program ended with 0. Returns pg_dump's warnings, too.
 async fn archive(
     request: &DumpRequest,
     prepared: &Prepared,
     upload: &mut Upload,
     progress: &(dyn Fn(Progress) + Send + Sync),
-    count: bool,
-) -> Result<Decoded, DumpError> {
-    let mut decoder = Decoder::start(&prepared.tools, count)?;
+) -> Result<(Decoded, Vec<String>), DumpError> {
+    let mut decoder = Decoder::start(&prepared.tools)?;
     let environment = Environment::new(&request.connection, &prepared.snapshot.reached()).map_err(DumpError::CaFile)?;
     let mut dump = start_pg_dump(request, prepared, &environment)?;
     if let Err(error) = pump(&mut dump, &mut decoder, upload, progress).await {
         dump.kill().await;
         return Err(error);
     }
-    // pg_dump first: when it broke off, the archive does not decode either, but that is not why.
-    dump.wait().await?;
-    Ok(decoder.finish().await?)
+    // pg_dump first: when it failed, the archive cannot be decoded either, but that is not the cause.
+    let warnings = dump.wait().await?;
+    Ok((decoder.finish().await?, warnings))
 }
 
 fn start_pg_dump(request: &DumpRequest, prepared: &Prepared, environment: &Environment) -> Result<Running, ToolError> {
@@ -254,6 +267,7 @@ async fn write_globals(
         size_bytes: text.len() as u64,
         sha256: sha256(text.as_bytes()),
         e_tag: None,
+        store_checksum: store.computes_sha256().then(|| base64(&Sha256::digest(text.as_bytes()))),
     };
     store.put_once(&format!("{}/{GLOBALS}", prepared.location), text.into()).await?;
     Ok(Some(segment))

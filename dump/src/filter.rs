@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::PartialCause;
+
 /// What is left out of a dump, or what it is narrowed to. Names are case sensitive and as the catalog has them;
 /// `*` stands for any characters, `?` for one. A table's pattern is `schema.table`, or `table` in any schema.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,9 +26,14 @@ pub struct Filter {
 pub struct PatternError(pub String);
 
 impl Filter {
-    /// Whether the dump holds less than the whole database.
-    pub fn is_partial(&self) -> bool {
-        !(self.schemas.is_empty() && self.exclude_tables.is_empty() && self.exclude_table_data.is_empty())
+    /// Why the dump holds less than the whole database, if it does.
+    pub fn partial_because(&self) -> Vec<PartialCause> {
+        let causes = [
+            (&self.schemas, PartialCause::Schemas),
+            (&self.exclude_tables, PartialCause::ExcludeTables),
+            (&self.exclude_table_data, PartialCause::ExcludeTableData),
+        ];
+        causes.into_iter().filter(|(patterns, _)| !patterns.is_empty()).map(|(_, cause)| cause).collect()
     }
 
     /// Refuses patterns that name nothing.
@@ -161,7 +168,8 @@ mod tests {
         assert!(!filter.has_table("public", "users") && !filter.has_table("shop", "tmp_1"));
         assert!(!filter.has_table("tenant_1", "scratch"));
         assert!(filter.has_table("shop", "audit") && !filter.has_rows("shop", "audit"));
-        assert!(filter.is_partial() && !Filter::default().is_partial());
+        assert_eq!(filter.partial_because().len(), 3);
+        assert!(Filter::default().partial_because().is_empty());
         assert_eq!(
             filter.arguments(),
             [

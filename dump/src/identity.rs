@@ -86,6 +86,12 @@ impl BackupIdentity {
     }
 }
 
+/// Whether a location, or an object in it, is of a run whose id starts with one of these.
+pub(crate) fn is_running(key: &str, run_ids: &[String]) -> bool {
+    let run = key.split('/').nth(3).and_then(|run| Some(run.split_once('-')?.1));
+    run.is_some_and(|run| run_ids.iter().any(|id| !id.is_empty() && run.starts_with(id.as_str())))
+}
+
 /// Names in locations are plain: what Kubernetes allows in names and UIDs, and nothing that a store or a file system
 /// reads in its own way.
 fn part(field: &'static str, value: &str) -> Result<(), IdentityError> {
@@ -124,6 +130,15 @@ mod tests {
     #[test]
     fn the_location_follows_from_the_identity() {
         assert_eq!(identity().location().unwrap(), "6c1f/shop/nightly/20261123T021500Z-a1b2c3");
+    }
+
+    #[test]
+    fn a_running_run_is_found_by_the_start_of_its_id() {
+        let location = identity().location().unwrap();
+        for (id, running) in [("a1b2", true), ("a1b2c3", true), ("b2c3", false), ("", false), ("a1b2c3d", false)] {
+            assert_eq!(is_running(&format!("{location}/dump.pgc.000"), &[id.to_owned()]), running, "{id}");
+            assert_eq!(is_running(&location, &[id.to_owned()]), running, "{id}");
+        }
     }
 
     #[test]

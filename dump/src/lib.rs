@@ -83,7 +83,9 @@ pub use dump::{DumpError, GLOBALS, dump, dump_until};
 pub use filter::{Filter, PatternError};
 pub use identity::{BackupIdentity, IdentityError, ScheduleIdentity};
 pub use manifest::{MANIFEST, MANIFEST_VERSION, Manifest, ManifestError, Verification};
-pub use outcome::{DumpDetails, DumpResult, Failure, MESSAGE_BYTES, Message, Phase, VerificationLevel, VerifyResult};
+pub use outcome::{
+    DumpDetails, DumpResult, Failure, MESSAGE_BYTES, Message, PartialCause, Phase, VerificationLevel, VerifyResult,
+};
 pub use preflight::PreflightError;
 pub use prune::{GRACE, PruneError, PruneReport, PruneRequest, Refused, prune};
 pub use reason::Reason;

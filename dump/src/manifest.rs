@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupIdentity, Compression, Contents, DumpDetails, DumpResult, Filter, Reason, RowCounts, Segment, Store,
-    StoreError, TableRows, VerificationLevel,
+    BackupIdentity, Compression, Contents, DumpDetails, DumpResult, Filter, PartialCause, Reason, RowCounts, Segment,
+    Store, StoreError, TableRows, VerificationLevel,
 };
 
 /// The name of a manifest within its dump's directory.
@@ -53,6 +53,18 @@ pub struct Manifest {
     pub age_recipients: Vec<String>,
     /// What was left out.
     pub filter: Filter,
+    /// Why it holds less than the whole database, if it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partial_because: Vec<PartialCause>,
+    /// `schema.table` of tables whose rows the standby could not read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlogged_tables: Vec<String>,
+    /// Lines that pg_dump wrote to its standard error.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// On a standby: how far its replay was behind, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_lag_seconds: Option<u64>,
     /// Its size in the store, in bytes.
     pub size_bytes: u64,
     /// SHA-256 of all segments in order, in hexadecimal.
@@ -80,8 +92,6 @@ pub struct Manifest {
 pub struct Verification {
     /// How.
     pub level: VerificationLevel,
-    /// Whether its archive was decoded again.
-    pub decoded: bool,
     /// When.
     pub time: Timestamp,
     /// How long it took, in seconds.
@@ -140,6 +150,10 @@ impl Manifest {
             compression: details.compression,
             age_recipients: details.age_recipients.clone(),
             filter: details.filter.clone(),
+            partial_because: result.partial_because.clone(),
+            unlogged_tables: result.unlogged_tables.clone(),
+            warnings: result.warnings.clone(),
+            replay_lag_seconds: result.replay_lag_seconds,
             size_bytes: result.size_bytes,
             sha256: result.sha256.clone(),
             segments: details.segments.clone(),
@@ -154,7 +168,7 @@ impl Manifest {
 
     /// Whether it holds less than the whole database.
     pub fn is_partial(&self) -> bool {
-        self.filter.is_partial()
+        !self.partial_because.is_empty() || !self.filter.partial_because().is_empty()
     }
 
     /// Reads the manifest of the dump in a directory.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     BackupIdentity, Compression, Contents, Filter, PruneReport, Reason, RowCounts, Segment, TableRows,
     secrets::Redactor,
-    text::{error_chain, without_middle},
+    text::{error_chain, truncated, without_middle},
 };
 
 /// What Kubernetes keeps of a container's termination message, in bytes.
@@ -25,7 +25,7 @@ pub struct DumpResult {
     pub backup_name: String,
     /// When the run was started.
     pub start_time: Timestamp,
-    /// The moment that it shows the database at, by the server's clock.
+    /// The time of the snapshot by the server's clock. On a standby: of what it had replayed, see `replay_lag_seconds`.
     pub snapshot_time: Timestamp,
     /// When the last byte was in the store.
     pub completion_time: Timestamp,
@@ -49,9 +49,50 @@ pub struct DumpResult {
     pub encrypted: bool,
     /// Whether it holds less than the whole database.
     pub partial: bool,
+    /// What is missing from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partial_because: Vec<PartialCause>,
+    /// `schema.table` of tables whose rows a standby cannot read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlogged_tables: Vec<String>,
+    /// Lines that a successful pg_dump wrote to its standard error.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// On a standby: how far its replay was behind, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_lag_seconds: Option<u64>,
     /// What verification and manifest need; not part of a container's message, which has no room for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Box<DumpDetails>>,
+}
+
+/// Why a dump holds less than the whole database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum PartialCause {
+    /// Only some schemas were dumped, and no large objects.
+    Schemas,
+    /// Some tables were excluded.
+    ExcludeTables,
+    /// The rows of some tables were excluded.
+    ExcludeTableData,
+    /// A standby cannot read the rows of unlogged tables.
+    UnloggedTables,
+    /// A cause that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl PartialCause {
+    /// The cause as it is written in a `DatabaseBackup`'s status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Schemas => "Schemas",
+            Self::ExcludeTables => "ExcludeTables",
+            Self::ExcludeTableData => "ExcludeTableData",
+            Self::UnloggedTables => "UnloggedTables",
+            Self::Unknown => "Unknown",
+        }
+    }
 }
 
 /// Everything about a dump that has no room in a container's message.
@@ -87,9 +128,11 @@ pub struct DumpDetails {
 /// How a dump was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum VerificationLevel {
-    /// The store holds objects of the right sizes with the marks that it gave them when they were written.
+    /// The store has no checksum that could be compared: the backup is not verified.
+    None,
+    /// The SHA-256 that the store computed of the objects is ours.
     Checksum,
-    /// Every byte was read from the store again, and the archive decoded once more.
+    /// Every byte was read from the store again, and its SHA-256 is that of the archive that was decoded and counted.
     ReadBack,
 }
 
@@ -101,8 +144,6 @@ pub struct VerifyResult {
     pub backup: DumpResult,
     /// How it was verified.
     pub level: VerificationLevel,
-    /// Whether its archive was decoded again: not by `Checksum`, and not when it is encrypted.
-    pub decoded: bool,
     /// When that was done.
     pub time: Timestamp,
     /// How long it took, in seconds.
@@ -185,9 +226,13 @@ impl Message {
             Self::Failed(failure) => {
                 failure.message = failure.message.chars().filter(|c| !c.is_control()).take(500).collect();
             }
-            // Every text in these is bounded, a server's version excepted.
+            // Every other text in these is bounded.
             Self::Dump(result) | Self::Verify(VerifyResult { backup: result, .. }) => {
-                result.server_version = result.server_version.chars().take(40).collect();
+                result.server_version = truncated(&result.server_version, 40);
+                result.warnings.truncate(3);
+                result.warnings.iter_mut().for_each(|warning| *warning = truncated(warning, 150));
+                result.unlogged_tables.truncate(5);
+                result.unlogged_tables.iter_mut().for_each(|table| *table = truncated(table, 100));
             }
         }
         json(&message)
@@ -226,6 +271,36 @@ mod tests {
         let error = std::io::Error::other("connection to postgres://me:hunter22@db failed");
         let failure = Failure::new(Phase::Verify, Reason::ConnectionFailed, &error, &[&secrets]);
         assert!(!failure.message.contains("hunter22") && failure.message.contains("***"));
+    }
+
+    #[test]
+    fn a_result_fits_whatever_pg_dump_warns_of() {
+        let time = "2026-11-23T02:15:00Z".parse().unwrap();
+        let result = DumpResult {
+            location: "c/shop/nightly/x".into(),
+            backup_name: "b".into(),
+            start_time: time,
+            snapshot_time: time,
+            completion_time: time,
+            size_bytes: 1,
+            database_bytes: 1,
+            tables: 1,
+            rows: 1,
+            large_objects: 0,
+            server_version: "\"".repeat(500),
+            client_version: "18".into(),
+            sha256: "a".repeat(64),
+            encrypted: false,
+            partial: true,
+            partial_because: vec![PartialCause::Schemas, PartialCause::UnloggedTables],
+            unlogged_tables: vec!["\"".repeat(128); 1000],
+            warnings: vec!["\"".repeat(400); 20],
+            replay_lag_seconds: Some(7),
+            details: None,
+        };
+        let message = Message::Dump(result).to_json();
+        assert!(message.len() <= MESSAGE_BYTES, "{}", message.len());
+        assert!(matches!(Message::parse(&message).unwrap(), Message::Dump(result) if result.partial));
     }
 
     #[test]

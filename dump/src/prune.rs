@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Failure, Listed, MANIFEST, Manifest, ManifestError, Phase, Reason, ScheduleIdentity, Store, StoreError,
     catalog::{self, Run},
+    identity::is_running,
     text::{error_chain, truncated},
 };
 
@@ -24,7 +25,7 @@ pub struct PruneRequest {
     pub ours: ScheduleIdentity,
     /// Locations to remove: what retention decided.
     pub delete: Vec<String>,
-    /// Locations of runs that are still running: never swept, whatever their age.
+    /// How the run ids of runs that are still running start: never swept, whatever their age.
     pub running: Vec<String>,
     /// How old leftovers must be.
     pub grace: Duration,
@@ -143,7 +144,7 @@ pub async fn prune(store: &Store, request: &PruneRequest) -> Result<PruneReport,
     }
     for (location, run) in &runs {
         if run.has_manifest()
-            || request.running.contains(location)
+            || is_running(location, &request.running)
             || !run.objects.iter().all(|object| is_old(request, object))
         {
             continue;

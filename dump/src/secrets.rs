@@ -33,10 +33,31 @@ impl Redactor {
         Self { secrets: all }
     }
 
-    /// The text with every secret replaced by `***`.
+    /// The text with every secret replaced by `***`. A secret is replaced only as a whole: the password `shop` must not
+    /// change the name `shop_orders` in a message.
     pub fn clean(&self, text: &str) -> String {
-        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), MASK))
+        self.secrets.iter().fold(text.to_owned(), |text, secret| replace_whole(&text, secret))
     }
+}
+
+fn replace_whole(text: &str, secret: &str) -> String {
+    let is_word = |char: char| char.is_alphanumeric() || matches!(char, '_' | '$');
+    let continues =
+        |outside: Option<char>, inside: Option<char>| outside.is_some_and(is_word) && inside.is_some_and(is_word);
+    let mut clean = String::with_capacity(text.len());
+    let mut copied = 0;
+    for (start, found) in text.match_indices(secret) {
+        let end = start + found.len();
+        let part_of_word = continues(text[..start].chars().next_back(), secret.chars().next())
+            || continues(text[end..].chars().next(), secret.chars().next_back());
+        if !part_of_word {
+            clean.push_str(&text[copied..start]);
+            clean.push_str(MASK);
+            copied = end;
+        }
+    }
+    clean.push_str(&text[copied..]);
+    clean
 }
 
 impl fmt::Debug for Redactor {
@@ -48,6 +69,17 @@ impl fmt::Debug for Redactor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_replaced_as_a_whole_word_only() {
+        let redactor = Redactor::new(["shop"]);
+        assert_eq!(
+            redactor.clean("password=shop: permission denied for table shop_orders of workshop, schema Shop"),
+            "password=***: permission denied for table shop_orders of workshop, schema Shop"
+        );
+        assert_eq!(redactor.clean("postgres://me:shop@db, 'shop'"), "postgres://me:***@db, '***'");
+        assert_eq!(Redactor::new(["/x+y=="]).clean("key/x+y==, a/x+y==b"), "key***, a***b");
+    }
 
     #[test]
     fn secrets_go_in_every_spelling() {

@@ -1,6 +1,6 @@
 //! The transaction that the dump and its row counts share.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use pgrail_postgres::{ConnectError, Connection, DetectPoolerError, Reached};
 use tokio_postgres::Row;
 
@@ -64,6 +64,8 @@ pub(crate) struct Server {
     pub(crate) database_bytes: u64,
     pub(crate) encoding: String,
     pub(crate) time: Timestamp,
+    /// On a standby: how far its replay was behind at `time`.
+    pub(crate) replay_lag: Option<SignedDuration>,
     /// The name under which `pg_dump --snapshot` joins.
     pub(crate) snapshot: String,
 }
@@ -117,6 +119,11 @@ impl Relation {
     /// Whether its rows must be in the archive to the last: only a part of a configuration table is dumped.
     fn is_counted(&self) -> bool {
         self.membership == Membership::None && self.schema != OWN_SCHEMA
+    }
+
+    /// Whether its rows should be in the dump, but cannot be read on a standby.
+    pub(crate) fn is_left_out(&self, filter: &Filter, standby: bool) -> bool {
+        standby && self.unlogged && self.has_rows(filter, false)
     }
 
     fn rows(&self, rows: Rows) -> TableRows {
@@ -211,14 +218,19 @@ impl Snapshot {
 
 fn server(row: &Row) -> Result<Server, SnapshotError> {
     let number: i32 = row.get("version_number");
+    let taken: Timestamp = row.get("time");
+    // A clock of the primary that is ahead of the standby's must not make the dump younger.
+    let time = row.get::<_, Option<Timestamp>>("replayed").map_or(taken, |replayed| replayed.min(taken));
+    let standby: bool = row.get("standby");
     Ok(Server {
         version: row.get("version"),
         major: u32::try_from(number / 10_000).map_err(|_| SnapshotError::Version(number))?,
-        standby: row.get("standby"),
+        standby,
+        replay_lag: standby.then(|| taken.duration_since(time)),
         database: row.get("database"),
         database_bytes: u64::try_from(row.get::<_, i64>("bytes")).unwrap_or_default(),
         encoding: row.get("encoding"),
-        time: row.get("time"),
+        time,
         snapshot: row.get("snapshot"),
     })
 }

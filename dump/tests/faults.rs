@@ -10,8 +10,8 @@ use std::{
 };
 
 use pgrail_dump::{
-    CompressionMethod, DumpError, DumpRequest, Failure, Progress, Reason, Store, StoreCredentials, StoreSettings,
-    StoreUrl, dump, dump_until, verify,
+    CompressionMethod, DumpError, DumpRequest, Failure, Manifest, Progress, Reason, Store, StoreCredentials,
+    StoreSettings, StoreUrl, dump, dump_until, verify,
 };
 use pgrail_testing::{Pooler, for_each_server, pooler, programs, server};
 use support::{SHOP, TestStore, file_store, quiet, request, request_for, s3_settings, stores, verify_request};
@@ -74,7 +74,7 @@ async fn a_client_that_is_too_old_or_missing() {
     // A newer client works.
     let request = request_for(&database.uri, 18);
     let result = dump(&request, &store.store, &quiet).await.unwrap();
-    verify(&verify_request(&result, 18), &store.store, &quiet).await.unwrap();
+    verify(&verify_request(&result), &store.store, &quiet).await.unwrap();
     database.finish().await;
 }
 
@@ -114,7 +114,7 @@ async fn a_role_that_cannot_read_everything() {
         again.identity.run_id = support::unique("again").replace('-', "");
         let result = dump(&again, &store.store, &quiet).await.unwrap();
         assert_eq!(result.large_objects, 2);
-        verify(&verify_request(&result, server.major), &store.store, &quiet).await.unwrap();
+        verify(&verify_request(&result), &store.store, &quiet).await.unwrap();
 
         // Row security: refused, not dumped in part. The owner of the table would be let through, FORCE stops him too.
         let store = file_store();
@@ -171,6 +171,7 @@ async fn stores_that_do_not_exist_or_deny_access() {
         let error = dump(&request, &store, &quiet).await.unwrap_err();
         let failure = failed(&error, &request, &store, reason);
         assert!(!failure.message.contains(&support::s3("secret")), "{}", failure.message);
+        assert!(failure.message.len() < 400 && !failure.message.contains('<'), "{}", failure.message);
     };
     let mut wrong = s3_settings("x");
     wrong.credentials = StoreCredentials::from_keys([
@@ -178,6 +179,14 @@ async fn stores_that_do_not_exist_or_deny_access() {
         ("AWS_SECRET_ACCESS_KEY".to_owned(), "not-the-secret".to_owned()),
     ]);
     attempt(&wrong, Reason::AccessDenied).await;
+    let mut unknown = s3_settings("x");
+    unknown.credentials = StoreCredentials::from_keys([
+        ("AWS_ACCESS_KEY_ID".to_owned(), "no-such-key".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY".to_owned(), support::s3("secret")),
+    ]);
+    attempt(&unknown, Reason::AccessDenied).await;
+    unknown.url = StoreUrl::parse("s3://does-not-exist/x").unwrap();
+    attempt(&unknown, Reason::AccessDenied).await;
     let mut missing = s3_settings("x");
     missing.url = StoreUrl::parse("s3://does-not-exist/x").unwrap();
     attempt(&missing, Reason::BucketMissing).await;
@@ -210,7 +219,7 @@ async fn a_full_disk() {
     // Not a single byte stays: the next dump has all the space that there was.
     request.filter.exclude_table_data = vec!["blob".into()];
     let result = dump(&request, &store.store, &quiet).await.unwrap();
-    verify(&verify_request(&result, 18), &store.store, &quiet).await.unwrap();
+    verify(&verify_request(&result), &store.store, &quiet).await.unwrap();
     database.finish().await;
 }
 
@@ -238,7 +247,7 @@ async fn a_full_object_store() {
     // The uploaded parts were deleted too.
     request.filter.exclude_table_data = vec!["blob".into()];
     let result = dump(&request, &store.store, &quiet).await.unwrap();
-    verify(&verify_request(&result, 18), &store.store, &quiet).await.unwrap();
+    verify(&verify_request(&result), &store.store, &quiet).await.unwrap();
     database.finish().await;
 }
 
@@ -293,6 +302,25 @@ async fn pg_dump_fails_with_a_message() {
 }
 
 #[tokio::test]
+async fn warnings_of_a_successful_pg_dump_are_kept() {
+    let database = server(18).database("warnings").await;
+    database.connect().await.batch_execute(SHOP).await.unwrap();
+    let script =
+        "echo \"pg_dump: warning: could not find where to insert IF EXISTS, $PGPASSWORD\" >&2; exec REAL \"$@\"";
+    let directory = clients_with("pg_dump", script);
+    for store in stores() {
+        let mut request = request(&database);
+        request.client_directory = Some(directory.path().to_owned());
+        let result = dump(&request, &store.store, &quiet).await.unwrap();
+        let expected = ["pg_dump: warning: could not find where to insert IF EXISTS, ***"];
+        assert_eq!(result.warnings, expected);
+        verify(&verify_request(&result), &store.store, &quiet).await.unwrap();
+        assert_eq!(Manifest::read(&store.store, &result.location).await.unwrap().warnings, expected);
+    }
+    database.finish().await;
+}
+
+#[tokio::test]
 async fn a_truncated_archive_from_a_pg_dump_that_reports_success() {
     with_clients("pg_dump", "REAL \"$@\" | head -c 20000; exit 0", Reason::ArchiveInvalid).await;
     with_clients("pg_dump", "exit 0", Reason::ArchiveInvalid).await;
@@ -311,11 +339,8 @@ async fn rows_that_are_missing_from_a_sound_archive() {
     for store in stores() {
         let mut request = request(&database);
         request.client_directory = Some(directory.path().to_owned());
-        let result = dump(&request, &store.store, &quiet).await.unwrap();
-        let error = verify(&verify_request(&result, 18), &store.store, &quiet).await.unwrap_err();
-        assert_eq!(error.reason(), Reason::RowCountMismatch);
-        assert!(error.to_string().contains("public.orders is missing"), "{error}");
-        assert!(!store.list_files().iter().any(|file| file.contains("manifest")));
+        let failure = fails(&request, &store, Reason::RowCountMismatch).await;
+        assert!(failure.message.contains("public.orders is missing"), "{}", failure.message);
     }
     database.finish().await;
 }
@@ -334,9 +359,8 @@ async fn a_pg_dump_that_ignores_the_snapshot() {
     let store = file_store();
     let mut request = request(&database);
     request.client_directory = Some(directory.path().to_owned());
-    let result = dump(&request, &store.store, &quiet).await.unwrap();
-    let error = verify(&verify_request(&result, 18), &store.store, &quiet).await.unwrap_err();
-    assert!(error.to_string().contains("public.t has 101 rows instead of 100"), "{error}");
+    let failure = fails(&request, &store, Reason::RowCountMismatch).await;
+    assert!(failure.message.contains("public.t has 101 rows instead of 100"), "{}", failure.message);
     database.finish().await;
 }
 
@@ -469,7 +493,7 @@ async fn damage_in_the_store_is_found() {
                 details.segments.iter_mut().for_each(|segment| segment.e_tag = None);
             }
             damage(&store.files.join(&result.location).join(name));
-            let error = verify(&verify_request(&result, 18), &store.store, &quiet).await.unwrap_err();
+            let error = verify(&verify_request(&result), &store.store, &quiet).await.unwrap_err();
             assert!(reasons.contains(&error.reason()), "{} {name}: {error:?}", store.kind);
             assert!(!store.list_files().iter().any(|file| file.contains("manifest")), "{}", store.kind);
         }

@@ -5,7 +5,8 @@ mod support;
 
 use std::process::{Child, Command, Stdio};
 
-use pgrail_dump::{dump, verify};
+use jiff::Timestamp;
+use pgrail_dump::{Manifest, PartialCause, dump, verify};
 use pgrail_testing::{as_server_user, reachable_programs, server};
 use support::{SHOP, SHOP_ROWS, SHOP_TABLES, file_store, quiet, request_for, settings_of, verify_request};
 use tempfile::TempDir;
@@ -37,7 +38,7 @@ impl Standby {
             .arg(&data)
             .arg(format!("--port={port}"))
             .arg(format!("--unix_socket_directories={}", directory.path().display()))
-            .args(["--listen_addresses=127.0.0.1", "--ssl=off", "--fsync=off"])
+            .args(["--listen_addresses=127.0.0.1", "--ssl=off", "--fsync=off", "--wal_receiver_timeout=1s"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -54,11 +55,20 @@ impl Drop for Standby {
     }
 }
 
+/// Repeats a query on the standby until it is true.
+async fn until(client: &pgrail_postgres::Connection, standby: &mut Standby, query: &str) {
+    while !client.query_one(query, &[]).await.unwrap().get::<_, bool>(0) {
+        assert!(standby.server.try_wait().unwrap().is_none(), "the standby ended");
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
-async fn a_standby_is_dumped_without_what_it_cannot_read() {
+async fn a_dump_from_a_standby_shows_what_it_replayed() {
     let server = server(18);
     let database = server.database("standby").await;
-    database.connect().await.batch_execute(SHOP).await.unwrap();
+    let primary = database.connect().await;
+    primary.batch_execute(SHOP).await.unwrap();
     let mut standby = Standby::of(&server.uri, 18);
     let mut connection = settings_of(&database.uri);
     connection.port = standby.port;
@@ -72,15 +82,51 @@ async fn a_standby_is_dumped_without_what_it_cannot_read() {
     };
     let standing_by: bool = client.query_one("SELECT pg_is_in_recovery()", &[]).await.unwrap().get(0);
     assert!(standing_by);
-    drop(client);
+    let lsn =
+        async || -> String { primary.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.unwrap().get(0) };
+    let now = async || -> Timestamp { primary.query_one("SELECT clock_timestamp()", &[]).await.unwrap().get(0) };
+    let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{}'", lsn().await);
+    until(&client, &mut standby, &replayed).await;
 
     let mut request = request_for(&database.uri, 18);
     request.connection = connection;
     let store = file_store();
     let result = dump(&request, &store.store, &quiet).await.unwrap();
-    // The unlogged table's one row is not there.
+    // The unlogged table's one row is not there, which the result says.
     assert_eq!((result.tables, result.rows), (SHOP_TABLES - 1, SHOP_ROWS - 1));
-    verify(&verify_request(&result, 18), &store.store, &quiet).await.unwrap();
+    assert_eq!(result.unlogged_tables, ["public.cache"]);
+    assert!(result.partial && result.partial_because == [PartialCause::UnloggedTables]);
+    verify(&verify_request(&result), &store.store, &quiet).await.unwrap();
+    let manifest = Manifest::read(&store.store, &result.location).await.unwrap();
+    assert!(manifest.is_partial() && manifest.unlogged_tables == ["public.cache"]);
+
+    // Replay stands still: the dump is as old as what was replayed, whatever the standby's clock says.
+    client.batch_execute("SELECT pg_wal_replay_pause()").await.unwrap();
+    until(&client, &mut standby, "SELECT pg_get_wal_replay_pause_state() = 'paused'").await;
+    let before_the_insert = now().await;
+    primary.batch_execute("INSERT INTO users SELECT n, 'late' FROM generate_series(2000, 2099) n").await.unwrap();
+    let received = format!("SELECT pg_last_wal_receive_lsn() >= '{}'", lsn().await);
+    until(&client, &mut standby, &received).await;
+    until(&client, &mut standby, &format!("SELECT clock_timestamp() > '{before_the_insert}'::timestamptz + '1 s'"))
+        .await;
+    request.identity.run_id = support::unique("r").replace('-', "");
+    let stale = dump(&request, &store.store, &quiet).await.unwrap();
+    assert_eq!(stale.rows, SHOP_ROWS - 1);
+    assert!(stale.snapshot_time <= before_the_insert, "{} is later than {before_the_insert}", stale.snapshot_time);
+    assert!(stale.replay_lag_seconds >= Some(1), "{:?}", stale.replay_lag_seconds);
+
+    // Replay goes on, and no commit follows: a standby that has everything is as young as the primary's last message.
+    client.batch_execute("SELECT pg_wal_replay_resume()").await.unwrap();
+    let later = now().await;
+    let current = format!(
+        "SELECT last_msg_send_time > '{later}' AND latest_end_lsn <= pg_last_wal_replay_lsn() FROM pg_stat_wal_receiver"
+    );
+    until(&client, &mut standby, &current).await;
+    request.identity.run_id = support::unique("r").replace('-', "");
+    let fresh = dump(&request, &store.store, &quiet).await.unwrap();
+    assert_eq!(fresh.rows, SHOP_ROWS - 1 + 100);
+    assert!(fresh.snapshot_time >= later, "{} is earlier than {later}", fresh.snapshot_time);
+    drop(client);
     drop(standby);
     database.finish().await;
 }

@@ -8,9 +8,9 @@ use pgrail_testing::{Database, programs, server};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// What a pod's containers see, in one folder.
+/// What a pod's containers see, in one directory.
 struct Pod {
-    folder: TempDir,
+    directory: TempDir,
     config: Value,
 }
 
@@ -18,7 +18,7 @@ impl Pod {
     /// With a volume as store.
     fn new(database: &Database) -> Self {
         let pod = Self {
-            folder: TempDir::new().unwrap(),
+            directory: TempDir::new().unwrap(),
             config: json!({
                 "identity": {"clusterId": "cluster-1", "namespace": "shop", "schedule": "nightly", "scheduleUid": "uid-1"},
                 "store": {"url": "file:///dumps"},
@@ -29,20 +29,20 @@ impl Pod {
                 },
             }),
         };
-        // As the kubelet mounts a Secret: files are links into a folder that is swapped as a whole.
+        // As the kubelet mounts a Secret: files are links into a directory that is swapped as a whole.
         let secret = pod.path("connection");
         std::fs::create_dir_all(secret.join("..2026_11_23")).unwrap();
         std::fs::write(secret.join("..2026_11_23/uri"), &database.uri).unwrap();
         std::os::unix::fs::symlink("..2026_11_23", secret.join("..data")).unwrap();
         std::os::unix::fs::symlink("..data/uri", secret.join("uri")).unwrap();
-        for folder in ["store", "volume", "work"] {
-            std::fs::create_dir(pod.path(folder)).unwrap();
+        for directory in ["store", "volume", "work"] {
+            std::fs::create_dir(pod.path(directory)).unwrap();
         }
         pod
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn command(&self, step: &str) -> Command {
@@ -80,15 +80,15 @@ impl Pod {
             std::fs::read_to_string(self.path("termination-log")).unwrap_or_else(|_| panic!("no message: {log}"));
         assert!(text.len() <= 4096);
         let password = password_in(&std::fs::read_to_string(self.path("connection/uri")).unwrap());
-        for said in [&text, &log.into_owned(), &String::from_utf8_lossy(&output.stdout).into_owned()] {
-            assert!(!said.contains(&password), "{said}");
+        for text in [&text, &log.into_owned(), &String::from_utf8_lossy(&output.stdout).into_owned()] {
+            assert!(!text.contains(&password), "{text}");
         }
         (output.status.code().unwrap_or(-1), serde_json::from_str(&text).unwrap())
     }
 
     fn files(&self) -> Vec<String> {
-        fn walk(base: &Path, folder: &Path, found: &mut Vec<String>) {
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        fn walk(base: &Path, directory: &Path, found: &mut Vec<String>) {
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
                 if entry.path().is_dir() {
                     walk(base, &entry.path(), found);
                 } else {
@@ -147,7 +147,7 @@ async fn a_backup_from_dump_to_prune() {
 }
 
 #[tokio::test]
-async fn failures_say_whether_trying_again_can_help() {
+async fn failures_report_whether_a_retry_can_help() {
     let database = database().await;
     let mut pod = Pod::new(&database);
     let failure = |pod: &Pod, step: &str| {
@@ -190,8 +190,8 @@ async fn a_stopped_pod_leaves_nothing() {
         }
         tokio::task::yield_now().await;
     }
-    let told = Command::new("kill").args(["-TERM", &agent.id().to_string()]).status().unwrap();
-    assert!(told.success());
+    let signalled = Command::new("kill").args(["-TERM", &agent.id().to_string()]).status().unwrap();
+    assert!(signalled.success());
     let (status, message) = pod.ended(&agent.wait_with_output().unwrap());
     assert_eq!((status, &message["reason"]), (1, &json!("Interrupted")), "{message}");
     assert_eq!(pod.files(), [""; 0]);

@@ -1,4 +1,4 @@
-//! An archive fed to pg_restore while it passes by: its table of contents, and its rows decoded to nowhere or counted.
+//! An archive fed to pg_restore while it is written: its table of contents, and its rows counted.
 
 use std::io;
 
@@ -39,33 +39,27 @@ impl DecodeError {
 #[derive(Debug)]
 pub(crate) struct Decoded {
     pub(crate) contents: Contents,
-    /// The rows, if they were counted.
-    pub(crate) rows: Option<ArchiveRows>,
+    pub(crate) rows: ArchiveRows,
 }
 
 /// Two pg_restore that read the same bytes: one lists the table of contents and is done after the archive's head, the
-/// other decodes everything.
+/// other decodes all rows, which are counted.
 pub(crate) struct Decoder {
     list: Running,
     list_input: Option<ChildStdin>,
     contents: JoinHandle<io::Result<Contents>>,
     data: Running,
     data_input: Option<ChildStdin>,
-    rows: Option<JoinHandle<Result<ArchiveRows, String>>>,
+    rows: JoinHandle<Result<ArchiveRows, String>>,
 }
 
 impl Decoder {
-    /// Starts both. With `count` the rows of every table are counted, else everything is decoded to nowhere.
-    pub(crate) fn start(tools: &ClientTools, count: bool) -> Result<Self, ToolError> {
+    pub(crate) fn start(tools: &ClientTools) -> Result<Self, ToolError> {
         let mut list = tools.start("pg_restore", ["--format=custom", "--list"], None, true, true)?;
-        let data_arguments: &[&str] = if count {
-            &["--format=custom", "--data-only", "--file=-"]
-        } else {
-            &["--format=custom", "--file=/dev/null"]
-        };
-        let mut data = tools.start("pg_restore", data_arguments, None, true, count)?;
+        let arguments = ["--format=custom", "--data-only", "--file=-"];
+        let mut data = tools.start("pg_restore", arguments, None, true, true)?;
         let contents = tokio::spawn(read_contents(list.output.take()));
-        let rows = count.then(|| tokio::spawn(read_rows(data.output.take())));
+        let rows = tokio::spawn(read_rows(data.output.take()));
         let (list_input, data_input) = (list.input.take(), data.input.take());
         Ok(Self { list, list_input, contents, data, data_input, rows })
     }
@@ -92,10 +86,7 @@ impl Decoder {
     pub(crate) async fn finish(mut self) -> Result<Decoded, DecodeError> {
         drop((self.list_input.take(), self.data_input.take()));
         let contents = self.contents.await;
-        let rows = match self.rows.take() {
-            Some(rows) => Some(rows.await),
-            None => None,
-        };
+        let rows = self.rows.await;
         // Exit statuses first: the output of a failed program means nothing.
         self.list.wait().await?;
         self.data.wait().await?;
@@ -105,10 +96,9 @@ impl Decoder {
             Err(error) => return Err(self.list.pipe_error(io::Error::other(error)).into()),
         };
         let rows = match rows {
-            None => None,
-            Some(Ok(Ok(rows))) => Some(rows),
-            Some(Ok(Err(problem))) => return Err(DecodeError::Script(problem)),
-            Some(Err(error)) => return Err(self.data.pipe_error(io::Error::other(error)).into()),
+            Ok(Ok(rows)) => rows,
+            Ok(Err(problem)) => return Err(DecodeError::Script(problem)),
+            Err(error) => return Err(self.data.pipe_error(io::Error::other(error)).into()),
         };
         Ok(Decoded { contents, rows })
     }

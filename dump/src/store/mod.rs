@@ -2,6 +2,7 @@
 
 mod error;
 mod settings;
+mod signed;
 mod unfinished;
 mod upload;
 mod url;

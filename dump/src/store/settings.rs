@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use object_store::{
     ClientOptions, ObjectStore, RetryConfig,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
     local::LocalFileSystem,
@@ -31,6 +31,8 @@ pub struct StoreSettings {
     pub allow_http: bool,
     /// The directory that `file:///path` is relative to: where the volume is mounted. It must exist.
     pub root: Option<PathBuf>,
+    /// Whether the store is asked to compute SHA-256 of what is uploaded. Only with `s3://`.
+    pub sha256: bool,
     /// How often a request that failed on the store's side is tried again (with growing pauses, for 3 minutes at most).
     pub retries: usize,
 }
@@ -45,6 +47,7 @@ impl StoreSettings {
             credentials: StoreCredentials::Ambient,
             allow_http: false,
             root: None,
+            sha256: false,
             retries: 10,
         }
     }
@@ -182,6 +185,9 @@ pub(super) fn s3_builder(settings: &StoreSettings) -> Result<AmazonS3Builder, St
     if let Some(endpoint) = &settings.endpoint {
         check_endpoint(endpoint, settings.allow_http)?;
         builder = builder.with_endpoint(endpoint.trim_end_matches('/')).with_virtual_hosted_style_request(false);
+    }
+    if settings.sha256 {
+        builder = builder.with_checksum_algorithm(Checksum::SHA256);
     }
     Ok(builder
         .with_bucket_name(settings.url.bucket())

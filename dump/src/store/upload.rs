@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{Store, StoreError};
-use crate::text::hex;
+use crate::text::{base64, hex};
 
 /// How an upload is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,10 @@ pub struct Segment {
     /// The store's own mark of the object that was completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub e_tag: Option<String>,
+    /// The SHA-256 that the store has to compute, in S3's form: that of an object in parts is of the parts' SHA-256. Only
+    /// where the store was asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_checksum: Option<String>,
 }
 
 /// What an upload that was completed left in the store.
@@ -77,6 +81,8 @@ struct OpenSegment {
     size: u64,
     parts: usize,
     digest: Sha256,
+    /// SHA-256 of the parts' SHA-256, where the store is asked for it.
+    composite: Option<Sha256>,
 }
 
 /// A dump on its way into the store. Nothing is visible there before [`Upload::finish`].
@@ -118,7 +124,8 @@ impl Upload {
     async fn open_segment(&mut self) -> Result<(), StoreError> {
         let name = format!("dump.pgc.{:03}", self.segments.len());
         let upload = self.store.begin(&format!("{}/{name}", self.directory)).await?;
-        self.segments.push(OpenSegment { name, upload, size: 0, parts: 0, digest: Sha256::new() });
+        let composite = self.store.computes_sha256().then(Sha256::new);
+        self.segments.push(OpenSegment { name, upload, size: 0, parts: 0, digest: Sha256::new(), composite });
         Ok(())
     }
 
@@ -151,6 +158,9 @@ impl Upload {
             segment.digest = self.digest.clone();
         } else {
             segment.digest.update(&content);
+        }
+        if let Some(composite) = &mut segment.composite {
+            composite.update(Sha256::digest(&content));
         }
         segment.size += content.len() as u64;
         segment.parts += 1;
@@ -225,6 +235,10 @@ impl Upload {
                 size_bytes: segment.size,
                 sha256: hex(&segment.digest.clone().finalize()),
                 e_tag: done.e_tag,
+                store_checksum: segment
+                    .composite
+                    .take()
+                    .map(|composite| format!("{}-{}", base64(&composite.finalize()), segment.parts)),
             });
         }
         Ok(segments)

@@ -131,10 +131,8 @@ pub fn request_for(uri: &str, client: u32) -> DumpRequest {
     request
 }
 
-pub fn verify_request(dump: &DumpResult, client: u32) -> VerifyRequest {
-    let mut request = VerifyRequest::new(dump.clone());
-    request.client_directory = Some(programs(client));
-    request
+pub fn verify_request(dump: &DumpResult) -> VerifyRequest {
+    VerifyRequest::new(dump.clone())
 }
 
 pub fn quiet(_: Progress) {}

@@ -194,6 +194,8 @@ async fn a_missing_or_incomplete_secret_of_the_store_is_named() {
     namespace.apply::<BackupSchedule>(&manifest).await;
     let message = backups.message("Stalled", "True", "SecretMissing").await;
     assert!(message.contains("absent") && message.contains("spec.storage.secretRef"), "{message}");
+    // A schedule that cannot run is not fresh from the start.
+    backups.until("BackupFresh", "False", "SecretMissing").await;
     namespace.secret("absent", &[("AWS_ACCESS_KEY_ID", "half")]).await;
     eventually("the missing key is named", async || {
         let message = backups.message("Stalled", "True", "SecretMissing").await;
@@ -219,6 +221,11 @@ async fn wrong_keys_a_missing_bucket_and_a_wrong_login_have_their_reasons() {
     assert!(field(&refused, "/status/location").is_null(), "an unpublished dump has no location");
     backups.until("LastBackupSucceeded", "False", "Failed").await;
     namespace.event("wrong-keys", "BackupFailed", "").await;
+    namespace.secret("s3", &[("AWS_ACCESS_KEY_ID", "no-such-key"), ("AWS_SECRET_ACCESS_KEY", "wrong")]).await;
+    let unknown = backups.by_hand("unknown-key").await;
+    assert!(holds(&unknown, "Stalled", "True", "AccessDenied"), "{unknown:?}");
+    let (_, _, message) = condition(&unknown, "Stalled").unwrap();
+    assert!(message.len() < 400 && !message.contains('<'), "{message}");
     namespace.secret("s3", &backups.store.keys()).await;
 
     let mut elsewhere = backups.schedule(&json!({"runOnCreate": false, "backoffLimit": 0}));
@@ -231,8 +238,8 @@ async fn wrong_keys_a_missing_bucket_and_a_wrong_login_have_their_reasons() {
     namespace.secret("shop-login", &[("uri", &backups.fixture.database.uri.replace("://", "://nobody-"))]).await;
     let unknown = backups.by_hand("wrong-login").await;
     assert!(holds(&unknown, "Stalled", "True", "AuthenticationFailed"), "{unknown:?}");
-    wait_for(namespace, "nightly", "it counts three failures", |it: &BackupSchedule| {
-        holds(it, "BackupFresh", "False", "Failing") && field(it, "/status/consecutiveFailures") == json!(3)
+    wait_for(namespace, "nightly", "it counts four failures", |it: &BackupSchedule| {
+        holds(it, "BackupFresh", "False", "Failing") && field(it, "/status/consecutiveFailures") == json!(4)
     })
     .await;
     // No message, Event or log shows a password.
@@ -262,7 +269,11 @@ async fn a_full_bucket_fails_the_run_and_keeps_the_good_backup() {
     assert!(["StoreFull", "StoreUnavailable"].contains(&reason.as_str()), "{reason}: {message}");
     let schedule = backups.until("LastBackupSucceeded", "False", "Failed").await;
     assert!(holds(&schedule, "BackupFresh", "True", "Fresh"), "the good backup still counts");
-    assert!(holds(&schedule, "RetentionHealthy", "True", "Retained"));
+    // What failed runs left in a full store is removed at once.
+    wait_for(&backups.fixture.namespace, "nightly", "leftovers were removed", |it: &BackupSchedule| {
+        holds(it, "RetentionHealthy", "True", "Retained") && !field(it, "/status/lastPruneTime").is_null()
+    })
+    .await;
     assert!(backups.list().await.iter().any(|it| it.name_any() == good && phase(it) == "Succeeded"));
     backups.finish().await;
 }
@@ -278,6 +289,75 @@ async fn a_schedule_that_no_longer_runs_becomes_late() {
     let name = backups.fixture.namespace.name.as_str();
     let fresh = backups.fixture.operator.metric("pgrail_backup_fresh", &[name]).await;
     assert!(fresh.abs() < f64::EPSILON, "{fresh}");
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn a_recreated_schedule_inherits_no_backups() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "recreated").await;
+    backups.apply(&json!({})).await;
+    backups.until("BackupFresh", "True", "Fresh").await;
+    let earlier = backups.list().await.remove(0);
+    backups.fixture.namespace.delete::<BackupSchedule>("nightly").await;
+    let schedules = backups.fixture.namespace.api::<BackupSchedule>();
+    eventually("it is deleted", async || schedules.get_opt("nightly").await.unwrap().is_none().then_some(())).await;
+    backups.apply(&json!({"runOnCreate": false})).await;
+    let schedule = backups.until("BackupFresh", "Unknown", "FirstRunPending").await;
+    assert_eq!(field(&schedule, "/status/backups"), json!(0));
+    let kept = |it: &DatabaseBackup| field(it, "/status/keptBecause") == json!(["EarlierSchedule"]);
+    wait_for(&backups.fixture.namespace, &earlier.name_any(), "it says why it is kept", kept).await;
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn a_declared_partial_dump_counts_and_is_reported() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "partial").await;
+    backups.apply(&json!({"dump": {"excludeTableData": ["public.nothing"]}})).await;
+    backups.until("BackupFresh", "True", "Fresh").await;
+    let backup = backups.list().await.remove(0);
+    assert_eq!(field(&backup, "/status/partial"), json!(true));
+    assert_eq!(field(&backup, "/status/partialBecause"), json!(["ExcludeTableData"]));
+    // The schedule declares more now: the dump of before is not what it asks for.
+    backups.apply(&json!({"maxAge": "1s"})).await;
+    let message = backups.message("BackupFresh", "False", "Partial").await;
+    assert!(message.contains(&backup.name_any()), "{message}");
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn a_replaced_backup_takes_no_result_of_the_one_before() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "replaced").await;
+    backups.apply(&json!({"runOnCreate": false})).await;
+    let before = backups.by_hand("b").await;
+    assert_eq!(phase(&before), "Succeeded");
+    // As `kubectl replace --force` does it: the Job of the first object may still be there.
+    backups.fixture.namespace.delete::<DatabaseBackup>("b").await;
+    let after = backups.by_hand("b").await;
+    assert_eq!(phase(&after), "Succeeded");
+    assert_ne!(after.uid(), before.uid());
+    assert_ne!(field(&after, "/status/location"), field(&before, "/status/location"));
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_not_the_schedules_is_not_believed() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "forged").await;
+    backups.apply(&json!({"runOnCreate": false})).await;
+    backups.until("Ready", "True", "Scheduled").await;
+    let labels = json!({"pgrail.dev/schedule": "nightly", "pgrail.dev/task": "dump"});
+    let pod = json!({"restartPolicy": "Never", "containers": [{"name": "verify", "image": "forged"}]});
+    let job = json!({"metadata": {"name": "forged", "labels": labels},
+        "spec": {"suspend": true, "template": {"metadata": {"labels": labels}, "spec": pod}}});
+    backups.fixture.namespace.apply::<Job>(&job).await;
+    let manifest = json!({"metadata": {"name": "forged", "annotations": {"pgrail.dev/job": "forged"}},
+        "spec": {"scheduleRef": {"name": "nightly"}}});
+    backups.fixture.namespace.apply::<DatabaseBackup>(&manifest).await;
+    let rejected = |it: &DatabaseBackup| holds(it, "Stalled", "True", "NameTaken");
+    wait_for(&backups.fixture.namespace, "forged", "its Job is rejected", rejected).await;
     backups.finish().await;
 }
 

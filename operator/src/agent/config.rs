@@ -61,6 +61,9 @@ pub(crate) struct StoreConfig {
     /// Whether `http://` is allowed: only inside the cluster, which the operator has checked.
     #[serde(default)]
     pub(crate) allow_http: bool,
+    /// Whether the store is asked to compute SHA-256 of what is uploaded.
+    #[serde(default)]
+    pub(crate) sha256: bool,
 }
 
 /// One dump and its verification.
@@ -118,4 +121,10 @@ pub(crate) struct PruneConfig {
     /// Directories below the store's prefix, as in `DumpResult::location`; each is refused unless its manifest carries the
     /// identity. A missing one is no error. Success means that none of them is left.
     pub(crate) locations: Vec<String>,
+    /// How the run ids of running dumps start: their uploads are not leftovers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) running: Vec<String>,
+    /// Age of leftovers; a day if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) grace_seconds: Option<u64>,
 }

@@ -8,6 +8,7 @@ use super::Places;
 use super::config::{AgentConfig, DumpConfig, RESULT_FILE};
 use super::outcome::failed;
 use super::progress::ProgressLog;
+use super::run_name::run_id_prefix;
 use super::settings::{SettingsError, config, connection, store};
 use crate::signals::stop_requested;
 
@@ -65,8 +66,7 @@ fn request(
 /// Distinguishes runs: the beginning of the pod's UID, which is random, and the second, since a container may be started
 /// again in the same pod.
 fn run_id(pod_uid: &str, now: Timestamp) -> String {
-    let pod: String = pod_uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
-    format!("{pod}{:x}", now.as_second().rem_euclid(0x10_0000))
+    format!("{}{:x}", run_id_prefix(pod_uid), now.as_second().rem_euclid(0x10_0000))
 }
 
 /// `verify` needs all of it; the termination message has no room.

@@ -1,5 +1,7 @@
 //! `pgrail agent prune`: removes dumps that retention does not keep, and leftovers of failed runs.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use pgrail_dump::{Failure, Message, Phase, PruneRequest, Reason, prune};
 
@@ -19,7 +21,11 @@ async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     let config = config(places)?;
     let wanted = config.prune.as_ref().ok_or(SettingsError::MissingSection("prune"))?;
     let store = store(&config.store, places)?;
-    let request = PruneRequest::new(config.identity.clone(), wanted.locations.clone(), Timestamp::now());
+    let mut request = PruneRequest::new(config.identity.clone(), wanted.locations.clone(), Timestamp::now());
+    request.running.clone_from(&wanted.running);
+    if let Some(seconds) = wanted.grace_seconds {
+        request.grace = Duration::from_secs(seconds);
+    }
     // An interrupted removal is completed by the next sweep: nothing has to be cleaned up here.
     let pruned = tokio::select! {
         pruned = prune(&store, &request) => pruned,

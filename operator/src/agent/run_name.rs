@@ -39,6 +39,11 @@ pub(crate) fn run_name(schedule: &str, time: Timestamp) -> String {
     format!("{schedule}-{}", time.to_zoned(TimeZone::UTC).strftime("%Y%m%d-%H%M%S"))
 }
 
+/// How the run ids of a pod's dumps start.
+pub(crate) fn run_id_prefix(pod_uid: &str) -> String {
+    pod_uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

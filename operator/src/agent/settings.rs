@@ -61,6 +61,7 @@ pub(super) fn store(config: &StoreConfig, places: &Places) -> Result<Store, Sett
     settings.endpoint.clone_from(&config.endpoint);
     settings.region.clone_from(&config.region);
     settings.allow_http = config.allow_http;
+    settings.sha256 = config.sha256;
     settings.root = (config.url.scheme() == Scheme::File).then(|| places.volume.clone());
     let mut keys = Vec::new();
     for (key, value) in secret(&places.store_directory)? {

@@ -82,7 +82,13 @@ fn store(storage: &Storage) -> Result<StoreSpec, JobSpecError> {
         None => false,
     };
     let secret = storage.secret_ref.as_ref().map(|reference| reference.name.clone());
-    let config = StoreConfig { url, endpoint: storage.endpoint.clone(), region: storage.region.clone(), allow_http };
+    let config = StoreConfig {
+        url,
+        endpoint: storage.endpoint.clone(),
+        region: storage.region.clone(),
+        allow_http,
+        sha256: false,
+    };
     Ok(StoreSpec { config, secret, claim })
 }
 

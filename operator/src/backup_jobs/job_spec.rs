@@ -10,7 +10,7 @@ use pgrail_crds::{
     BackupSchedule, BackupScheduleSpec, CompressionMethod as DeclaredMethod, Connection, DatabaseBackup, Dump,
     ProtectedDatabase, RequestedVerification, RowCounts as DeclaredCounts, SecretKeyReference, TlsMode,
 };
-use pgrail_dump::{Compression, CompressionMethod, Filter, RowCounts, VerificationLevel};
+use pgrail_dump::{Compression, CompressionMethod, Filter, RowCounts, Scheme, VerificationLevel};
 
 /// Retries of a failed run of a backup without a schedule.
 const DEFAULT_BACKOFF_LIMIT: i32 = 2;
@@ -75,6 +75,14 @@ pub(crate) fn of_schedule(
         RequestedVerification::ReadBack => VerificationLevel::ReadBack,
         RequestedVerification::Checksum => VerificationLevel::Checksum,
     };
+    if job.verification == VerificationLevel::Checksum {
+        if job.destination.store.config.url.scheme() != Scheme::S3 {
+            return Err(JobSpecError::Storage(
+                "verification.level Checksum needs an s3:// url, whose store computes SHA-256: use ReadBack",
+            ));
+        }
+        job.destination.store.config.sha256 = true;
+    }
     job.backoff_limit = spec.backoff_limit;
     job.active_deadline_seconds = spec.active_deadline_seconds;
     check_secrets(&job, secrets)?;
@@ -213,6 +221,19 @@ mod tests {
             (spec.connection.secret.as_str(), spec.connection.overrides.host.as_deref()),
             ("replica", Some("shop-ro"))
         );
+    }
+
+    #[test]
+    fn a_checksum_needs_a_store_that_computes_it() {
+        let checksum = |url: &str, claim: serde_json::Value| {
+            let storage = json!({"url": url, "persistentVolumeClaim": claim});
+            let schedule = schedule(json!({"verification": {"level": "Checksum"}, "storage": storage}));
+            of_schedule(&schedule, &database(), Secrets::default(), "cluster")
+        };
+        assert!(checksum("s3://backups/x", json!(null)).unwrap().destination.store.config.sha256);
+        for (url, claim) in [("gs://backups/x", json!(null)), ("file:///x", json!({"claimName": "dumps"}))] {
+            assert_eq!(checksum(url, claim).unwrap_err().reason().as_str(), "InvalidStorage");
+        }
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! Requests to the apiserver about Jobs and their pods.
 
-use super::names::backup_name;
+use super::names::{Task, backup_name};
 use super::outcome::{container, failure, message, terminated};
 use super::pod::PRUNE_CONTAINER;
 use crate::agent::config::{AgentConfig, CONFIG_VARIABLE};
+use crate::agent::run_name::run_id_prefix;
 use crate::context::Context;
 use k8s_openapi::api::batch::v1::{Job, JobTemplateSpec};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
-use pgrail_crds::annotations::{BACKUP_LABEL, SCHEDULE_LABEL};
+use pgrail_crds::annotations::{BACKUP_LABEL, SCHEDULE_LABEL, TASK_LABEL};
 use pgrail_dump::{Message, PruneReport};
 
 pub(crate) fn job_of(template: JobTemplateSpec, name: &str) -> Job {
@@ -55,7 +56,32 @@ fn prune_failure_of(pod: &Pod) -> Option<String> {
 pub(crate) async fn pods_of(job: &Job, context: &Context) -> Result<Vec<Pod>, kube::Error> {
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &job.namespace().unwrap_or_default());
     let selector = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", job.name_any()));
-    Ok(pods.list(&selector).await?.items)
+    let mut pods = pods.list(&selector).await?.items;
+    // A label is not enough: anyone who can create pods can set it. Nor is the name: an earlier Job may have had it.
+    pods.retain(|pod| is_controlled_by(pod, job));
+    Ok(pods)
+}
+
+/// Whether an object's controller is this very one.
+pub(crate) fn is_controlled_by(object: &impl ResourceExt, owner: &impl ResourceExt) -> bool {
+    let controllers = object.owner_references().iter().filter(|reference| reference.controller == Some(true));
+    controllers.into_iter().any(|reference| owner.uid().is_some_and(|uid| uid == reference.uid))
+}
+
+/// How the run ids of the dumps that run for a schedule start.
+pub(crate) async fn running_run_ids(
+    namespace: &str,
+    schedule: &str,
+    context: &Context,
+) -> Result<Vec<String>, kube::Error> {
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let labels = format!("{SCHEDULE_LABEL}={schedule},{TASK_LABEL}={}", Task::Dump.as_str());
+    let has_ended = |pod: &Pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        matches!(phase, Some("Succeeded" | "Failed"))
+    };
+    let pods = pods.list(&ListParams::default().labels(&labels)).await?.items;
+    Ok(pods.iter().filter(|pod| !has_ended(pod)).filter_map(|pod| Some(run_id_prefix(&pod.uid()?))).collect())
 }
 
 /// The configuration of a Job's agent. The schedule may have changed since.

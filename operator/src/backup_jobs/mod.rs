@@ -10,3 +10,4 @@ pub(crate) mod jobs;
 pub(crate) mod names;
 pub(crate) mod outcome;
 pub(crate) mod pod;
+pub(crate) mod record;

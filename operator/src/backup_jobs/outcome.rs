@@ -2,10 +2,13 @@
 
 use super::pod::{DUMP_CONTAINER, VERIFY_CONTAINER};
 use crate::kubernetes::rejection::{Reason, Rejection};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
 use pgrail_dump::{DumpResult, Message, VerifyResult};
 
+/// How long after its deletion was due a pod counts as lost.
+const LOST_AFTER: SignedDuration = SignedDuration::from_mins(5);
 /// Exit status of a process that was killed.
 const KILLED: i32 = 137;
 
@@ -23,23 +26,42 @@ pub(crate) enum Progress {
     Failed(Rejection),
 }
 
-pub(crate) fn progress(job: &Job, pods: &[Pod]) -> Progress {
+/// The progress of a Job. `pods` are its own: see [`super::jobs::pods_of`].
+pub(crate) fn progress(job: &Job, pods: &[Pod], now: Timestamp) -> Progress {
     let pods = newest_first(pods);
-    if let Some(result) = pods.iter().find_map(|pod| verified(pod)) {
-        return Progress::Succeeded(Box::new(result));
-    }
     if let Some((reason, message)) = condition(job, "Failed") {
         return Progress::Failed(failure_of_job(&pods, reason, message));
     }
     if condition(job, "Complete").is_some() {
+        // A result counts only once the Job is complete: until then its pods may still be replaced.
+        if let Some(result) = pods.iter().find_map(|pod| verified(pod)) {
+            return Progress::Succeeded(Box::new(result));
+        }
         let message = "the Job succeeded, but its pod was deleted before its result was read: the dump is in the store, \
                        but is not counted";
         return Progress::Failed(Rejection::new(Reason::ResultLost, message));
     }
     match pods.first() {
         None => Progress::Waiting("waiting for the pod of the Job".to_owned()),
+        Some(pod) if is_lost(pod, now) => Progress::Failed(Rejection::new(
+            Reason::NodeLost,
+            format!("the node {:?} of the pod was lost", node_of(pod).unwrap_or_default()),
+        )),
         Some(pod) => progress_of_pod(pod, pods.get(1).copied()),
     }
+}
+
+/// Whether a pod should have been deleted long ago: its kubelet does not answer. Its Job waits for it for ever.
+fn is_lost(pod: &Pod, now: Timestamp) -> bool {
+    let deletion = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    node_of(pod).is_some()
+        && !matches!(phase, Some("Succeeded" | "Failed"))
+        && deletion.is_some_and(|deletion| now.duration_since(deletion) > LOST_AFTER)
+}
+
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
 }
 
 fn newest_first(pods: &[Pod]) -> Vec<&Pod> {
@@ -245,6 +267,10 @@ mod tests {
         json!({"kind": "failed", "phase": "dump", "reason": reason, "message": "pg_dump: error: lock", "retryable": true}).to_string()
     }
 
+    fn now() -> Timestamp {
+        "2026-11-23T03:00:00Z".parse().unwrap()
+    }
+
     const FIRST: &str = "2026-11-23T02:15:00Z";
     const SECOND: &str = "2026-11-23T02:20:00Z";
 
@@ -259,19 +285,23 @@ mod tests {
             Progress::Failed(failed) => format!("Failed: {}: {}", failed.reason.as_str(), failed.message),
         };
         let dumped = ended(0, &dump_message().to_string());
-        for (pods, expected) in [
-            (vec![], "Pending: waiting for the pod of the Job"),
-            (vec![pod(FIRST, initializing.clone(), initializing.clone())], "Pending: its pod is starting"),
+        let complete = Some(("Complete", ""));
+        for (pods, condition, expected) in [
+            (vec![], None, "Pending: waiting for the pod of the Job"),
+            (vec![pod(FIRST, initializing.clone(), initializing.clone())], None, "Pending: its pod is starting"),
             (
                 vec![pod(FIRST, waiting("ImagePullBackOff"), initializing.clone())],
+                None,
                 "Pending: dump cannot start: ImagePullBackOff: said the kubelet",
             ),
-            (vec![pod(FIRST, running(), initializing.clone())], "Running: the dump is running"),
-            (vec![pod(FIRST, dumped.clone(), running())], "Verifying: 1300000"),
-            (vec![pod(FIRST, dumped.clone(), initializing.clone())], "Verifying: 1300000"),
-            (vec![pod(FIRST, dumped.clone(), ended(0, &verify_message()))], "Succeeded: 1300000"),
+            (vec![pod(FIRST, running(), initializing.clone())], None, "Running: the dump is running"),
+            (vec![pod(FIRST, dumped.clone(), running())], None, "Verifying: 1300000"),
+            (vec![pod(FIRST, dumped.clone(), initializing.clone())], None, "Verifying: 1300000"),
+            (vec![pod(FIRST, dumped.clone(), ended(0, &verify_message()))], None, "Verifying: 1300000"),
+            (vec![pod(FIRST, dumped.clone(), ended(0, &verify_message()))], complete, "Succeeded: 1300000"),
             (
                 vec![pod(FIRST, ended(1, &failed_message("LockTimeout")), initializing.clone())],
+                None,
                 "Pending: this attempt failed and is retried: LockTimeout: pg_dump: error: lock",
             ),
             (
@@ -279,29 +309,44 @@ mod tests {
                     pod(FIRST, ended(1, &failed_message("LockTimeout")), initializing.clone()),
                     pod(SECOND, running(), initializing.clone()),
                 ],
+                None,
                 "Running: the dump is running (the previous attempt failed: LockTimeout: pg_dump: error: lock)",
             ),
         ] {
-            assert_eq!(text_of(progress(&job(None), &pods)), expected);
+            assert_eq!(text_of(progress(&job(condition), &pods, now())), expected);
         }
     }
 
     #[test]
-    fn a_result_counts_however_the_job_ended() {
+    fn a_result_counts_only_once_the_job_is_complete() {
         let good = pod(FIRST, ended(0, &dump_message().to_string()), ended(0, &verify_message()));
-        for condition in [None, Some(("Complete", "")), Some(("Failed", "DeadlineExceeded"))] {
-            assert!(matches!(progress(&job(condition), std::slice::from_ref(&good)), Progress::Succeeded(_)));
-        }
+        let result = |condition| progress(&job(condition), std::slice::from_ref(&good), now());
+        assert!(matches!(result(Some(("Complete", ""))), Progress::Succeeded(_)));
+        assert!(matches!(result(None), Progress::Verifying(_)));
+        assert!(matches!(result(Some(("Failed", "DeadlineExceeded"))), Progress::Failed(_)));
+    }
+
+    #[test]
+    fn a_pod_that_its_node_does_not_delete_is_lost() {
+        let mut pod = pod(FIRST, running(), waiting("PodInitializing"));
+        pod.spec = serde_json::from_value(json!({"containers": [], "nodeName": "node-1"})).unwrap();
+        let state = |pod: &Pod| progress(&job(None), std::slice::from_ref(pod), now());
+        assert!(matches!(state(&pod), Progress::Dumping(_)));
+        pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-11-23T02:56:00Z")).unwrap();
+        assert!(matches!(state(&pod), Progress::Dumping(_)), "it may still stop");
+        pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-11-23T02:54:00Z")).unwrap();
+        let Progress::Failed(rejection) = state(&pod) else { panic!() };
+        assert_eq!((rejection.reason, rejection.message.contains("node-1")), (Reason::NodeLost, true));
     }
 
     #[test]
     fn a_message_of_a_failed_container_is_no_success() {
         let odd = pod(FIRST, ended(0, &dump_message().to_string()), ended(1, &verify_message()));
-        assert!(!matches!(progress(&job(None), &[odd]), Progress::Succeeded(_)));
+        assert!(!matches!(progress(&job(Some(("Complete", ""))), &[odd], now()), Progress::Succeeded(_)));
     }
 
     fn failed(pods: &[Pod], reason: &str) -> (String, String) {
-        match progress(&job(Some(("Failed", reason))), pods) {
+        match progress(&job(Some(("Failed", reason))), pods, now()) {
             Progress::Failed(failed) => (failed.reason.as_str().to_owned(), failed.message),
             other => panic!("{other:?}"),
         }
@@ -329,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_lost_result_is_reported() {
-        match progress(&job(Some(("Complete", ""))), &[]) {
+        match progress(&job(Some(("Complete", ""))), &[], now()) {
             Progress::Failed(failed) => assert_eq!(failed.reason, Reason::ResultLost),
             other => panic!("{other:?}"),
         }
@@ -343,7 +388,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(
-            progress(&job(None), &[pod]),
+            progress(&job(None), &[pod], now()),
             Progress::Waiting("its pod cannot be scheduled: 0/3 nodes are available".into())
         );
     }

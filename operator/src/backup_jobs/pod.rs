@@ -98,14 +98,14 @@ pub(crate) fn dump_job(
 pub(crate) fn prune_job(
     destination: &Destination,
     image: &Image,
-    locations: Vec<String>,
+    prune: PruneConfig,
     backup: Option<&str>,
 ) -> Result<JobTemplateSpec, serde_json::Error> {
     let config = AgentConfig {
         identity: destination.identity.clone(),
         store: destination.store.config.clone(),
         dump: None,
-        prune: Some(PruneConfig { locations }),
+        prune: Some(prune),
     };
     let labels = names::labels(Task::Prune, destination.schedule.as_deref(), &destination.database);
     let prune = container(PRUNE_CONTAINER, destination, image, environment(&config)?, store_mounts(destination));
@@ -469,8 +469,7 @@ mod tests {
     #[test]
     fn a_prune_has_no_login() {
         let job = of_schedule(&schedule(json!({})), &database(), Secrets::default(), "cluster").unwrap();
-        let job =
-            prune_job(&job.destination, &Image::for_tests(), vec!["cluster/shop/nightly/x".into()], None).unwrap();
+        let job = prune_job(&job.destination, &Image::for_tests(), PruneConfig::default(), None).unwrap();
         let job = serde_json::to_value(job).unwrap();
         let pod = &job["spec"]["template"]["spec"];
         assert_restricted(pod);

@@ -111,6 +111,8 @@ reasons! {
     ReadBack = backup::READ_BACK,
     Checksum = backup::CHECKSUM,
     Unverified = backup::UNVERIFIED,
+    Partial = backup::PARTIAL,
+    ClockSkew = backup::CLOCK_SKEW,
     NotDeclared = backup::NOT_DECLARED,
     Retained = backup::RETAINED,
     PruneFailed = backup::PRUNE_FAILED,
@@ -119,6 +121,7 @@ reasons! {
     ResultLost = backup::RESULT_LOST,
     Stopped = backup::STOPPED,
     OutOfMemory = backup::OUT_OF_MEMORY,
+    NodeLost = backup::NODE_LOST,
     ScheduleNotFound = backup::SCHEDULE_NOT_FOUND,
 
     InvalidRequest = agent::INVALID_REQUEST,

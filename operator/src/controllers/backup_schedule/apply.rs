@@ -1,7 +1,7 @@
 //! Carries out the steps of a plan. Each can be repeated.
 
 use super::plan::Step;
-use crate::backup_jobs::jobs::{create, delete, job_of};
+use crate::backup_jobs::jobs::{create, delete, job_of, running_run_ids};
 use crate::backup_jobs::names::prune_job_name;
 use crate::backup_jobs::pod::{Image, prune_job};
 use crate::context::Context;
@@ -27,6 +27,8 @@ pub(super) struct Applied {
     /// The apiserver's message, if it rejected the CronJob.
     pub(super) rejected: Option<String>,
     pub(super) prune_started: bool,
+    /// Old backups and leftovers were removed.
+    pub(super) prune_finished: bool,
     /// Backups were created, recorded or removed: observe again.
     pub(super) changed: bool,
 }
@@ -54,8 +56,17 @@ pub(super) async fn apply(
                 delete_backup(schedule, &name, context).await?;
                 applied.changed = true;
             }
-            Step::StartPrune { destination, locations } => {
-                let template = prune_job(&destination, &Image::from(&context.settings), locations, None);
+            Step::LateRun { backup, cause } => {
+                create_backup(&backup, context).await?;
+                let note = format!("{cause}: {} makes up for it", backup.name_any());
+                let now = context.now();
+                context.events.publish(schedule, Severity::Warning, "Run", event::RUN_MISSED, note, now).await;
+                applied.changed = true;
+            }
+            Step::StartPrune { destination, mut prune } => {
+                let namespace = schedule.namespace().unwrap_or_default();
+                prune.running = running_run_ids(&namespace, &schedule.name_any(), context).await?;
+                let template = prune_job(&destination, &Image::from(&context.settings), prune, None);
                 let name = prune_job_name(&schedule.name_any());
                 let mut job = job_of(template.map_err(kube::Error::SerdeError)?, &name);
                 // While the schedule is being deleted, the garbage collector must not delete this Job with it.
@@ -67,6 +78,7 @@ pub(super) async fn apply(
             }
             Step::FinishPrune { job, backups } => {
                 finish_prune(schedule, &job, &backups, context).await?;
+                applied.prune_finished = true;
                 applied.changed = true;
             }
             Step::RetryPrune(job) => {

@@ -112,6 +112,12 @@ impl Schedule {
         None
     }
 
+    /// The last fire at or before a moment. `interval` is the largest gap between two fires.
+    pub(crate) fn last(&self, until: Timestamp, interval: SignedDuration) -> Option<Timestamp> {
+        let start = until.checked_sub(interval).ok()?.checked_sub(SignedDuration::from_secs(1)).ok()?;
+        std::iter::successors(self.next(start), |fire| self.next(*fire)).take_while(|fire| *fire <= until).last()
+    }
+
     /// The largest gap between the next 50 fires: the largest gap between two backups without failures.
     pub(crate) fn largest_gap(&self, now: Timestamp) -> SignedDuration {
         let mut fires = std::iter::successors(self.next(now), |fire| self.next(*fire)).take(FIRES);
@@ -273,6 +279,15 @@ mod tests {
         // The day without half past two.
         let now = at("2026-03-01T00:00:00Z");
         assert_eq!(schedule("30 2 * * *", "Europe/Berlin").largest_gap(now).as_hours(), 47);
+    }
+
+    #[test]
+    fn the_last_fire() {
+        let schedule = schedule("15 2 * * *", "UTC");
+        let last = |until: &str| schedule.last(at(until), SignedDuration::from_hours(24)).unwrap();
+        assert_eq!(last("2026-11-23T12:00:00Z"), at("2026-11-23T02:15:00Z"));
+        assert_eq!(last("2026-11-23T02:15:00Z"), at("2026-11-23T02:15:00Z"));
+        assert_eq!(last("2026-11-23T02:14:59Z"), at("2026-11-22T02:15:00Z"));
     }
 
     #[test]

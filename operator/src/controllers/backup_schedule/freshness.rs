@@ -2,7 +2,7 @@
 //! for too long or keeps failing is not fresh, from the moment that this becomes true.
 
 use crate::kubernetes::conditions::Status;
-use crate::kubernetes::rejection::Reason;
+use crate::kubernetes::rejection::{Reason, Rejection};
 use jiff::{SignedDuration, Timestamp};
 
 #[derive(Clone, Debug)]
@@ -17,6 +17,10 @@ pub(super) struct Facts {
     pub(super) failures: i64,
     /// See `failures`.
     pub(super) last_failure: Option<String>,
+    /// Why the schedule cannot run, if it cannot.
+    pub(super) rejection: Option<Rejection>,
+    /// Why the newest dump does not count, if it does not.
+    pub(super) uncounted: Option<Rejection>,
     pub(super) running: bool,
     pub(super) suspended: bool,
     /// Recovery point objective; unknown while the schedule cannot be read and none is declared.
@@ -53,6 +57,10 @@ fn freshness_by_age(facts: &Facts, newest: Timestamp, max_age: SignedDuration, n
         return Freshness { status: Status::True, reason: Reason::Fresh, message, next_change: Some(until) };
     }
     let (reason, why) = match facts {
+        Facts { rejection: Some(rejection), .. } => (rejection.reason, rejection.message.clone()),
+        Facts { uncounted: Some(uncounted), .. } if facts.failures == 0 && !facts.suspended => {
+            (uncounted.reason, uncounted.message.clone())
+        }
         Facts { suspended: true, .. } => (Reason::Suspended, "the schedule is suspended".to_owned()),
         Facts { failures: 1.., .. } => (Reason::Failing, failing(facts)),
         _ => (Reason::Late, "no run has ended since".to_owned()),
@@ -67,6 +75,9 @@ fn freshness_by_age(facts: &Facts, newest: Timestamp, max_age: SignedDuration, n
 
 fn freshness_before_the_first(facts: &Facts, now: Timestamp) -> Freshness {
     let freshness = |status, reason, message: String, next_change| Freshness { status, reason, message, next_change };
+    if let Some(Rejection { reason, message }) = &facts.rejection {
+        return freshness(Status::False, *reason, format!("there is no verified backup; {message}"), None);
+    }
     if facts.failures > 0 {
         return freshness(
             Status::False,
@@ -74,6 +85,9 @@ fn freshness_before_the_first(facts: &Facts, now: Timestamp) -> Freshness {
             format!("there is no verified backup; {}", failing(facts)),
             None,
         );
+    }
+    if let Some(Rejection { reason, message }) = &facts.uncounted {
+        return freshness(Status::False, *reason, format!("there is no backup that counts; {message}"), None);
     }
     if facts.suspended {
         let message = "there is no verified backup, and the schedule is suspended".to_owned();
@@ -124,6 +138,8 @@ mod tests {
             newest_verified: None,
             failures: 0,
             last_failure: None,
+            rejection: None,
+            uncounted: None,
             running: false,
             suspended: false,
             max_age: Some(SignedDuration::from_hours(48)),
@@ -133,6 +149,8 @@ mod tests {
     #[test]
     fn every_state_of_freshness() {
         let verified = |time: &str| Facts { newest_verified: Some(at(time)), ..facts() };
+        let rejected = |facts| Facts { rejection: Some(Rejection::new(Reason::SecretMissing, "no Secret")), ..facts };
+        let partial = |facts| Facts { uncounted: Some(Rejection::new(Reason::Partial, "b is partial")), ..facts };
         let failing = |count| Facts { failures: count, last_failure: Some("disk full".into()), ..facts() };
         for (facts, now, expected, next_change) in [
             (facts(), "2026-11-20T12:59:00Z", "Unknown FirstRunPending", Some("2026-11-20T13:00:00Z")),
@@ -148,6 +166,17 @@ mod tests {
             (failing(2), "2026-11-20T12:10:00Z", "False Failing", None),
             (verified("2026-11-21T02:15:00Z"), "2026-11-23T02:15:00Z", "True Fresh", Some("2026-11-23T02:15:00Z")),
             (verified("2026-11-21T02:15:00Z"), "2026-11-23T02:15:01Z", "False Late", None),
+            // A schedule that cannot run is not fresh from the start, and later for that reason.
+            (rejected(facts()), "2026-11-20T12:01:00Z", "False SecretMissing", None),
+            (
+                rejected(verified("2026-11-21T02:15:00Z")),
+                "2026-11-22T00:00:00Z",
+                "True Fresh",
+                Some("2026-11-23T02:15:00Z"),
+            ),
+            (rejected(verified("2026-11-21T02:15:00Z")), "2026-11-24T00:00:00Z", "False SecretMissing", None),
+            (partial(facts()), "2026-11-20T12:01:00Z", "False Partial", None),
+            (partial(verified("2026-11-21T02:15:00Z")), "2026-11-24T00:00:00Z", "False Partial", None),
             // Failures do not change the age of a backup.
             (
                 Facts { newest_verified: Some(at("2026-11-21T02:15:00Z")), ..failing(1) },

@@ -1,9 +1,14 @@
 //! The runs of a schedule and their results, from its `DatabaseBackup`s. Pure.
 
+use super::validate::Validated;
 use crate::backup_jobs::names::created;
+use crate::backup_jobs::record::{counted, is_of_database, phase, proof, schedule_uid, snapshot_time};
+use crate::kubernetes::rejection::{Reason, Rejection};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use pgrail_crds::{BackupPhase, DatabaseBackup, VerificationLevel};
+use pgrail_crds::conditions::STALLED;
+use pgrail_crds::{BackupPhase, BackupSchedule, DatabaseBackup, VerificationLevel};
+use pgrail_dump::PartialCause;
 use std::cmp::Reverse;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +19,8 @@ pub(super) struct History {
     pub(super) verified: i64,
     /// Snapshot time of the newest verified dump.
     pub(super) newest_verified: Option<Timestamp>,
+    /// Why the newest dump does not count, if it does not.
+    pub(super) newest_uncounted: Option<Rejection>,
     /// When the newest dump was complete.
     pub(super) last_successful: Option<Timestamp>,
     /// When the newest run was started.
@@ -32,56 +39,95 @@ pub(super) struct History {
 pub(super) struct Last {
     /// Name of its `DatabaseBackup`.
     pub(super) name: String,
-    /// Its message, if it failed.
-    pub(super) failure: Option<String>,
+    pub(super) failure: Option<Failure>,
 }
 
-pub(super) fn phase(backup: &DatabaseBackup) -> BackupPhase {
-    backup.status.as_ref().and_then(|status| status.phase).unwrap_or(BackupPhase::Pending)
+/// Why a run failed.
+pub(super) type Failure = Rejection;
+
+/// Which backups are a schedule's, and which of them count.
+#[derive(Clone, Debug)]
+pub(super) struct Scope<'a> {
+    pub(super) schedule_uid: &'a str,
+    /// Unknown while the database cannot be read.
+    pub(super) database_uid: Option<&'a str>,
+    /// Causes of `partialBecause` that the schedule declares.
+    pub(super) partial_because: Vec<&'static str>,
+    pub(super) now: Timestamp,
 }
 
-/// The time of the snapshot; before a dump has one, the creation of the object.
-pub(super) fn snapshot_time(backup: &DatabaseBackup) -> Timestamp {
-    let time = backup.status.as_ref().and_then(|status| status.start_time.as_ref());
-    time.map_or_else(|| created(backup), |time| time.0)
-}
+impl<'a> Scope<'a> {
+    pub(super) fn new(schedule: &'a BackupSchedule, validated: Option<&'a Validated>, now: Timestamp) -> Self {
+        let dump = &schedule.spec.dump;
+        let declared = [
+            (&dump.schemas, PartialCause::Schemas),
+            (&dump.exclude_tables, PartialCause::ExcludeTables),
+            (&dump.exclude_table_data, PartialCause::ExcludeTableData),
+        ];
+        let declared = declared.into_iter().filter(|(patterns, _)| !patterns.is_empty());
+        Self {
+            schedule_uid: schedule.metadata.uid.as_deref().unwrap_or_default(),
+            database_uid: validated.map(|validated| validated.job.database_uid.as_str()),
+            partial_because: declared.map(|(_, cause)| cause.as_str()).collect(),
+            now,
+        }
+    }
 
-pub(super) fn is_verified(backup: &DatabaseBackup) -> bool {
-    phase(backup) == BackupPhase::Succeeded && proof(backup) > VerificationLevel::None
-}
+    /// A name is not enough: an earlier schedule may have had it, and have backed up another database. A backup by hand has
+    /// no schedule's UID before its Job is created.
+    fn has(&self, backup: &DatabaseBackup) -> bool {
+        let of_schedule = match schedule_uid(backup) {
+            Some(uid) => uid == self.schedule_uid,
+            None => phase(backup) == BackupPhase::Pending,
+        };
+        let of_database = self.database_uid.is_none_or(|uid| is_of_database(backup, uid));
+        backup.metadata.deletion_timestamp.is_none() && of_schedule && of_database
+    }
 
-fn proof(backup: &DatabaseBackup) -> VerificationLevel {
-    let verification = backup.status.as_ref().and_then(|status| status.verification.as_ref());
-    verification.map_or(VerificationLevel::None, |verification| verification.level)
-}
-
-pub(super) fn read(backups: &[DatabaseBackup]) -> History {
-    let mut newest_first: Vec<_> = backups.iter().filter(|it| it.metadata.deletion_timestamp.is_none()).collect();
-    newest_first.sort_by_key(|backup| Reverse((created(*backup), backup.name_any())));
-    let with = |wanted: BackupPhase| newest_first.iter().filter(move |it| phase(it) == wanted);
-    let over: Vec<_> =
-        newest_first.iter().filter(|it| matches!(phase(it), BackupPhase::Succeeded | BackupPhase::Failed)).collect();
-    let failures = over.iter().take_while(|it| phase(it) == BackupPhase::Failed).count();
-    let completed = |it: &DatabaseBackup| it.status.as_ref()?.completion_time.as_ref().map(|time| time.0);
-    let newest = with(BackupPhase::Succeeded).max_by_key(|it| snapshot_time(it));
-    History {
-        backups: number(with(BackupPhase::Succeeded).count()),
-        verified: number(newest_first.iter().filter(|it| is_verified(it)).count()),
-        newest_verified: newest_first.iter().filter(|it| is_verified(it)).map(|it| snapshot_time(it)).max(),
-        last_successful: with(BackupPhase::Succeeded).filter_map(|it| completed(it)).max(),
-        last_started: newest_first.iter().map(|it| created(*it)).max(),
-        last: over.first().map(|it| Last { name: it.name_any(), failure: failure(it) }),
-        newest_proof: newest.map(|it| proof(it)),
-        consecutive_failures: number(failures),
-        running: newest_first
-            .iter()
-            .any(|it| matches!(phase(it), BackupPhase::Pending | BackupPhase::Running | BackupPhase::Verifying)),
+    pub(super) fn counted(&self, backup: &DatabaseBackup) -> Result<(), Rejection> {
+        counted(backup, &self.partial_because, self.now)
     }
 }
 
-fn failure(backup: &DatabaseBackup) -> Option<String> {
-    let status = backup.status.as_ref()?;
-    (phase(backup) == BackupPhase::Failed).then(|| status.message.clone())
+pub(super) fn read(backups: &[DatabaseBackup], scope: &Scope<'_>) -> History {
+    let mut newest_first: Vec<_> = backups.iter().filter(|it| scope.has(it)).collect();
+    newest_first.sort_by_key(|backup| Reverse((created(*backup), backup.name_any())));
+    let with = |wanted: BackupPhase| newest_first.iter().filter(move |it| phase(it) == wanted);
+    let ended: Vec<_> =
+        newest_first.iter().filter(|it| matches!(phase(it), BackupPhase::Succeeded | BackupPhase::Failed)).collect();
+    let failures = ended.iter().take_while(|it| phase(it) == BackupPhase::Failed).count();
+    let completed = |it: &DatabaseBackup| it.status.as_ref()?.completion_time.as_ref().map(|time| time.0);
+    let newest = with(BackupPhase::Succeeded).max_by_key(|it| snapshot_time(it));
+    let counted: Vec<_> = with(BackupPhase::Succeeded).filter(|it| scope.counted(it).is_ok()).collect();
+    History {
+        backups: number(with(BackupPhase::Succeeded).count()),
+        verified: number(counted.len()),
+        newest_verified: counted.iter().map(|it| snapshot_time(it)).max(),
+        newest_uncounted: newest.and_then(|it| scope.counted(it).err()),
+        last_successful: with(BackupPhase::Succeeded).filter_map(|it| completed(it)).max(),
+        last_started: newest_first.iter().map(|it| created(*it)).max(),
+        last: ended.first().map(|it| Last { name: it.name_any(), failure: failure(it) }),
+        newest_proof: newest.map(|it| proof(it)),
+        consecutive_failures: number(failures),
+        running: newest_first.iter().any(|it| is_running(it)),
+    }
+}
+
+/// A rejected backup has no Job, and waits for its user.
+fn is_running(backup: &DatabaseBackup) -> bool {
+    let conditions = backup.status.iter().flat_map(|status| &status.conditions);
+    let is_rejected = conditions.into_iter().any(|condition| condition.type_ == STALLED && condition.status == "True");
+    match phase(backup) {
+        BackupPhase::Pending => !is_rejected,
+        phase => matches!(phase, BackupPhase::Running | BackupPhase::Verifying),
+    }
+}
+
+fn failure(backup: &DatabaseBackup) -> Option<Failure> {
+    let status = backup.status.as_ref().filter(|status| status.phase == Some(BackupPhase::Failed))?;
+    let stalled = status.conditions.iter().find(|condition| condition.type_ == STALLED);
+    let reason = stalled.and_then(|condition| Reason::named(&condition.reason)).unwrap_or(Reason::Failed);
+    Some(Failure { reason, message: status.message.clone() })
 }
 
 fn number(count: usize) -> i64 {
@@ -94,9 +140,53 @@ mod tests {
     use crate::backup_jobs::examples::{backup, failed, succeeded};
     use serde_json::json;
 
+    fn read_all(backups: &[DatabaseBackup]) -> History {
+        let scope = Scope {
+            schedule_uid: "schedule-uid",
+            database_uid: Some("database-uid"),
+            partial_because: vec!["Schemas"],
+            now: "2026-11-25T00:00:00Z".parse().unwrap(),
+        };
+        read(backups, &scope)
+    }
+
+    #[test]
+    fn a_schedule_inherits_nothing_of_its_name() {
+        let time = "2026-11-20T02:15:00Z";
+        let mut earlier_schedule = backup("a", time, succeeded(time));
+        earlier_schedule.annotations_mut().insert(pgrail_crds::annotations::SCHEDULE_UID.into(), "earlier".into());
+        let mut other_database = backup("b", time, succeeded(time));
+        other_database.status.as_mut().unwrap().database_uid = Some("earlier".into());
+        assert_eq!(read_all(&[earlier_schedule, other_database]), History::default());
+    }
+
+    #[test]
+    fn partial_and_future_dumps_do_not_count() {
+        let time = "2026-11-20T02:15:00Z";
+        let with = |field: &str, value: serde_json::Value| {
+            let mut status = succeeded(time);
+            status[field] = value;
+            let history = read_all(&[backup("a", time, status)]);
+            (history.backups, history.newest_verified.is_some(), history.newest_uncounted.map(|it| it.reason))
+        };
+        assert_eq!(with("partialBecause", json!(["Schemas"])), (1, true, None));
+        assert_eq!(with("partialBecause", json!(["ExcludeTables"])), (1, false, Some(Reason::Partial)));
+        assert_eq!(with("startTime", json!("2026-11-26T00:00:00Z")), (1, false, Some(Reason::ClockSkew)));
+    }
+
+    #[test]
+    fn a_rejected_backup_is_not_running() {
+        let pending =
+            |conditions| backup("a", "2026-11-20T02:15:00Z", json!({"phase": "Pending", "conditions": conditions}));
+        let stalled = json!([{"type": "Stalled", "status": "True", "reason": "SecretMissing", "message": "",
+            "lastTransitionTime": "2026-11-20T02:15:00Z"}]);
+        assert!(read_all(&[pending(json!([]))]).running);
+        assert!(!read_all(&[pending(stalled)]).running);
+    }
+
     #[test]
     fn only_verified_backups_count_as_verified() {
-        let history = read(&[
+        let history = read_all(&[
             backup("a", "2026-11-20T02:15:00Z", succeeded("2026-11-20T02:15:01Z")),
             backup("b", "2026-11-21T02:15:00Z", json!({"phase": "Succeeded", "startTime": "2026-11-21T02:15:01Z"})),
             backup("c", "2026-11-22T02:15:00Z", failed("disk full")),
@@ -106,14 +196,17 @@ mod tests {
         assert_eq!((history.backups, history.verified, history.consecutive_failures), (2, 1, 2));
         assert_eq!(history.newest_verified, Some("2026-11-20T02:15:01Z".parse().unwrap()));
         assert_eq!(history.newest_proof, Some(VerificationLevel::None));
-        assert_eq!(history.last, Some(Last { name: "d".into(), failure: Some("disk still full".into()) }));
+        assert_eq!(
+            history.last,
+            Some(Last { name: "d".into(), failure: Some(Rejection::new(Reason::Failed, "disk still full")) })
+        );
         assert!(history.running);
-        assert_eq!(read(&[]), History::default());
+        assert_eq!(read_all(&[]), History::default());
     }
 
     #[test]
     fn a_success_resets_consecutive_failures() {
-        let history = read(&[
+        let history = read_all(&[
             backup("c", "2026-11-22T02:15:00Z", failed("disk full")),
             backup("d", "2026-11-23T02:15:00Z", succeeded("2026-11-23T02:15:01Z")),
         ]);

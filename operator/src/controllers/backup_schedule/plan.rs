@@ -1,15 +1,18 @@
 //! The steps for a schedule, in order. Pure.
 
 use super::cron_job;
-use super::history::{self, phase};
+use super::history::{self, Failure, History, Scope};
 use super::observe::{Observed, PruneState};
 use super::retention::{self, Rules};
 use super::validate::Validated;
+use crate::agent::config::PruneConfig;
 use crate::agent::run_name::run_name;
 use crate::backup_jobs::destination::Destination;
 use crate::backup_jobs::jobs::config_of;
 use crate::backup_jobs::names::{backup_name, bounded, created, location_in, scheduled_time};
 use crate::backup_jobs::pod::Image;
+use crate::backup_jobs::record::phase;
+use crate::kubernetes::rejection::Reason;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::ResourceExt;
@@ -20,6 +23,12 @@ use std::collections::BTreeMap;
 
 /// The most dumps that one prune removes.
 const PRUNED_AT_ONCE: usize = 50;
+/// How often leftovers of failed runs are removed.
+const SWEEP_INTERVAL: SignedDuration = SignedDuration::from_hours(24);
+/// Age of leftovers in a full store, in seconds. Uploads of running dumps are never leftovers.
+const GRACE_OF_A_FULL_STORE: u64 = 3600;
+/// How long after its deadline a run counts as missed: the CronJob controller may be slow.
+const MISSED_AFTER: SignedDuration = SignedDuration::from_mins(2);
 /// How long after a failed prune the next one starts.
 const PRUNE_RETRY: SignedDuration = SignedDuration::from_mins(30);
 
@@ -31,16 +40,14 @@ pub(super) enum Step {
     Record { job: String, backup: Box<DatabaseBackup> },
     /// The first backup.
     FirstRun(Box<DatabaseBackup>),
+    /// A run that the CronJob did not start in time, or that lost its node.
+    LateRun { backup: Box<DatabaseBackup>, cause: String },
     /// Write `keptBecause`.
     ReportKept { backup: Box<DatabaseBackup>, reasons: Vec<String> },
     /// Delete the object of an old failure.
     DeleteFailure(String),
     /// Remove dumps from the store.
-    StartPrune {
-        destination: Box<Destination>,
-        /// Locations below the store's prefix.
-        locations: Vec<String>,
-    },
+    StartPrune { destination: Box<Destination>, prune: PruneConfig },
     /// The dumps were removed from the store: delete their objects, then the Job.
     FinishPrune { job: String, backups: Vec<String> },
     /// Delete the Job of a failed prune, so that another one can be created.
@@ -59,8 +66,11 @@ pub(super) fn plan(
         if !name_is_taken(schedule, observed) {
             steps.push(Step::ApplyCronJob(Box::new(cron_job::desired(schedule, validated, image)?)));
         }
-        steps.extend(first_run(schedule, validated, observed));
-        steps.extend(retention_steps(schedule, validated, observed));
+        let scope = Scope::new(schedule, Some(validated), now);
+        let history = history::read(&observed.backups, &scope);
+        let first = first_run(schedule, validated, observed);
+        steps.extend(first.or_else(|| late_run(schedule, validated, observed, &history, now)));
+        steps.extend(retention_steps(schedule, validated, observed, &history, &scope));
     }
     steps.extend(prune_step(observed, now));
     Ok(steps)
@@ -103,6 +113,38 @@ fn first_run(schedule: &BackupSchedule, validated: &Validated, observed: &Observ
     due.then(|| Step::FirstRun(Box::new(backup(schedule, &name, None))))
 }
 
+/// One run for all that the CronJob dropped since the newest one, since `startingDeadlineSeconds` had passed; or one for a
+/// run whose node was lost.
+fn late_run(
+    schedule: &BackupSchedule,
+    validated: &Validated,
+    observed: &Observed,
+    history: &History,
+    now: Timestamp,
+) -> Option<Step> {
+    let has_cron_job = observed.cron_job.as_ref().is_some_and(|it| cron_job::is_ours(it, schedule));
+    if !has_cron_job || validated.suspended.is_some() || history.running {
+        return None;
+    }
+    let late = |name: &str, cause| Step::LateRun { backup: Box::new(backup(schedule, name, None)), cause };
+    if let Some(last) = &history.last
+        && last.failure.as_ref().is_some_and(|failure| failure.reason == Reason::NodeLost)
+    {
+        let name = format!("{}-again", bounded(&last.name, 57));
+        let exists = observed.backups.iter().any(|backup| backup.name_any() == name);
+        let is_again = last.name.ends_with("-again");
+        return (!exists && !is_again).then(|| late(&name, format!("the node of {} was lost", last.name)));
+    }
+    let due = validated.schedule.last(now, validated.interval)?;
+    let known = schedule.status.as_ref().and_then(|status| status.last_schedule_time.as_ref()).map(|time| time.0);
+    let newest =
+        last_scheduled(schedule, observed).max(history.last_started).max(known).max(Some(created(schedule)))?;
+    let deadline = due.checked_add(SignedDuration::from_secs(schedule.spec.starting_deadline_seconds)).ok()?;
+    let is_missed = newest < due && now > deadline.checked_add(MISSED_AFTER).ok()?;
+    let name = run_name(&schedule.name_any(), due);
+    is_missed.then(|| late(&name, format!("the run of {due} was not started within startingDeadlineSeconds")))
+}
+
 fn backup(schedule: &BackupSchedule, name: &str, job: Option<&str>) -> DatabaseBackup {
     let uid = schedule.uid().unwrap_or_default();
     let annotations = [(SCHEDULE_UID, Some(uid.as_str())), (JOB, job)];
@@ -132,11 +174,17 @@ fn backup(schedule: &BackupSchedule, name: &str, job: Option<&str>) -> DatabaseB
     backup
 }
 
-fn retention_steps(schedule: &BackupSchedule, validated: &Validated, observed: &Observed) -> Vec<Step> {
+fn retention_steps(
+    schedule: &BackupSchedule,
+    validated: &Validated,
+    observed: &Observed,
+    history: &History,
+    scope: &Scope<'_>,
+) -> Vec<Step> {
     let spec = &schedule.spec;
     let destination = &validated.job.destination;
     let rules = Rules {
-        schedule_uid: &destination.identity.schedule_uid,
+        scope,
         store: &destination.store.config.url,
         policy: &spec.retention,
         time_zone: validated.schedule.time_zone(),
@@ -152,15 +200,36 @@ fn retention_steps(schedule: &BackupSchedule, validated: &Validated, observed: &
         .map(|(backup, reasons)| Step::ReportKept { backup: Box::new(backup.clone()), reasons })
         .collect();
     steps.extend(decisions.forgotten.into_iter().map(Step::DeleteFailure));
-    // Not after a failed run: its cause may make the others the last good ones.
-    let history = history::read(&observed.backups);
-    let last_failed = history.last.as_ref().is_some_and(|last| last.failure.is_some());
-    let may_prune = observed.prune.is_none() && !history.running && !last_failed;
-    if may_prune && !decisions.removed.is_empty() {
-        let locations = decisions.removed.into_iter().map(|(_, location)| location).take(PRUNED_AT_ONCE).collect();
-        steps.push(Step::StartPrune { destination: Box::new(destination.clone()), locations });
+    // Not after a failed run: its cause may make the others the last good ones. A full store is such a cause only until
+    // something is removed from it.
+    let failure = last_failure(history);
+    let is_full = failure.is_some_and(|failure| is_out_of_space(failure.reason));
+    let may_remove = failure.is_none() || is_full;
+    let removed = decisions.removed.into_iter().map(|(_, location)| location);
+    let locations: Vec<_> = removed.filter(|_| may_remove).take(PRUNED_AT_ONCE).collect();
+    let may_start = observed.prune.is_none() && !history.running;
+    if may_start && (!locations.is_empty() || sweep_is_due(schedule, history, is_full, scope.now)) {
+        let grace_seconds = is_full.then_some(GRACE_OF_A_FULL_STORE);
+        let prune = PruneConfig { locations, running: Vec::new(), grace_seconds };
+        steps.push(Step::StartPrune { destination: Box::new(destination.clone()), prune });
     }
     steps
+}
+
+/// The failure of the newest run, if it failed.
+pub(super) fn last_failure(history: &History) -> Option<&Failure> {
+    history.last.as_ref().and_then(|last| last.failure.as_ref())
+}
+
+pub(super) fn is_out_of_space(reason: Reason) -> bool {
+    matches!(reason, Reason::StoreFull | Reason::QuotaExceeded)
+}
+
+/// Leftovers of failed runs are removed once a day, and after a run for which the store had no space.
+fn sweep_is_due(schedule: &BackupSchedule, history: &History, is_full: bool, now: Timestamp) -> bool {
+    let last = schedule.status.as_ref().and_then(|status| status.last_prune_time.as_ref()).map(|time| time.0);
+    let since_full = is_full && history.last_started.is_some_and(|started| last.is_none_or(|last| last < started));
+    since_full || now.duration_since(last.unwrap_or_else(|| created(schedule))) >= SWEEP_INTERVAL
 }
 
 /// What to do after a prune.
@@ -199,7 +268,8 @@ pub(super) fn removal(
         .filter_map(|it| location_in(&destination.store.config.url, it))
         .take(PRUNED_AT_ONCE)
         .collect();
-    (!locations.is_empty()).then(|| Step::StartPrune { destination: Box::new(destination.clone()), locations })
+    let prune = PruneConfig { locations, ..PruneConfig::default() };
+    (!prune.locations.is_empty()).then(|| Step::StartPrune { destination: Box::new(destination.clone()), prune })
 }
 
 fn removable<'a>(schedule: &'a BackupSchedule, observed: &'a Observed) -> impl Iterator<Item = &'a DatabaseBackup> {
@@ -223,6 +293,7 @@ mod tests {
     use crate::backup_jobs::pod::prune_job;
     use crate::controllers::backup_schedule::observe::Prune;
     use crate::controllers::backup_schedule::validate::example;
+    use pgrail_crds::Time;
     use serde_json::{Value, json};
 
     fn now() -> Timestamp {
@@ -230,7 +301,10 @@ mod tests {
     }
 
     fn planned(schedule: &BackupSchedule, validated: Option<&Validated>, observed: &Observed) -> Vec<Step> {
-        plan(schedule, validated, observed, &Image::for_tests(), now()).unwrap()
+        let mut schedule = schedule.clone();
+        let status = schedule.status.get_or_insert_default();
+        status.last_prune_time.get_or_insert(Time(now()));
+        plan(&schedule, validated, observed, &Image::for_tests(), now()).unwrap()
     }
 
     fn named(steps: &[Step]) -> Vec<String> {
@@ -242,7 +316,8 @@ mod tests {
                 Step::FirstRun(backup) => format!("first {}", backup.name_any()),
                 Step::ReportKept { backup, reasons } => format!("keep {}: {}", backup.name_any(), reasons.join(",")),
                 Step::DeleteFailure(name) => format!("delete {name}"),
-                Step::StartPrune { locations, .. } => format!("prune {}", locations.join(",")),
+                Step::LateRun { backup, .. } => format!("late {}", backup.name_any()),
+                Step::StartPrune { prune, .. } => format!("prune {}", prune.locations.join(",")),
                 Step::FinishPrune { backups, .. } => format!("pruned {}", backups.join(",")),
                 Step::RetryPrune(_) => "retry prune".into(),
             })
@@ -289,7 +364,7 @@ mod tests {
         let observed = Observed {
             cron_job: Some(applied(&schedule, &validated)),
             jobs: vec![job("nightly-dump-29858535", json!({"pgrail.dev/recorded": "true"}))],
-            backups: vec![good(22)],
+            backups: vec![good(23)],
             prune: None,
         };
         assert_eq!(named(&planned(&schedule, Some(&validated), &observed)), ["apply"]);
@@ -350,8 +425,18 @@ mod tests {
         assert_eq!(with(None, None), [format!("prune {first},{second}")]);
         assert!(with(Some(made("f", "2026-11-23T02:15:00Z", failed("x"))), None).is_empty());
         assert!(with(Some(made("r", "2026-11-23T02:15:00Z", json!({"phase": "Running"}))), None).is_empty());
+        // A full store is emptied; a rejected backup does not stop retention.
+        let stalled = |phase: &str, reason: &str| {
+            let condition = json!({"type": "Stalled", "status": "True", "reason": reason, "message": "",
+                "lastTransitionTime": "2026-11-23T02:15:00Z"});
+            Some(made("f", "2026-11-23T02:15:00Z", json!({"phase": phase, "conditions": [condition]})))
+        };
+        assert_eq!(with(stalled("Failed", "StoreFull"), None), [format!("prune {first},{second}")]);
+        assert_eq!(with(stalled("Pending", "SecretMissing"), None), [format!("prune {first},{second}")]);
+        assert!(with(stalled("Failed", "StoreUnavailable"), None).is_empty());
 
-        let template = prune_job(&validated.job.destination, &Image::for_tests(), vec![first.into()], None).unwrap();
+        let config = PruneConfig { locations: vec![first.into()], ..PruneConfig::default() };
+        let template = prune_job(&validated.job.destination, &Image::for_tests(), config, None).unwrap();
         let job = crate::backup_jobs::jobs::job_of(template, "nightly-retention");
         let prune = |state| Some(Prune { job: job.clone(), state });
         assert!(with(None, prune(PruneState::Running)).is_empty());
@@ -359,6 +444,42 @@ mod tests {
         let failed = |since: &str| PruneState::Failed { message: "no".into(), since: since.parse().unwrap() };
         assert!(with(None, prune(failed("2026-11-23T11:59:00Z"))).is_empty());
         assert_eq!(with(None, prune(failed("2026-11-23T11:30:00Z"))), ["retry prune"]);
+    }
+
+    #[test]
+    fn leftovers_are_swept_daily_whatever_became_of_the_runs() {
+        let steps = |status: Value| {
+            let (mut schedule, validated) = example(last_only());
+            schedule.status = serde_json::from_value(status).unwrap();
+            let backups = vec![good(22), made("f", "2026-11-23T02:15:00Z", failed("x"))];
+            let observed = Observed { cron_job: Some(applied(&schedule, &validated)), backups, ..Observed::default() };
+            named(&planned(&schedule, Some(&validated), &observed))
+        };
+        assert!(steps(json!({"lastPruneTime": "2026-11-22T12:00:00Z"})).contains(&"prune ".to_owned()));
+        assert!(!steps(json!({"lastPruneTime": "2026-11-22T12:00:01Z"})).contains(&"prune ".to_owned()));
+    }
+
+    #[test]
+    fn one_run_makes_up_for_all_missed_ones() {
+        let steps = |patch: Value, backups: Vec<DatabaseBackup>| {
+            let (schedule, validated) = example(patch);
+            let observed = Observed { cron_job: Some(applied(&schedule, &validated)), backups, ..Observed::default() };
+            let steps = named(&planned(&schedule, Some(&validated), &observed));
+            steps.into_iter().filter(|step| step.starts_with("late")).collect::<Vec<_>>()
+        };
+        // Due daily at 02:15; it is noon of the 23rd.
+        assert_eq!(steps(json!({"runOnCreate": false}), vec![]), ["late nightly-20261123-021500"]);
+        assert_eq!(steps(json!({}), vec![good(21)]), ["late nightly-20261123-021500"]);
+        assert!(steps(json!({}), vec![good(23)]).is_empty());
+        assert!(steps(json!({"startingDeadlineSeconds": 40000}), vec![good(21)]).is_empty());
+        assert!(steps(json!({"suspend": true}), vec![good(21)]).is_empty());
+        let lost = |name: &str| {
+            let condition = json!({"type": "Stalled", "status": "True", "reason": "NodeLost", "message": "",
+                "lastTransitionTime": "2026-11-23T02:15:00Z"});
+            made(name, "2026-11-23T02:15:00Z", json!({"phase": "Failed", "conditions": [condition]}))
+        };
+        assert_eq!(steps(json!({}), vec![lost("b")]), ["late b-again"]);
+        assert!(steps(json!({}), vec![lost("b-again")]).is_empty(), "once");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use super::apply::Applied;
 use super::freshness::{self, Facts};
-use super::history::{self, History};
+use super::history::{self, History, Scope};
 use super::observe::{Observed, PruneState};
-use super::plan::{last_scheduled, name_is_taken};
+use super::plan::{is_out_of_space, last_failure, last_scheduled, name_is_taken};
 use super::validate::{Validated, max_age};
 use crate::backup_jobs::names::created;
 use crate::kubernetes::conditions::{Conditions, Status, whole_seconds};
@@ -41,7 +41,7 @@ pub(super) fn report(
     applied: &Applied,
     now: Timestamp,
 ) -> Report {
-    let history = history::read(&observed.backups);
+    let history = history::read(&observed.backups, &Scope::new(schedule, validated.ok(), now));
     let basis = &Basis { schedule, validated, observed, applied, history: &history, now };
     let previous = basis.schedule.status.clone().unwrap_or_default();
     let generation = basis.schedule.metadata.generation;
@@ -81,6 +81,7 @@ fn times(basis: &Basis<'_>, previous: BackupScheduleStatus) -> BackupScheduleSta
         consecutive_failures: Some(history.consecutive_failures),
         backups: Some(history.backups),
         verified_backups: Some(history.verified),
+        last_prune_time: if basis.applied.prune_finished { time(Some(*now)) } else { previous.last_prune_time },
         last_drill_time: previous.last_drill_time,
         last_drill_seconds: previous.last_drill_seconds,
         observed_generation: previous.observed_generation,
@@ -124,7 +125,9 @@ fn facts(basis: &Basis<'_>, previous: &BackupScheduleStatus) -> Facts {
         first_grace: SignedDuration::from_secs(schedule.spec.starting_deadline_seconds),
         newest_verified: history.newest_verified,
         failures: history.consecutive_failures,
-        last_failure: history.last.as_ref().and_then(|last| last.failure.clone()),
+        last_failure: history.last.as_ref().and_then(|last| Some(last.failure.as_ref()?.message.clone())),
+        rejection: basis.validated.err().cloned(),
+        uncounted: history.newest_uncounted.clone(),
         running: history.running,
         suspended: validated.map_or(schedule.spec.suspend, |validated| validated.suspended.is_some()),
         max_age: max_age(schedule, interval),
@@ -140,7 +143,7 @@ fn report_last(history: &History, conditions: &mut Conditions) {
         Some(last) => match &last.failure {
             None => conditions.set(LAST_BACKUP_SUCCEEDED, Status::True, Reason::Succeeded, &last.name),
             Some(failure) => {
-                let message = format!("{}: {failure}", last.name);
+                let message = format!("{}: {}", last.name, failure.message);
                 conditions.set(LAST_BACKUP_SUCCEEDED, Status::False, Reason::Failed, message)
             }
         },
@@ -153,7 +156,7 @@ fn report_verified(history: &History, conditions: &mut Conditions) {
             (Status::True, Reason::ReadBack, "every byte of the newest backup was read from the store again")
         }
         Some(VerificationLevel::Checksum) => {
-            (Status::True, Reason::Checksum, "the store's checksums of the newest backup were compared")
+            (Status::True, Reason::Checksum, "the SHA-256 that the store computed of the newest backup was compared")
         }
         Some(VerificationLevel::None) => (Status::False, Reason::Unverified, "the newest backup was not verified"),
         None if history.last.is_some() => (Status::False, Reason::Unverified, "there is no backup"),
@@ -192,7 +195,7 @@ fn report_retention(basis: &Basis<'_>, conditions: &mut Conditions) {
             conditions.set(RETENTION_HEALTHY, Status::Unknown, Reason::Retained, message);
         }
         _ => {
-            let failed = basis.history.last.as_ref().is_some_and(|last| last.failure.is_some());
+            let failed = last_failure(basis.history).is_some_and(|failure| !is_out_of_space(failure.reason));
             let message = if failed {
                 "no backups are removed until a run succeeds"
             } else {
@@ -311,7 +314,7 @@ mod tests {
         let conditions = conditions_of(&report);
         assert_eq!(
             conditions[..3],
-            ["Ready=False InvalidSchedule", "Stalled=True InvalidSchedule", "BackupFresh=False Late"]
+            ["Ready=False InvalidSchedule", "Stalled=True InvalidSchedule", "BackupFresh=False InvalidSchedule"]
         );
         assert_eq!(report.status.expected_interval_seconds, Some(86400));
     }

@@ -1,10 +1,11 @@
 //! Which `DatabaseBackup`s of a schedule are kept, and why. Pure; the engine has the rules.
 
-use super::history::{is_verified, phase, snapshot_time};
+use super::history::Scope;
 use crate::backup_jobs::names::{created, location_in};
+use crate::backup_jobs::record::{is_of_database, phase, schedule_uid, snapshot_time};
 use jiff::tz::TimeZone;
 use kube::ResourceExt;
-use pgrail_crds::annotations::{JOB, SCHEDULE_UID};
+use pgrail_crds::annotations::JOB;
 use pgrail_crds::{BackupPhase, DatabaseBackup, Retention};
 use pgrail_dump::StoreUrl;
 use pgrail_dump::retention::{BackupRecord, Decision, RetentionPolicy, decide};
@@ -12,6 +13,8 @@ use std::cmp::Reverse;
 
 /// Of an earlier schedule of the same name: never removed.
 const EARLIER_SCHEDULE: &str = "EarlierSchedule";
+/// Of another `ProtectedDatabase` that had the same name: never removed.
+const OTHER_DATABASE: &str = "OtherDatabase";
 /// In another store than the schedule's: never removed.
 const OTHER_STORE: &str = "OtherStore";
 /// One of the newest failures: kept to find the cause.
@@ -19,7 +22,7 @@ const FAILURE_HISTORY: &str = "FailureHistory";
 
 #[derive(Clone, Debug)]
 pub(super) struct Rules<'a> {
-    pub(super) schedule_uid: &'a str,
+    pub(super) scope: &'a Scope<'a>,
     pub(super) store: &'a StoreUrl,
     pub(super) policy: &'a Retention,
     /// For days, weeks and months.
@@ -43,13 +46,15 @@ pub(super) fn decide_all(backups: &[DatabaseBackup], rules: &Rules<'_>) -> Decis
     let mut records = Vec::new();
     let mut failures = Vec::new();
     for backup in backups.iter().filter(|it| it.metadata.deletion_timestamp.is_none()) {
-        let is_ours = backup.annotations().get(SCHEDULE_UID).is_some_and(|uid| uid == rules.schedule_uid);
+        let is_ours = schedule_uid(backup).is_some_and(|uid| uid == rules.scope.schedule_uid);
+        let is_of_database = rules.scope.database_uid.is_none_or(|uid| is_of_database(backup, uid));
         match phase(backup) {
             BackupPhase::Succeeded if !is_ours => keep(&mut decisions, backup, EARLIER_SCHEDULE),
+            BackupPhase::Succeeded if !is_of_database => keep(&mut decisions, backup, OTHER_DATABASE),
             BackupPhase::Succeeded if location_in(rules.store, backup).is_none() => {
                 keep(&mut decisions, backup, OTHER_STORE);
             }
-            BackupPhase::Succeeded => records.push(record(backup)),
+            BackupPhase::Succeeded => records.push(record(backup, rules.scope)),
             BackupPhase::Failed => failures.push(backup),
             _ => {}
         }
@@ -73,11 +78,12 @@ fn keep(decisions: &mut Decisions, backup: &DatabaseBackup, why: &str) {
     decisions.kept.push((backup.name_any(), pinned.into_iter().chain([why.to_owned()]).collect()));
 }
 
-fn record(backup: &DatabaseBackup) -> BackupRecord {
+/// Only dumps that count may take the place of others. One of the future is not the newest.
+fn record(backup: &DatabaseBackup, scope: &Scope<'_>) -> BackupRecord {
     BackupRecord {
         name: backup.name_any(),
-        time: snapshot_time(backup),
-        verified: is_verified(backup),
+        time: snapshot_time(backup).min(scope.now),
+        verified: scope.counted(backup).is_ok(),
         pinned: backup.spec.pinned,
     }
 }
@@ -110,14 +116,20 @@ fn policy(declared: &Retention) -> RetentionPolicy {
 mod tests {
     use super::*;
     use crate::backup_jobs::examples::{backup, failed, succeeded};
+    use pgrail_crds::annotations::SCHEDULE_UID;
     use serde_json::json;
 
     fn decided(backups: &[DatabaseBackup], policy: serde_json::Value) -> Decisions {
         let store = StoreUrl::parse("s3://backups/shop").unwrap();
         let policy: Retention = serde_json::from_value(policy).unwrap();
         let time_zone = TimeZone::UTC;
-        let rules =
-            Rules { schedule_uid: "schedule-uid", store: &store, policy: &policy, time_zone: &time_zone, failures: 2 };
+        let scope = Scope {
+            schedule_uid: "schedule-uid",
+            database_uid: Some("database-uid"),
+            partial_because: Vec::new(),
+            now: "2026-11-25T00:00:00Z".parse().unwrap(),
+        };
+        let rules = Rules { scope: &scope, store: &store, policy: &policy, time_zone: &time_zone, failures: 2 };
         decide_all(backups, &rules)
     }
 
@@ -159,9 +171,17 @@ mod tests {
         unmarked.annotations_mut().clear();
         let mut moved = good(4);
         moved.status.as_mut().unwrap().location = Some("s3://elsewhere/x/cluster/shop/nightly/4".into());
-        let decisions = decided(&[pinned, earlier, unmarked, moved, good(20), good(21)], last_only(1));
+        let mut other = good(5);
+        other.status.as_mut().unwrap().database_uid = Some("another".into());
+        let decisions = decided(&[pinned, earlier, unmarked, moved, other, good(20), good(21)], last_only(1));
         assert_eq!(decisions.removed.iter().map(|it| it.0.as_str()).collect::<Vec<_>>(), ["b20"]);
-        for (name, why) in [("b1", "Pinned"), ("b2", EARLIER_SCHEDULE), ("b3", EARLIER_SCHEDULE), ("b4", OTHER_STORE)] {
+        for (name, why) in [
+            ("b1", "Pinned"),
+            ("b2", EARLIER_SCHEDULE),
+            ("b3", EARLIER_SCHEDULE),
+            ("b4", OTHER_STORE),
+            ("b5", OTHER_DATABASE),
+        ] {
             assert!(decisions.kept.contains(&(name.into(), vec![why.into()])), "{name}: {decisions:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! Creates the Job of a backup. Each step can be repeated.
 
 use crate::backup_jobs::job_spec::JobSpec;
-use crate::backup_jobs::jobs::{create, job_of};
+use crate::backup_jobs::jobs::{create, delete, job_of};
 use crate::backup_jobs::names::bounded;
 use crate::backup_jobs::pod::{Image, dump_job};
 use crate::context::Context;
@@ -25,6 +25,11 @@ pub(super) async fn apply(
     let mut job = job_of(template.map_err(kube::Error::SerdeError)?, job_name);
     job.metadata.owner_references = backup.controller_owner_ref(&()).map(|owner| vec![owner]);
     create(&jobs, &job).await
+}
+
+pub(super) async fn delete_job(backup: &DatabaseBackup, job_name: &str, context: &Context) -> Result<(), kube::Error> {
+    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &backup.namespace().unwrap_or_default());
+    delete(&jobs, job_name).await
 }
 
 /// Labels a backup with its schedule, by UID: a later schedule of the same name is another one.

@@ -3,9 +3,10 @@
 
 use super::report;
 use super::validate;
+use crate::agent::config::PruneConfig;
 use crate::backup_jobs::dereference;
 use crate::backup_jobs::destination::Destination;
-use crate::backup_jobs::jobs::{create, delete, job_of, prune_failure};
+use crate::backup_jobs::jobs::{create, delete, job_of, prune_failure, running_run_ids};
 use crate::backup_jobs::names::{Task, job_name, location_in};
 use crate::backup_jobs::outcome::outcome;
 use crate::backup_jobs::pod::{self, Image};
@@ -91,7 +92,10 @@ async fn remove_dump(
     let name = job_name(&backup.name_any(), Task::Prune);
     let Some(job) = jobs.get_opt(&name).await? else {
         let image = Image::from(&context.settings);
-        let template = pod::prune_job(destination, &image, vec![location], Some(&backup.name_any()));
+        let running =
+            running_run_ids(&backup.namespace().unwrap_or_default(), &destination.identity.schedule, context).await?;
+        let prune = PruneConfig { locations: vec![location], running, grace_seconds: None };
+        let template = pod::prune_job(destination, &image, prune, Some(&backup.name_any()));
         let job = job_of(template.map_err(kube::Error::SerdeError)?, &name);
         create(&jobs, &job).await?;
         return Ok(Action::requeue(RECHECK));

@@ -16,6 +16,7 @@ use crate::backup_jobs::outcome::Progress;
 use crate::context::Context;
 use crate::kubernetes::controller::{self, Reconciler};
 use crate::kubernetes::finalizer;
+use crate::kubernetes::rejection::Reason;
 use crate::kubernetes::watch::{self, Watched};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -86,10 +87,14 @@ impl Reconciler for DatabaseBackups {
             return Ok(Action::await_change());
         }
         let observed = observe::observe(&backup, context).await?;
-        let outcome = match plan::plan(&backup, &observed) {
+        let outcome = match plan::plan(&backup, &observed, context.now()) {
             Step::Report(outcome) => outcome,
             Step::CreateJob => create_job(&backup, &observed.job_name, context).await?,
         };
+        if outcome.reason() == Some(Reason::NodeLost) {
+            // Its pods are never deleted, so that the CronJob would wait for it for ever.
+            apply::delete_job(&backup, &observed.job_name, context).await?;
+        }
         let next = report::status(&backup, &outcome, context.now());
         if report::write(&backup, &next, context).await? {
             report::announce(&backup, &next, context).await;

@@ -1,6 +1,7 @@
 //! The status of a `DatabaseBackup`, and the Events of its result.
 
 use super::plan::Outcome;
+use crate::agent::config::AgentConfig;
 use crate::backup_jobs::outcome::Progress;
 use crate::context::Context;
 use crate::kubernetes::conditions::{Conditions, Status, whole_seconds};
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use pgrail_crds::conditions::READY;
 use pgrail_crds::conditions::reasons::{self, backup as backup_reasons, event};
 use pgrail_crds::{BackupPhase, BackupVerification, DatabaseBackup, DatabaseBackupStatus, Time, VerificationLevel};
-use pgrail_dump::{DumpResult, StoreUrl, VerificationLevel as Verified};
+use pgrail_dump::{DumpResult, PartialCause, VerificationLevel as Verified};
 use serde_json::Value;
 
 /// Field manager and metric label.
@@ -35,8 +36,8 @@ pub(crate) fn status(backup: &DatabaseBackup, outcome: &Outcome, now: Timestamp)
             status.message.clone_from(&rejection.message);
             conditions.stalled(rejection.reason, &rejection.message);
         }
-        Outcome::Progress { progress, store } => {
-            report_progress(progress, store.as_ref(), &mut status, &mut conditions, now);
+        Outcome::Progress { progress, config } => {
+            report_progress(backup, progress, config.as_deref(), &mut status, &mut conditions, now);
         }
     }
     status.message = truncated(&status.message, LONGEST_MESSAGE);
@@ -46,8 +47,9 @@ pub(crate) fn status(backup: &DatabaseBackup, outcome: &Outcome, now: Timestamp)
 }
 
 fn report_progress(
+    backup: &DatabaseBackup,
     progress: &Progress,
-    store: Option<&StoreUrl>,
+    config: Option<&AgentConfig>,
     status: &mut DatabaseBackupStatus,
     conditions: &mut Conditions,
     now: Timestamp,
@@ -67,26 +69,39 @@ fn report_progress(
             status.phase = Some(BackupPhase::Verifying);
             "the dump is in the store and is being read back".clone_into(&mut status.message);
             if let Some(dump) = dump {
-                report_dump(dump, store, status);
+                report_dump(backup, dump, config, status);
             }
             conditions.set(READY, Status::Unknown, backup_reasons::RUNNING, &status.message);
         }
         Progress::Succeeded(result) => {
             status.phase = Some(BackupPhase::Succeeded);
             status.message.clear();
-            report_dump(&result.backup, store, status);
+            report_dump(backup, &result.backup, config, status);
             status.completion_time = Some(Time(whole_seconds(result.backup.completion_time)));
-            let (level, reason, proof) = match result.level {
-                Verified::ReadBack => {
-                    (VerificationLevel::ReadBack, backup_reasons::READ_BACK, "every byte was read from the store again")
-                }
-                Verified::Checksum => {
-                    (VerificationLevel::Checksum, backup_reasons::CHECKSUM, "the store's checksums were compared")
-                }
+            let (level, condition, reason, proof) = match result.level {
+                Verified::ReadBack => (
+                    VerificationLevel::ReadBack,
+                    Status::True,
+                    backup_reasons::READ_BACK,
+                    "every byte was read from the store again",
+                ),
+                Verified::Checksum => (
+                    VerificationLevel::Checksum,
+                    Status::True,
+                    backup_reasons::CHECKSUM,
+                    "the SHA-256 that the store computed was compared",
+                ),
+                Verified::None => (
+                    VerificationLevel::None,
+                    Status::False,
+                    backup_reasons::UNVERIFIED,
+                    "not verified, since the store computes no SHA-256: set spec.verification.level of the schedule to ReadBack",
+                ),
             };
             status.verification = Some(BackupVerification { level, time: Some(Time(whole_seconds(result.time))) });
-            let message = format!("{} rows of {} tables: {proof}", result.backup.rows, result.backup.tables);
-            conditions.set(READY, Status::True, reason, message);
+            let partial = if result.backup.partial { " (partial)" } else { "" };
+            let message = format!("{} rows of {} tables{partial}: {proof}", result.backup.rows, result.backup.tables);
+            conditions.set(READY, condition, reason, message);
         }
         Progress::Failed(rejection) => {
             status.phase = Some(BackupPhase::Failed);
@@ -100,8 +115,21 @@ fn report_progress(
     }
 }
 
-fn report_dump(dump: &DumpResult, store: Option<&StoreUrl>, status: &mut DatabaseBackupStatus) {
+fn report_dump(
+    backup: &DatabaseBackup,
+    dump: &DumpResult,
+    config: Option<&AgentConfig>,
+    status: &mut DatabaseBackupStatus,
+) {
     let number = |value: u64| i64::try_from(value).ok();
+    let store = config.map(|config| &config.store.url);
+    let of_schedule = config.filter(|_| backup.spec.schedule_ref.is_some());
+    status.schedule_uid = of_schedule.map(|config| config.identity.schedule_uid.clone());
+    status.database_uid = config.and_then(|config| Some(config.dump.as_ref()?.database_uid.clone()));
+    status.partial = Some(dump.partial);
+    status.partial_because = partial_because(dump);
+    status.warnings = dump.warnings.iter().take(20).map(|warning| truncated(warning, 1024)).collect();
+    status.replay_lag_seconds = dump.replay_lag_seconds.and_then(number);
     status.location = Some(store.map_or_else(|| dump.location.clone(), |store| store.join(&dump.location)));
     status.start_time = Some(Time(whole_seconds(dump.snapshot_time)));
     status.size_bytes = number(dump.size_bytes);
@@ -111,6 +139,16 @@ fn report_dump(dump: &DumpResult, store: Option<&StoreUrl>, status: &mut Databas
     status.server_version = Some(dump.server_version.clone());
     status.client_version = Some(dump.client_version.clone());
     status.sha256 = Some(dump.sha256.clone());
+}
+
+/// The causes, with the tables where they are not declared in the spec.
+fn partial_because(dump: &DumpResult) -> Vec<String> {
+    let unlogged = || format!("{}: {}", PartialCause::UnloggedTables.as_str(), dump.unlogged_tables.join(", "));
+    let text = |cause: &PartialCause| match cause {
+        PartialCause::UnloggedTables => truncated(&unlogged(), 1024),
+        other => other.as_str().to_owned(),
+    };
+    dump.partial_because.iter().map(text).collect()
 }
 
 /// Writes the status, except for `keptBecause`, which the controller of the schedule writes.
@@ -166,8 +204,16 @@ mod tests {
 
     fn report(progress: Progress) -> DatabaseBackupStatus {
         let backup = backup("b", "2026-11-23T02:15:00Z", json!({}));
-        let url = StoreUrl::parse("s3://backups/shop").unwrap();
-        status(&backup, &Outcome::Progress { progress, store: Some(url) }, "2026-11-23T03:00:00Z".parse().unwrap())
+        let config: AgentConfig = serde_json::from_value(json!({
+            "identity": {"clusterId": "c", "namespace": "shop", "schedule": "nightly", "scheduleUid": "schedule-uid"},
+            "store": {"url": "s3://backups/shop"},
+        }))
+        .unwrap();
+        status(
+            &backup,
+            &Outcome::Progress { progress, config: Some(Box::new(config)) },
+            "2026-11-23T03:00:00Z".parse().unwrap(),
+        )
     }
 
     #[test]
@@ -175,7 +221,6 @@ mod tests {
         let result = pgrail_dump::VerifyResult {
             backup: dump(),
             level: Verified::ReadBack,
-            decoded: true,
             time: "2026-11-23T02:17:00Z".parse().unwrap(),
             seconds: 60,
             manifest: "m".into(),
@@ -187,6 +232,23 @@ mod tests {
         let ready = &status.conditions[0];
         assert_eq!((ready.type_.as_str(), ready.status.as_str(), ready.reason.as_str()), ("Ready", "True", "ReadBack"));
         assert!(status.message.is_empty() && status.conditions.len() == 1);
+        assert_eq!((status.partial, status.schedule_uid.as_deref()), (Some(false), Some("schedule-uid")));
+    }
+
+    #[test]
+    fn a_partial_dump_and_its_warnings_are_reported() {
+        let dump = DumpResult {
+            partial: true,
+            partial_because: vec![PartialCause::ExcludeTables, PartialCause::UnloggedTables],
+            unlogged_tables: vec!["public.cache".into()],
+            warnings: vec!["pg_dump: warning: x".into()],
+            replay_lag_seconds: Some(7),
+            ..dump()
+        };
+        let status = report(Progress::Verifying(Some(Box::new(dump))));
+        assert_eq!(status.partial_because, ["ExcludeTables", "UnloggedTables: public.cache"]);
+        assert_eq!(status.warnings, ["pg_dump: warning: x"]);
+        assert_eq!((status.partial, status.replay_lag_seconds), (Some(true), Some(7)));
     }
 
     #[test]

@@ -1,17 +1,14 @@
 //! What an exemption needs of the apiserver: its guards' database, the policies of its namespace, a backup if it asks for one.
 
+use crate::backup_jobs::record::{counted, is_of_database, snapshot_time};
 use crate::context::Context;
 use crate::kubernetes::rejection::{Reason, Rejection, StepError};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::ListParams;
 use kube::core::{Selector, SelectorExt as _};
 use kube::{Api, ResourceExt};
-use pgrail_crds::{
-    BackupPhase, BackupSchedule, DatabaseBackup, GuardExemption, GuardrailPolicy, ProtectedDatabase, TableGuard,
-    VerificationLevel,
-};
+use pgrail_crds::{BackupSchedule, DatabaseBackup, GuardExemption, GuardrailPolicy, ProtectedDatabase, TableGuard};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The database of the exemption's guards. `InvalidSpec` is final; what else is missing may be created.
@@ -88,7 +85,10 @@ pub(super) async fn backup_missing(
         let by_schedule = backup.spec.schedule_ref.as_ref().is_some_and(|it| of_it.contains(&it.name));
         by_schedule || backup.spec.database_ref.as_ref().is_some_and(|it| it.name == name)
     };
-    let newest = backups.items.iter().filter(of_database).filter_map(verified_at).max();
+    // Never a partial one, and none of another database that had the same name.
+    let uid = database.uid().unwrap_or_default();
+    let counts = |backup: &&DatabaseBackup| is_of_database(backup, &uid) && counted(backup, &[], context.now()).is_ok();
+    let newest = backups.items.iter().filter(of_database).filter(counts).map(snapshot_time).max();
     let longest = std::time::Duration::from(required.max_age);
     let young = newest.is_some_and(|newest| {
         std::time::Duration::try_from(context.now().duration_since(newest)).map_or(true, |age| age <= longest)
@@ -101,14 +101,6 @@ pub(super) async fn backup_missing(
         );
         Rejection::new(Reason::BackupRequired, message)
     }))
-}
-
-/// The time of the snapshot of a verified backup.
-fn verified_at(backup: &DatabaseBackup) -> Option<Timestamp> {
-    let status = backup.status.as_ref()?;
-    let verified = status.verification.as_ref().is_some_and(|it| it.level > VerificationLevel::None);
-    let succeeded = status.phase == Some(BackupPhase::Succeeded);
-    status.start_time.as_ref().filter(|_| verified && succeeded).map(|time| time.0)
 }
 
 #[cfg(test)]
