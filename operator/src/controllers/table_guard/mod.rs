@@ -151,8 +151,7 @@ async fn latest(
 
 /// Whether the conditions in the status are those of this generation.
 fn is_reported(guard: &TableGuard) -> bool {
-    let conditions = guard.status.iter().flat_map(|status| &status.conditions);
-    let ready = conditions.filter(|condition| condition.type_ == READY).next_back();
+    let ready = guard.status.iter().flat_map(|status| &status.conditions).find(|condition| condition.type_ == READY);
     ready.is_some_and(|ready| ready.observed_generation == guard.metadata.generation)
 }
 
