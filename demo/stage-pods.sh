@@ -51,7 +51,11 @@ secret() { # NAME KEY=VALUE...: not on a command line, which other users can rea
 in_toolbox() { kubectl exec -i -n "$namespace" toolbox -- sh -c "$@"; }
 sql_admin() { in_toolbox 'exec psql -X -q -v ON_ERROR_STOP=1 "$ADMIN_URL" "$@"' psql "$@"; }
 pgrail_grants() { in_toolbox 'exec pgrail grants "$@"' pgrail "$@"; }
-sql_app() { in_toolbox 'exec psql -X "$APP_URL" "$@" 2>&1' psql "$@"; }
+# The script is an argument: a kubectl exec with standard input was seen to lose all of it, and psql then does nothing.
+sql_app() {
+  kubectl exec -n "$namespace" toolbox -- \
+    sh -c 'script=$1; shift; printf "%s\n" "$script" | psql -X "$APP_URL" "$@" 2>&1' psql "$(cat)" "$@"
+}
 
 stage_database() {
   local server=postgres://postgres:$admin_password@postgres:5432
