@@ -9,9 +9,12 @@ use crate::metrics::Metrics;
 use crate::settings::Settings;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
+use kube::core::object::HasStatus;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +61,31 @@ impl Context {
     ) -> impl Fn(&ObjectRef<K>) + Send + use<K> {
         let context = Arc::clone(self);
         move |object| context.backoff.forget(object.extra.uid.as_deref().unwrap_or(&object.name))
+    }
+
+    /// The object with the status that the next one is computed from, and that next one. Where they differ, the object is
+    /// read again: the watch can be behind this controller's own status, and what it showed earlier must not be written
+    /// back. `None` where the object was changed or deleted meanwhile.
+    pub(crate) async fn latest<K>(
+        &self,
+        object: Arc<K>,
+        report: impl Fn(&K) -> K::Status,
+    ) -> Result<Option<(Arc<K>, K::Status)>, kube::Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + HasStatus + Clone + Debug + DeserializeOwned,
+        K::Status: PartialEq,
+    {
+        let next = report(&object);
+        if object.status() == Some(&next) {
+            return Ok(Some((object, next)));
+        }
+        let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+        let Some(latest) = api.get_opt(&object.name_any()).await? else { return Ok(None) };
+        if latest.uid() != object.uid() || latest.meta().generation != object.meta().generation {
+            return Ok(None);
+        }
+        let next = report(&latest);
+        Ok(Some((Arc::new(latest), next)))
     }
 
     /// Writes a status where it differs, and counts it. Returns whether it was written.

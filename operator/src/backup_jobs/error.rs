@@ -43,7 +43,7 @@ impl JobSpecError {
             Self::Url(_) | Self::Endpoint { .. } | Self::Storage(_) => Reason::InvalidStorage,
             Self::NotImplemented { .. } => Reason::NotImplemented,
             Self::Pattern(_) | Self::Root | Self::Field { .. } => Reason::InvalidSpec,
-            Self::Connection(error) => Reason::named(error.reason()).unwrap_or(Reason::InvalidSpec),
+            Self::Connection(error) => error.reason(),
             Self::StoreSecretMissing(_) | Self::StoreSecret { .. } => Reason::SecretMissing,
         }
     }

@@ -4,10 +4,10 @@
 use super::resolve::{ConnectionSource, resolve};
 use super::server::{Key, Place, Server};
 use super::{AllowedHosts, DatabaseError};
+use crate::kubernetes::rejection::Reason;
 use futures::Stream;
 use jiff::{SignedDuration, Timestamp};
 use kube::{Client, ResourceExt};
-use pgrail_crds::conditions::reasons::reachable;
 use pgrail_crds::{Connection as DeclaredConnection, ProtectedDatabase};
 use pgrail_postgres::{AddressPolicy, Connection, ConnectionSettings, DEFAULT_CONNECT_TIMEOUT};
 use std::collections::HashMap;
@@ -56,7 +56,7 @@ struct Entry {
 /// A connection as it is declared, with its Secrets.
 struct Resolved {
     declared: DeclaredConnection,
-    source: ConnectionSource,
+    source: Arc<ConnectionSource>,
     at: Timestamp,
 }
 
@@ -148,8 +148,7 @@ impl Databases {
         declared: &DeclaredConnection,
         entry: &mut Entry,
     ) -> Result<(Place, Session), DatabaseError> {
-        let renewed = self.resolve(key, declared, entry).await?;
-        let Some(Resolved { source, .. }) = &entry.source else { return Err(ended()) };
+        let (source, renewed) = self.resolve(key, declared, entry).await?;
         let server = self.server(&source.settings);
         if let Some(before) = entry.server.replace(Arc::clone(&server))
             && !Arc::ptr_eq(&before, &server)
@@ -159,7 +158,7 @@ impl Databases {
         if renewed {
             server.close(key);
         }
-        let session = |connection, source: &ConnectionSource| Session {
+        let session = |connection| Session {
             connection,
             server: Arc::clone(&server),
             user: source.settings.user.clone(),
@@ -167,16 +166,14 @@ impl Databases {
         };
         let place = server.place(key, (self.clock)()).await?;
         if let Some(connection) = place.take(key) {
-            let session = session(connection, source);
-            return Ok((place, session));
+            return Ok((place, session(connection)));
         }
         place.make_room().await;
         match pgrail_postgres::connect_within(&source.settings, &self.limits.addresses).await {
             Ok(connection) => {
                 server.note_failure(None);
                 self.prepare(key, &connection, &server).await?;
-                let session = session(connection, source);
-                Ok((place, session))
+                Ok((place, session(connection)))
             }
             Err(error) => {
                 let failure = DatabaseError::connecting(&source.settings, declared.host.is_some(), &error);
@@ -191,28 +188,26 @@ impl Databases {
         }
     }
 
-    /// Reads the Secrets of a connection if that is due. Answers whether the settings changed.
+    /// The settings of a connection, and whether they changed. Its Secrets are read where that is due.
     async fn resolve(
         &self,
         key: &Key,
         declared: &DeclaredConnection,
         entry: &mut Entry,
-    ) -> Result<bool, DatabaseError> {
+    ) -> Result<(Arc<ConnectionSource>, bool), DatabaseError> {
         let now = (self.clock)();
         let current = entry.source.take_if(|resolved| resolved.declared == *declared);
-        if let Some(resolved) = current {
-            if now.duration_since(resolved.at) < SECRET_EVERY {
-                entry.source = Some(resolved);
-                return Ok(false);
-            }
-            let source = resolve(&self.client, &self.limits.allowed_hosts, &key.0, declared).await?;
-            let renewed = source.settings != resolved.source.settings;
-            entry.source = Some(Resolved { declared: declared.clone(), source, at: now });
-            return Ok(renewed);
+        if let Some(resolved) = &current
+            && now.duration_since(resolved.at) < SECRET_EVERY
+        {
+            let source = Arc::clone(&resolved.source);
+            entry.source = current;
+            return Ok((source, false));
         }
-        let source = resolve(&self.client, &self.limits.allowed_hosts, &key.0, declared).await?;
-        entry.source = Some(Resolved { declared: declared.clone(), source, at: now });
-        Ok(true)
+        let source = Arc::new(resolve(&self.client, &self.limits.allowed_hosts, &key.0, declared).await?);
+        let renewed = current.is_none_or(|resolved| resolved.source.settings != source.settings);
+        entry.source = Some(Resolved { declared: declared.clone(), source: Arc::clone(&source), at: now });
+        Ok((source, renewed))
     }
 
     /// Adapts the server's budget, and subscribes to changes where there is room for a connection that stays.
@@ -245,21 +240,16 @@ impl Databases {
 
 /// Whether a failure to connect is one of the server, not of this database. A time limit that the URI made shorter says
 /// nothing of the others.
-fn concerns_all(settings: &ConnectionSettings, reason: &str) -> bool {
+fn concerns_all(settings: &ConnectionSettings, reason: Reason) -> bool {
     match reason {
-        reachable::CONNECTION_REFUSED | reachable::NAME_RESOLUTION => true,
-        reachable::TIMEOUT => settings.connect_timeout >= DEFAULT_CONNECT_TIMEOUT,
+        Reason::ConnectionRefused | Reason::NameResolution => true,
+        Reason::Timeout => settings.connect_timeout >= DEFAULT_CONNECT_TIMEOUT,
         _ => false,
     }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn ended() -> DatabaseError {
-    let message = "the connection was closed".to_owned();
-    DatabaseError { reason: reachable::CONNECTION_REFUSED, message, stalled: false }
 }
 
 impl Deref for Session {

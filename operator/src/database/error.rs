@@ -1,8 +1,8 @@
 //! Why a database cannot be used.
 
 use super::resolve::ResolveError;
+use crate::kubernetes::rejection::Reason;
 use crate::kubernetes::text::chain;
-use pgrail_crds::conditions::reasons::reachable;
 use pgrail_postgres::{ConnectError, ConnectionSettings, MessageProblem, TlsProblem};
 
 /// Why a database cannot be used.
@@ -10,7 +10,7 @@ use pgrail_postgres::{ConnectError, ConnectionSettings, MessageProblem, TlsProbl
 #[error("{message}")]
 pub(crate) struct DatabaseError {
     /// The reason of `Reachable=False`.
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Reason,
     /// What is wrong and how to fix it.
     pub(crate) message: String,
     /// Only the user can fix it.
@@ -27,14 +27,14 @@ impl From<ResolveError> for DatabaseError {
 impl DatabaseError {
     /// A query that got no answer: the connection or the server is gone.
     pub(crate) fn lost(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self { reason: reachable::TIMEOUT, message: chain(error), stalled: false }
+        Self { reason: Reason::Timeout, message: chain(error), stalled: false }
     }
 
     /// A session that pgrail ended because of what the server sent, or did not send in time.
     pub(super) fn ended(problem: MessageProblem) -> Self {
         let reason = match problem {
-            MessageProblem::NoAnswer { .. } => reachable::TIMEOUT,
-            MessageProblem::TooLong { .. } => reachable::CONNECTION_REFUSED,
+            MessageProblem::NoAnswer { .. } => Reason::Timeout,
+            MessageProblem::TooLong { .. } => Reason::ConnectionRefused,
         };
         Self { reason, message: problem.to_string(), stalled: false }
     }
@@ -45,20 +45,16 @@ impl DatabaseError {
             "all {limit} connections that pgrail may use on this server (--max-connections-per-server, at most 5 % of its \
              max_connections) are busy with other databases; tried again"
         );
-        Self { reason: reachable::TOO_MANY_CONNECTIONS, message, stalled: false }
+        Self { reason: Reason::TooManyConnections, message, stalled: false }
     }
 
     /// A connection that could not be made. The host appears only where the spec names it: what a Secret holds is
     /// never shown.
     pub(super) fn connecting(settings: &ConnectionSettings, named_in_spec: bool, error: &ConnectError) -> Self {
-        let reason = error.reason();
-        let stalled = [
-            reachable::AUTHENTICATION_FAILED,
-            reachable::DATABASE_MISSING,
-            reachable::TLS_FAILED,
-            reachable::HOST_NOT_ALLOWED,
-        ]
-        .contains(&reason);
+        let reason = Reason::named(error.reason()).unwrap_or(Reason::ConnectionRefused);
+        let stalled =
+            [Reason::AuthenticationFailed, Reason::DatabaseMissing, Reason::TlsFailed, Reason::HostNotAllowed]
+                .contains(&reason);
         let place = if named_in_spec { format!("{}: ", settings.host) } else { String::new() };
         let field = match error {
             ConnectError::Tls(TlsProblem::UnknownIssuer | TlsProblem::MissingCa | TlsProblem::InvalidCa) => {

@@ -1,11 +1,11 @@
 //! From the connection of a spec to settings: the Secrets it names, its own fields, and whether the host is allowed.
 
 use super::hosts::{AllowedHosts, HostNotAllowed, host_allowed, lookup_name};
+use crate::kubernetes::rejection::Reason;
 use crate::secret::{Overrides, SecretError, from_secret};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
 use pgrail_crds::annotations::ALLOW_HOST_OVERRIDE;
-use pgrail_crds::conditions::reasons::reachable;
 use pgrail_crds::{Connection, TlsMode as DeclaredTls};
 use pgrail_postgres::{AddressNotAllowed, ConnectionSettings, TlsMode};
 use std::collections::BTreeMap;
@@ -68,12 +68,12 @@ pub(crate) enum ResolveError {
 
 impl ResolveError {
     /// The reason of `Reachable=False`.
-    pub(crate) fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> Reason {
         match self {
-            Self::SecretMissing { .. } => reachable::SECRET_MISSING,
-            Self::AuthorityMissing { .. } | Self::Secret { .. } => reachable::SECRET_INCOMPLETE,
-            Self::Host { .. } | Self::HostOverride { .. } | Self::UnixSocket(_) => reachable::HOST_NOT_ALLOWED,
-            Self::Api(_) => reachable::TIMEOUT,
+            Self::SecretMissing { .. } => Reason::SecretMissing,
+            Self::AuthorityMissing { .. } | Self::Secret { .. } => Reason::SecretIncomplete,
+            Self::Host { .. } | Self::HostOverride { .. } | Self::UnixSocket(_) => Reason::HostNotAllowed,
+            Self::Api(_) => Reason::Timeout,
         }
     }
 }

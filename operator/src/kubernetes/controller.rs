@@ -28,6 +28,8 @@ const UNBOUNDED: u16 = 0;
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// How long one reconcile may take before it is cancelled and retried.
 const LONGEST_RECONCILE: Duration = Duration::from_mins(4);
+/// When an object is reconciled again that changed during its reconcile.
+pub(crate) const AT_ONCE: Duration = Duration::from_millis(10);
 /// When an object that cannot be read is checked again.
 const UNPARSABLE_RETRY: Duration = Duration::from_mins(10);
 

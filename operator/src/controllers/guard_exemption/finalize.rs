@@ -11,7 +11,7 @@ use crate::kubernetes::{annotation::is_true, finalizer};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::FORCE_DELETE;
-use pgrail_crds::conditions::reasons::{event, reachable};
+use pgrail_crds::conditions::reasons::event;
 use pgrail_crds::{GuardExemption, ProtectedDatabase, TableGuard};
 use pgrail_guard::GuardName;
 
@@ -118,7 +118,7 @@ async fn revoke(exemption: &GuardExemption, context: &Context) -> Result<Removal
     Ok(match revoked {
         Ok(Revocation::Done) => Removal::Done,
         Ok(Revocation::Pending(why)) => Removal::Pending(why),
-        Err(error) if [reachable::SECRET_MISSING, reachable::DATABASE_MISSING].contains(&error.reason) => {
+        Err(error) if [Reason::SecretMissing, Reason::DatabaseMissing].contains(&error.reason) => {
             Removal::LeftBehind(error.message)
         }
         Err(error) => Removal::Pending(error.message),

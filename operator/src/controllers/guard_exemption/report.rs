@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn unreachable() -> Outcome {
-        let reason = pgrail_crds::conditions::reasons::reachable::TIMEOUT;
+        let reason = Reason::Timeout;
         Outcome::Unreachable(DatabaseError { reason, message: "no answer".to_owned(), stalled: false })
     }
 

@@ -7,7 +7,8 @@ mod observe;
 mod report;
 
 use crate::context::Context;
-use crate::kubernetes::controller::{self, Reconciler};
+use crate::kubernetes::controller::{self, AT_ONCE, Reconciler};
+use crate::kubernetes::rejection::Reason;
 use crate::kubernetes::watch::{Store, Watch, Watched};
 use futures::StreamExt;
 use kube::ResourceExt;
@@ -17,7 +18,6 @@ use kube::runtime::reflector::ObjectRef;
 use memory::Memory;
 use observe::Outcome;
 use pgrail_crds::conditions::ENFORCED;
-use pgrail_crds::conditions::reasons::reachable;
 use pgrail_crds::{ProtectedDatabase, TableGuard};
 pub(crate) use report::two_digits;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -94,13 +94,20 @@ impl Reconciler for ProtectedDatabases {
         if database.metadata.deletion_timestamp.is_some() {
             return Ok(Action::await_change());
         }
+        let uid = memory::uid(&database);
         let outcome = observe::observe(&database, guards, memory, context).await;
-        let next = report::report(&database, &outcome, context.now());
-        let current = database.status.as_ref();
-        let written = context.write_status(Self::NAME, database.as_ref(), current, &next).await;
+        let latest = context.latest(database, |database| report::report(database, &outcome, context.now())).await;
+        let (database, next) = match latest {
+            Ok(Some(latest)) => latest,
+            missing => {
+                // What was read is not in the status: the next check reads it again.
+                memory.forget(&uid);
+                return missing.map(|_| Action::requeue(AT_ONCE));
+            }
+        };
+        let written = context.write_status(Self::NAME, database.as_ref(), database.status.as_ref(), &next).await;
         if written.is_err() {
-            // What was read is not in the status: the next check reads it again.
-            memory.forget(&memory::uid(&database));
+            memory.forget(&uid);
         }
         if written? {
             announce::announce(&database, &next, context).await;
@@ -128,7 +135,7 @@ fn wait(database: &ProtectedDatabase, outcome: &Outcome, context: &Context) -> D
         }
         Outcome::Unreachable(error) => {
             let wait = context.backoff.next(&key).min(interval);
-            let of_secret = [reachable::SECRET_MISSING, reachable::SECRET_INCOMPLETE].contains(&error.reason);
+            let of_secret = [Reason::SecretMissing, Reason::SecretIncomplete].contains(&error.reason);
             if of_secret { wait.min(SECRET_RETRY) } else { wait }
         }
     }

@@ -12,7 +12,7 @@ use crate::kubernetes::{annotation::is_true, finalizer, namespace};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::{ALLOW_MASS_DELETION, FORCE_DELETE};
-use pgrail_crds::conditions::reasons::{event, reachable};
+use pgrail_crds::conditions::reasons::event;
 use pgrail_crds::{ProtectedDatabase, TableGuard};
 use pgrail_guard::GuardName;
 use std::time::Duration;
@@ -102,7 +102,7 @@ async fn remove(guard: &TableGuard, context: &Context) -> Result<Removal, kube::
     let removed = remove_from(guard, &database, context).await;
     Ok(match removed {
         Ok(done) => done,
-        Err(error) if [reachable::SECRET_MISSING, reachable::DATABASE_MISSING].contains(&error.reason) => {
+        Err(error) if [Reason::SecretMissing, Reason::DatabaseMissing].contains(&error.reason) => {
             Removal::LeftBehind(error.message)
         }
         Err(error) if namespace::is_terminating(&context.client, guard).await? => {

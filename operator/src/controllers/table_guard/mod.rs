@@ -17,7 +17,7 @@ pub(crate) mod validate;
 
 use crate::context::Context;
 use crate::database::Session;
-use crate::kubernetes::controller::{self, Reconciler};
+use crate::kubernetes::controller::{self, AT_ONCE, Reconciler};
 use crate::kubernetes::finalizer;
 use crate::kubernetes::watch::{Store, Watch, Watched};
 use apply::{Outcome, Target};
@@ -28,7 +28,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use memory::Memory;
 use pgrail_crds::conditions::READY;
-use pgrail_crds::{DeletionPolicy, ProtectedDatabase, TableGuard, TableGuardStatus};
+use pgrail_crds::{DeletionPolicy, ProtectedDatabase, TableGuard};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +36,6 @@ use tokio_util::sync::CancellationToken;
 
 /// The longest time between two checks of a guard that only its user can fix.
 const STALLED_RETRY: Duration = Duration::from_mins(10);
-/// When a guard is reconciled again that changed during its reconcile.
-const AT_ONCE: Duration = Duration::from_millis(10);
 
 /// Runs the controller until `stop`. A database that became ready, or stopped being so, is a change of its guards too.
 pub(crate) fn run(
@@ -108,9 +106,8 @@ impl Reconciler for TableGuards {
         }
         keep_finalizer(&guard, context).await?;
         let (outcome, interval) = enforce(&guard, databases, memory, context).await?;
-        let Some((guard, next)) = latest(guard, &outcome, context).await? else {
-            return Ok(Action::requeue(AT_ONCE));
-        };
+        let latest = context.latest(guard, |guard| report::report(guard, &outcome, context.now())).await?;
+        let Some((guard, next)) = latest else { return Ok(Action::requeue(AT_ONCE)) };
         if matches!(outcome, Outcome::Unchanged(_)) && !is_reported(&guard) {
             // The conditions are those of an earlier generation: only a full check can replace them.
             memory.forget(&guard);
@@ -126,27 +123,6 @@ impl Reconciler for TableGuards {
         announce::announce(&guard, &outcome, context).await;
         Ok(Action::requeue(wait(&guard, &outcome, interval, memory, context)))
     }
-}
-
-/// The guard with the status that the next one is computed from, and that next one. Where they differ, the guard is read
-/// again: the watch can be behind this controller's own status, and what it showed earlier must not be written back.
-/// `None` where the guard was changed or deleted meanwhile.
-async fn latest(
-    guard: Arc<TableGuard>,
-    outcome: &Outcome,
-    context: &Context,
-) -> Result<Option<(Arc<TableGuard>, TableGuardStatus)>, kube::Error> {
-    let next = report::report(&guard, outcome, context.now());
-    if guard.status.as_ref() == Some(&next) {
-        return Ok(Some((guard, next)));
-    }
-    let api: Api<TableGuard> = Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
-    let Some(latest) = api.get_opt(&guard.name_any()).await? else { return Ok(None) };
-    if latest.uid() != guard.uid() || latest.metadata.generation != guard.metadata.generation {
-        return Ok(None);
-    }
-    let next = report::report(&latest, outcome, context.now());
-    Ok(Some((Arc::new(latest), next)))
 }
 
 /// Whether the conditions in the status are those of this generation.

@@ -298,11 +298,7 @@ pub(super) mod tests {
     #[test]
     fn an_unreachable_database_keeps_the_last_known_state() {
         let before = report(&guard(None), &checked(|_| {}), at(100));
-        let error = DatabaseError {
-            reason: pgrail_crds::conditions::reasons::reachable::TIMEOUT,
-            message: "no answer".to_owned(),
-            stalled: false,
-        };
+        let error = DatabaseError { reason: Reason::Timeout, message: "no answer".to_owned(), stalled: false };
         let status = report(&guard(Some(before.clone())), &Outcome::Unreachable(error), at(200));
         is(&status, "Ready", "False", "DatabaseUnreachable");
         is(&status, "Enforced", "True", "Verified");

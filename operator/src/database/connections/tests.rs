@@ -24,7 +24,8 @@ async fn cache(databases: &Databases, database: &Database) {
     let settings = pgrail_postgres::parse_uri(&database.uri).unwrap().into_settings(None).unwrap();
     let source = ConnectionSource { settings, ignored_keys: Vec::new() };
     let entry = databases.entry(&("shop".to_owned(), "shop".to_owned()));
-    entry.lock().await.source = Some(Resolved { declared: declared().spec.connection, source, at: Timestamp::now() });
+    entry.lock().await.source =
+        Some(Resolved { declared: declared().spec.connection, source: Arc::new(source), at: Timestamp::now() });
 }
 
 async fn pid(session: &Session) -> Result<i32, DatabaseError> {
@@ -87,7 +88,7 @@ async fn on_real_servers_work_that_fails_leaves_no_setting_behind() {
         let object = declared();
         let failed = databases.with(&object, async |session| {
             session.batch_execute("SET statement_timeout = 77").await.map_err(|error| DatabaseError::lost(&error))?;
-            Err::<(), _>(ended())
+            Err::<(), _>(DatabaseError::busy(1))
         });
         failed.await.unwrap_err();
         let setting = databases.with(&object, async |session| {
