@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::catalog::Oid;
 use crate::desired::{Desired, Root};
 use crate::observe::Observed;
-use crate::plan::{Drift, DropProtection, Statement, Step, StepKind};
+use crate::plan::{Change, Drift, DropProtection, Statement, Step, StepKind};
 use crate::routines::privileges;
 
 const EVENT_TRIGGER: &str = "pgrail_drop";
@@ -69,7 +69,7 @@ pub(crate) fn steps(desired: &Desired, observed: &Observed, drift: &mut Vec<Drif
                     drift.push(drifted("the event trigger is missing"));
                 }
                 let create = format!("CREATE EVENT TRIGGER {name} {events} EXECUTE FUNCTION pgrail.{function}()");
-                add.push(step(None, vec![format!("{create};\n{always}")]));
+                add.push(step(None, vec![format!("{create};\n{always}")]).creating());
             }
             Some(trigger) if !trigger.always && trigger.owned => {
                 drift.push(drifted("the event trigger no longer fires ALWAYS"));
@@ -93,14 +93,16 @@ pub(crate) fn steps(desired: &Desired, observed: &Observed, drift: &mut Vec<Drif
         // No column of the table is named: ALTER TABLE stays free.
         let view = format!("CREATE VIEW pgrail.pin_{} AS SELECT 1 AS pinned FROM {}", root.checks.id, table.ident);
         // Default privileges may give the view away, and with it the number of rows.
-        add.push(step(Some((root.oid, table.label())), vec![view, privileges(&[])]));
+        add.push(step(Some((root.oid, table.label())), vec![view, privileges(&[])]).creating());
     }
     for (oid, name) in pinned.iter().filter(|(oid, _)| !wanted.contains(oid)) {
-        end.push(step(Some((*oid, observed.catalog.label(*oid))), vec![format!("DROP VIEW pgrail.{name}")]));
+        let step = step(Some((*oid, observed.catalog.label(*oid))), vec![format!("DROP VIEW pgrail.{name}")]);
+        end.push(Step { change: Change::Remove, ..step });
     }
     (add, end)
 }
 
 fn step(table: Option<(Oid, String)>, sql: Vec<String>) -> Step {
-    Step { kind: StepKind::DropProtection, table, statements: sql.into_iter().map(Statement::Batch).collect() }
+    let statements = sql.into_iter().map(Statement::Batch).collect();
+    Step { table, ..Step::new(StepKind::DropProtection, statements) }
 }

@@ -184,6 +184,8 @@ pub struct Recorded {
     pub routines: BTreeMap<String, RecordedRoutine>,
     /// Blocked attempts by assignment.
     pub counters: BTreeMap<i32, i64>,
+    /// When it was first installed, as RFC 3339 text.
+    pub installed_at: Option<String>,
     /// Whether all of it was written in another database or on another server.
     pub moved: Option<Moved>,
 }
@@ -218,6 +220,7 @@ impl fmt::Display for Moved {
 struct RawRecorded {
     schema_version: i32,
     digest: Option<String>,
+    installed_at: Option<String>,
     restored_from: Option<String>,
     server_version: Option<i32>,
     #[serde(flatten)]
@@ -313,7 +316,9 @@ async fn read(client: &Client) -> Result<Observed, ObserveError> {
 async fn read_recorded(client: &Client, server_version: i32) -> Result<Option<Recorded>, ObserveError> {
     let Some(row) = client.query_opt(include_str!("sql/configuration.sql"), &[]).await? else { return Ok(None) };
     let raw: RawRecorded = serde_json::from_str(row.try_get(0)?)?;
-    let RawRecorded { schema_version, digest, configuration, mut triggers, mut routines, counters, .. } = raw;
+    let RawRecorded {
+        schema_version, digest, installed_at, configuration, mut triggers, mut routines, counters, ..
+    } = raw;
     let moved = match (raw.restored_from, raw.server_version.map(|version| version / 10_000)) {
         (Some(database), _) => Some(Moved::Restored { database }),
         (None, Some(from)) if from != server_version / 10_000 => {
@@ -332,6 +337,7 @@ async fn read_recorded(client: &Client, server_version: i32) -> Result<Option<Re
         triggers: triggers.into_iter().map(|trigger| ((trigger.rel, trigger.name.clone()), trigger)).collect(),
         routines: routines.into_iter().map(|routine| (routine.name.clone(), routine)).collect(),
         counters: counters.into_iter().map(|counter| (counter.assignment, counter.blocked)).collect(),
+        installed_at,
         moved,
     }))
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::catalog::Oid;
 use crate::sql::literal;
 
@@ -91,6 +93,17 @@ pub enum StepKind {
     Cleanup,
 }
 
+/// Whether a step adds to the database, changes what is there, or removes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum Change {
+    /// Something new.
+    Create,
+    /// Something that is there.
+    Change,
+    /// Something goes.
+    Remove,
+}
+
 /// One statement of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Statement {
@@ -107,14 +120,36 @@ pub(crate) enum Statement {
 pub struct Step {
     /// What it does.
     pub kind: StepKind,
-    /// The table it is about, for [`StepKind::Triggers`].
+    /// Whether it adds, changes or removes.
+    pub change: Change,
+    /// The table it is about, for [`StepKind::Triggers`] and [`StepKind::DropProtection`].
     pub table: Option<(Oid, String)>,
     pub(crate) statements: Vec<Statement>,
 }
 
 impl Step {
     pub(crate) fn new(kind: StepKind, statements: Vec<Statement>) -> Self {
-        Self { kind, table: None, statements }
+        let change = if kind == StepKind::Cleanup { Change::Remove } else { Change::Change };
+        Self { kind, change, table: None, statements }
+    }
+
+    pub(crate) fn creating(self) -> Self {
+        Self { change: Change::Create, ..self }
+    }
+
+    /// What it changes, in words for a person.
+    pub fn summary(&self) -> String {
+        let of =
+            |what: &str| self.table.as_ref().map_or_else(|| what.to_owned(), |(_, table)| format!("{what} on {table}"));
+        match self.kind {
+            StepKind::Bootstrap => "the schema pgrail, its functions, tables and views".to_owned(),
+            StepKind::Configure => "the configuration of the guards".to_owned(),
+            StepKind::Routines => "functions and counters in the schema pgrail".to_owned(),
+            StepKind::Triggers => of("triggers"),
+            StepKind::DropProtection if self.table.is_some() => of("the view that holds DROP TABLE"),
+            StepKind::DropProtection => "the event triggers that stop DROP TABLE".to_owned(),
+            StepKind::Cleanup => "what of the schema pgrail is no longer needed".to_owned(),
+        }
     }
 
     /// The step as SQL text, values in place.

@@ -91,6 +91,11 @@ pub fn plan(spec: &GuardSpec, observed: &Observed) -> Result<Plan, PlanError> {
     }
     spec.capture.map_or(Ok(()), |capture| capture.validate())?;
     capturable(spec, observed)?;
+    Ok(planned(spec, observed))
+}
+
+/// The same for a spec that is known to be valid, in a database that is not necessarily changed.
+pub(crate) fn planned(spec: &GuardSpec, observed: &Observed) -> Plan {
     let matched = Matched::of(spec, observed);
     let mut numbers = numbers(observed);
     let configuration = assign(spec, &matched, observed, &mut numbers);
@@ -100,7 +105,7 @@ pub fn plan(spec: &GuardSpec, observed: &Observed) -> Result<Plan, PlanError> {
     plan.tables = statuses(spec, &matched, &desired, &plan, observed);
     plan.missing = matched.missing;
     plan.refused = matched.refused;
-    Ok(plan)
+    plan
 }
 
 /// Tables that were dropped and created again under their name: what the guard had on them was dropped with them.

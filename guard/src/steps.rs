@@ -7,7 +7,7 @@ use crate::catalog::{Oid, Table};
 use crate::desired::Desired;
 use crate::drop_protection;
 use crate::observe::{Live, LiveRelation, LiveRoutine, LiveTrigger, Observed};
-use crate::plan::{Drift, Plan, SCHEMA_VERSION, Statement, Step, StepKind};
+use crate::plan::{Change, Drift, Plan, SCHEMA_VERSION, Statement, Step, StepKind};
 use crate::routines::{
     FUNCTIONS, FUNCTIONS_DIGEST, FUNCTIONS_SQL, SCHEMA_SQL, UPGRADE_1_AFTER_SQL, UPGRADE_1_BEFORE_SQL,
     VERSION_1_TABLES, create_trigger_function, is_document, privileges, trigger_function,
@@ -141,7 +141,8 @@ fn bootstrap(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> 
         statements.push(batch(UPGRADE_1_AFTER_SQL));
     }
     statements.push(record_routines(&names, |_| FUNCTIONS_SQL.to_owned()));
-    Some(Step::new(StepKind::Bootstrap, statements))
+    let step = Step::new(StepKind::Bootstrap, statements);
+    Some(if observed.live.schema_owner.is_none() { step.creating() } else { step })
 }
 
 fn record_routines(names: &[&str], source: impl Fn(&str) -> String) -> Statement {
@@ -358,7 +359,14 @@ fn table_step(oid: Oid, change: &TableChange, desired: &Desired, observed: &Obse
             serde_json::json!({ "rel": oid, "created": created, "kept": kept }),
         ));
     }
-    Step { kind: StepKind::Triggers, table: Some((oid, observed.catalog.label(oid))), statements }
+    let before = observed.live.triggers.iter().any(|trigger| trigger.rel == oid);
+    let after = desired.triggers.keys().any(|(rel, _)| *rel == oid);
+    let change = match (before, after) {
+        (false, _) => Change::Create,
+        (true, true) => Change::Change,
+        (true, false) => Change::Remove,
+    };
+    Step { change, table: Some((oid, observed.catalog.label(oid))), ..Step::new(StepKind::Triggers, statements) }
 }
 
 /// Removes everything of pgrail's that is in the catalog, whatever the configuration says: the triggers table by table first.
@@ -401,9 +409,9 @@ pub(crate) fn everything_off(observed: &Observed) -> Vec<Step> {
             vec![format!("DROP FUNCTION IF EXISTS pgrail.{}() CASCADE", trigger_function(oid))]
         };
         steps.push(Step {
-            kind: StepKind::Triggers,
+            change: Change::Remove,
             table: Some((oid, table.label())),
-            statements: vec![Statement::Batch(drops.join(";\n"))],
+            ..Step::new(StepKind::Triggers, vec![Statement::Batch(drops.join(";\n"))])
         });
     }
     steps.push(Step::new(StepKind::Cleanup, vec![Statement::Batch(schema_off(routines, relations).join(";\n"))]));

@@ -24,4 +24,4 @@ pub use settings::{
     ConnectionSettings, DEFAULT_APPLICATION_NAME, DEFAULT_CONNECT_TIMEOUT, DEFAULT_PORT, LIBPQ_VARIABLES, Password,
     Reached, TlsMode, UnknownTlsMode,
 };
-pub use uri::{MissingPart, ParsedUri, PartialSettings, UriError, parse_uri};
+pub use uri::{MissingPart, ParsedUri, PartialSettings, UriError, parse_connection_string, parse_uri};

@@ -1,8 +1,11 @@
-//! Connection URIs, parsed as libpq does.
+//! Connection URIs and keyword strings, parsed as libpq does.
 //!
 //! No error and no `Debug` output contains a part of the URI: what looks like a host can be a part of a password that
 //! is not percent-encoded.
 
+mod keywords;
+
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::settings::{ConnectionSettings, DEFAULT_PORT, Password, TlsMode};
@@ -26,6 +29,10 @@ pub struct PartialSettings {
     pub channel_binding_required: bool,
     /// `connect_timeout`.
     pub connect_timeout: Option<std::time::Duration>,
+    /// `sslrootcert`, where files may be named.
+    pub ca_file: Option<PathBuf>,
+    /// `passfile`, where files may be named.
+    pub password_file: Option<PathBuf>,
 }
 
 /// Shows which parameters are set, without their values.
@@ -77,6 +84,11 @@ pub enum UriError {
     /// More than one host.
     #[error("the URI contains several hosts: use only the host that accepts writes, such as the read-write Service")]
     SeveralHosts,
+    /// A keyword string that is not a sequence of `key=value`.
+    #[error(
+        "invalid connection string: it must be key=value pairs, separated by spaces, with values that contain spaces in single quotes"
+    )]
+    Keywords,
     /// Something after `?` that is not `key=value`.
     #[error("invalid parameters in the URI: after '?', they must be key=value pairs, separated by '&'")]
     Parameters,
@@ -122,8 +134,33 @@ const REFUSED: &[(&str, &str)] = &[
 /// Leading and trailing white space is ignored, because files and Secrets often end with a line feed.
 pub fn parse_uri(uri: &str) -> Result<ParsedUri, UriError> {
     let uri = uri.trim();
-    let rest = uri.strip_prefix("postgres://").or_else(|| uri.strip_prefix("postgresql://")).ok_or(UriError::Scheme)?;
+    let rest = without_scheme(uri).ok_or(UriError::Scheme)?;
+    parse_rest(rest, Files::Refused)
+}
 
+/// Parses a URI or a keyword string (`host=localhost dbname=shop`) of the command line, whose user may name files:
+/// `sslrootcert` and `passfile`.
+pub fn parse_connection_string(text: &str) -> Result<ParsedUri, UriError> {
+    let text = text.trim();
+    match without_scheme(text) {
+        Some(rest) => parse_rest(rest, Files::Allowed),
+        None if text.contains("://") || !text.contains('=') => Err(UriError::Scheme),
+        None => keywords::parse(text),
+    }
+}
+
+/// Whether parameters may name files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Allowed,
+    Refused,
+}
+
+fn without_scheme(uri: &str) -> Option<&str> {
+    uri.strip_prefix("postgres://").or_else(|| uri.strip_prefix("postgresql://"))
+}
+
+fn parse_rest(rest: &str, files: Files) -> Result<ParsedUri, UriError> {
     let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(authority_end);
     if tail.contains('#') || (!authority.contains('@') && tail.contains('@')) {
@@ -143,7 +180,9 @@ pub fn parse_uri(uri: &str) -> Result<ParsedUri, UriError> {
         if value.contains('=') || !is_key(key) {
             return Err(UriError::Parameters);
         }
-        if !read_parameter(key, decode(value)?, &mut parts)? && !ignored_keys.iter().any(|ignored| ignored == key) {
+        if !read_parameter(key, decode(value)?, files, &mut parts)?
+            && !ignored_keys.iter().any(|ignored| ignored == key)
+        {
             ignored_keys.push(key.to_owned());
         }
     }
@@ -208,12 +247,22 @@ fn read_authority(authority: &str, parts: &mut PartialSettings) -> Result<(), Ur
 }
 
 /// Reads one parameter. Returns false if it is ignored.
-fn read_parameter(key: &str, value: String, parts: &mut PartialSettings) -> Result<bool, UriError> {
+fn read_parameter(key: &str, value: String, files: Files, parts: &mut PartialSettings) -> Result<bool, UriError> {
     if key == "sslrootcert" && value == "system" {
         // As libpq: use the CA certificates of the system, which requires verify-full.
         parts.tls = Some(TlsMode::VerifyFull);
         return Ok(true);
     }
+    match key {
+        "sslrootcert" if files == Files::Allowed => parts.ca_file = filled(value).map(PathBuf::from),
+        "passfile" if files == Files::Allowed => parts.password_file = filled(value).map(PathBuf::from),
+        _ => return read_value(key, value, parts),
+    }
+    Ok(true)
+}
+
+/// Reads one parameter that names no file. Returns false if it is ignored.
+fn read_value(key: &str, value: String, parts: &mut PartialSettings) -> Result<bool, UriError> {
     if let Some((key, remedy)) = REFUSED.iter().find(|(refused, _)| *refused == key) {
         return if value.is_empty() { Ok(true) } else { Err(UriError::Refused { key, remedy }) };
     }

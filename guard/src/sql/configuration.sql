@@ -4,6 +4,7 @@ SELECT json_build_object(
   'schema_version', i.schema_version,
   'owner', i.owner,
   'digest', i.digest,
+  'installed_at', to_char(i.installed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
   'restored_from', CASE WHEN (to_jsonb(i) ->> 'restored')::bool THEN to_jsonb(i) ->> 'database' END,
   'server_version', (to_jsonb(i) ->> 'server_version')::int,
   'guards', coalesce((SELECT json_agg(g ORDER BY id) FROM (

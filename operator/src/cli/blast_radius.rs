@@ -5,7 +5,7 @@ use super::connect::DatabaseArgs;
 use super::output;
 use pgrail_guard::catalog::Catalog;
 use pgrail_guard::closure::{self, Closure, Effect};
-use pgrail_guard::{BlastRadius, blast_radius};
+use pgrail_guard::{BlastRadius, Observed, blast_radius};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -67,9 +67,7 @@ struct Reached {
 pub(super) async fn run(args: BlastRadiusArgs) -> Result<ExitCode, CommandError> {
     let client = args.database.connect().await?;
     let observed = pgrail_guard::observe(&client).await?;
-    let guarded = observed.guarded_tables();
-    let all = blast_radius::compute(&observed.catalog, &guarded);
-    let chosen = choose(&all, &args.tables)?;
+    let chosen = choose(&observed, &args.tables)?;
     let rows: Vec<Row> = chosen.iter().map(|it| row(&observed.catalog, it)).collect();
     let mut out = std::io::stdout().lock();
     match args.output {
@@ -84,19 +82,22 @@ pub(super) async fn run(args: BlastRadiusArgs) -> Result<ExitCode, CommandError>
     Ok(ExitCode::SUCCESS)
 }
 
-fn choose<'a>(all: &'a [BlastRadius], wanted: &[String]) -> Result<Vec<&'a BlastRadius>, CommandError> {
+/// The blast radius of each table that is asked for, or of every table with a cascade.
+fn choose(observed: &Observed, wanted: &[String]) -> Result<Vec<BlastRadius>, CommandError> {
+    let (catalog, guarded) = (&observed.catalog, observed.guarded_tables());
     if wanted.is_empty() {
-        return Ok(all.iter().filter(|it| it.cascade_tables > 0).collect());
+        return Ok(blast_radius::compute(catalog, &guarded));
     }
     let named = |name: &String| {
-        let mut matches = all
-            .iter()
-            .filter(|it| it.table == *name || it.table.split_once('.').is_some_and(|(_, table)| table == name));
+        let mut matches = catalog.tables().filter(|it| it.label() == *name || it.name == *name);
         match (matches.next(), matches.next()) {
-            (Some(one), None) => Ok(one),
+            (Some(one), None) => {
+                Ok(blast_radius::of(catalog, &closure::of(catalog, one.oid), guarded.contains(&one.oid)))
+            }
             (Some(one), Some(other)) => Err(CommandError::Refused(format!(
                 "{name:?} is ambiguous: {} and {}; write schema.table",
-                one.table, other.table
+                one.label(),
+                other.label()
             ))),
             (None, _) => Err(CommandError::Refused(format!("no such table: {name:?}"))),
         }

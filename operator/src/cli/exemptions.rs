@@ -1,6 +1,7 @@
 //! `GuardExemption`s of manifests, without a cluster: granted, shown, revoked.
 
 use super::output;
+use super::planned::Planned;
 use super::{CommandError, NOT_AS_DECLARED, OWNER};
 use crate::controllers::guard_exemption::apply::{Outcome, ensure};
 use crate::controllers::guard_exemption::report::report;
@@ -12,7 +13,6 @@ use pgrail_crds::conditions::READY;
 use pgrail_crds::{ExemptionPhase, GuardExemption};
 use pgrail_guard::{ExemptionError, ExemptionSpec, Observed};
 use sha2::{Digest, Sha256};
-use std::io::Write;
 use std::process::ExitCode;
 use tokio_postgres::Client;
 
@@ -28,35 +28,23 @@ fn refused(exemption: &GuardExemption, message: &str) -> CommandError {
     CommandError::Refused(format!("GuardExemption {:?}: {message}", exemption.name_any()))
 }
 
-/// Shows what `apply` would do. Returns whether that is anything.
+/// What `apply` would do.
 pub(super) fn plan(
-    out: &mut impl Write,
     exemption: &GuardExemption,
     observed: &Observed,
+    sql: bool,
     now: Timestamp,
-) -> Result<bool, CommandError> {
+) -> Result<Planned, CommandError> {
     let spec = spec(exemption)?;
-    let name = &spec.name;
+    let planned = Planned::new("GuardExemption", spec.name.as_str());
     if let Some(rejection) = validate::too_late(exemption, now) {
-        writeln!(out, "-- {name}: rejected: {}", rejection.message)?;
-        return Ok(true);
+        return Ok(planned.waiting(format!("rejected: {}", rejection.message)));
     }
     match pgrail_guard::plan_exemption(&spec, observed) {
-        Ok(plan) if plan.is_empty() => writeln!(out, "-- {name}: nothing to do")?,
-        Ok(plan) => {
-            writeln!(out, "-- {name}: {} steps, each a transaction of its own", plan.steps().len())?;
-            for sql in plan.sql() {
-                writeln!(out, "{sql}\n")?;
-            }
-            return Ok(true);
-        }
-        Err(ExemptionError::Plan(error)) => return Err(error.into()),
-        Err(error) => {
-            writeln!(out, "-- {name}: {error}: planned once its guards are installed")?;
-            return Ok(true);
-        }
+        Ok(plan) => Ok(planned.with(&plan, sql)),
+        Err(ExemptionError::Plan(error)) => Err(error.into()),
+        Err(error) => Ok(planned.waiting(format!("{error}: planned once its guards are installed"))),
     }
-    Ok(false)
 }
 
 /// Grants it, and writes its status. Returns whether it is as declared.

@@ -1,23 +1,31 @@
 //! The command line. One file per command.
 
+mod apply;
 mod blast_radius;
 mod connect;
 mod crds;
 mod exemptions;
 mod grants;
-mod guards;
 mod manifests;
 mod output;
+mod plan;
+mod planned;
 mod rehearse;
+mod remove;
+mod status;
 mod undo;
 
 use crate::kubernetes::text::chain;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 /// What was checked is not as declared.
 const NOT_AS_DECLARED: u8 = 2;
+/// How often what waits for a lock is tried, and how long that is waited for in between.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(2);
 /// The owner that the command line stamps on what it installs.
 const OWNER: &str = "local";
 
@@ -37,12 +45,14 @@ enum Command {
     Agent(crate::agent::AgentArgs),
     /// Print the CRDs
     Crds(crds::CrdsArgs),
-    /// Show the steps and the SQL that `apply` would run; exit status 2 when there is anything to do
-    Plan(guards::PlanArgs),
+    /// Show what `apply` would change; exit status 2 when there is anything to do
+    Plan(plan::PlanArgs),
     /// Install the guards and give the exemptions of manifests in a database, without a cluster
-    Apply(guards::ApplyArgs),
+    Apply(apply::ApplyArgs),
     /// Take guards off again, leaving nothing behind
-    Remove(guards::RemoveArgs),
+    Remove(remove::RemoveArgs),
+    /// Show what is installed in a database, by whom, since when, and what it stopped; needs no manifests
+    Status(status::StatusArgs),
     /// List the transactions whose deleted rows are kept, or put the rows of one back
     Undo(undo::UndoArgs),
     /// Show what deletes on a table can take with them
@@ -100,9 +110,10 @@ pub(crate) async fn run() -> ExitCode {
             return crate::agent::run(args).await;
         }
         Command::Crds(args) => crds::run(&args),
-        Command::Plan(args) => guards::plan(args).await,
-        Command::Apply(args) => guards::apply(args).await,
-        Command::Remove(args) => guards::remove(args).await,
+        Command::Plan(args) => plan::run(args).await,
+        Command::Apply(args) => apply::apply(args).await,
+        Command::Remove(args) => remove::remove(args).await,
+        Command::Status(args) => status::run(args).await,
         Command::Undo(args) => undo::run(args).await,
         Command::BlastRadius(args) => blast_radius::run(args).await,
         Command::Rehearse(args) => rehearse::run(args).await,
