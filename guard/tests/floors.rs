@@ -18,6 +18,7 @@ fn imports_go_one_way() {
             &["planner"],
             &["apply", "exemption"],
             &["ensure"],
+            &["installed"],
         ],
     );
 }
