@@ -113,6 +113,9 @@ pub struct DatabaseBackupStatus {
     /// SHA-256 hash of the archive in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// SHA-256 hash of the manifest in the store. A restore uses no other manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_sha256: Option<String>,
     /// How the backup was verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<BackupVerification>,

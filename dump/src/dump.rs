@@ -8,13 +8,13 @@ use tokio::io::AsyncReadExt;
 use crate::{
     DumpDetails, DumpRequest, DumpResult, Failure, PartialCause, Phase, Progress, Reason, RowCounts, Segment, Store,
     StoreError, TableRows,
-    archive::{Contents, DecodeError, Decoded, Decoder},
+    archive::{Contents, DecodeError, Decoded, Decoder, Head},
     clients::{Running, ToolError},
     connection::{self, Environment},
     preflight::{self, PreflightError, Prepared},
     snapshot::SnapshotError,
     store::Upload,
-    tables::{TablesDiffer, compare},
+    tables::{TablesDiffer, compare, index},
     text::{base64, sha256},
 };
 
@@ -123,7 +123,7 @@ pub async fn dump_until(
         }
     };
     let Prepared { tools, location, compression: _, snapshot } = prepared;
-    let server = snapshot.server.clone();
+    let (server, source) = (snapshot.server.clone(), snapshot.source.clone());
     let unlogged_tables: Vec<_> = snapshot
         .relations
         .iter()
@@ -132,7 +132,7 @@ pub async fn dump_until(
         .collect();
     let large_objects = if request.filter.schemas.is_empty() { snapshot.large_objects } else { 0 };
     snapshot.end().await;
-    let Streamed { table_rows, contents, warnings } = streamed;
+    let Streamed { table_rows, contents, head, warnings } = streamed;
     let mut partial_because = request.filter.partial_because();
     if !unlogged_tables.is_empty() {
         partial_because.push(PartialCause::UnloggedTables);
@@ -168,6 +168,8 @@ pub async fn dump_until(
             segments: uploaded.segments,
             globals,
             contents,
+            head,
+            source: Some(source),
             table_rows,
         })),
     })
@@ -176,6 +178,7 @@ pub async fn dump_until(
 struct Streamed {
     table_rows: Vec<TableRows>,
     contents: Contents,
+    head: Option<Head>,
     warnings: Vec<String>,
 }
 
@@ -198,7 +201,8 @@ async fn stream(
     let (mut table_rows, (decoded, warnings)) = tokio::try_join!(counts, archive(request, prepared, upload, progress))?;
     let large_objects = if request.filter.schemas.is_empty() { snapshot.large_objects } else { 0 };
     compare(&mut table_rows, large_objects, &decoded.rows)?;
-    Ok(Streamed { table_rows, contents: decoded.contents, warnings })
+    index(&mut table_rows, &decoded.blocks);
+    Ok(Streamed { table_rows, contents: decoded.contents, head: decoded.blocks.head, warnings })
 }
 
 /// pg_dump's archive into decoder and upload, until every program ended with 0. Returns pg_dump's warnings, too.

@@ -60,6 +60,7 @@ mod catalog;
 mod clients;
 mod connection;
 mod dump;
+mod extract;
 mod filter;
 mod identity;
 mod manifest;
@@ -71,15 +72,17 @@ mod request;
 pub mod retention;
 mod secrets;
 mod snapshot;
+mod source;
 mod store;
 mod tables;
 mod text;
 mod verify;
 
-pub use archive::{Contents, DecodeError};
+pub use archive::{Block, Contents, DecodeError, Head};
 pub use catalog::{HIDDEN, Listing, Scope, Unreadable, list};
 pub use clients::{ClientTools, ToolError};
 pub use dump::{DumpError, GLOBALS, dump, dump_until};
+pub use extract::{Extract, ExtractError, RowStream};
 pub use filter::{Filter, PatternError};
 pub use identity::{BackupIdentity, IdentityError, ScheduleIdentity};
 pub use manifest::{MANIFEST, MANIFEST_VERSION, Manifest, ManifestError, Verification};
@@ -92,6 +95,7 @@ pub use reason::Reason;
 pub use request::{Compression, CompressionError, CompressionMethod, DumpRequest, Progress, RowCounts};
 pub use secrets::Redactor;
 pub use snapshot::SnapshotError;
+pub use source::{Extension, Setting, Source};
 pub use store::{
     Listed, Scheme, Segment, Store, StoreCredentials, StoreError, StoreSettings, StoreUrl, StoreUrlError, UploadLimits,
 };

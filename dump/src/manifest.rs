@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupIdentity, Compression, Contents, DumpDetails, DumpResult, Filter, PartialCause, Reason, RowCounts, Segment,
-    Store, StoreError, TableRows, VerificationLevel,
+    BackupIdentity, Compression, Contents, DumpDetails, DumpResult, Filter, Head, PartialCause, Reason, RowCounts,
+    Segment, Source, Store, StoreError, TableRows, VerificationLevel, text::sha256,
 };
 
 /// The name of a manifest within its dump's directory.
@@ -76,6 +76,13 @@ pub struct Manifest {
     pub globals: Option<Segment>,
     /// Its table of contents in short.
     pub contents: Contents,
+    /// Its beginning up to the rows of the first table: with the block of a table it is an archive. Absent in backups of
+    /// earlier versions, and if pg_dump is newer than this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Head>,
+    /// What a restore must know of the database. Absent in backups of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// Large objects.
     pub large_objects: u64,
     /// The rows of all tables together.
@@ -112,6 +119,16 @@ pub enum ManifestError {
         /// Why.
         source: serde_json::Error,
     },
+    /// It is another manifest than the one that was published.
+    #[error("{key} has the SHA-256 {found} instead of {expected}: it is not the manifest that was published")]
+    Replaced {
+        /// The object.
+        key: String,
+        /// What it was when it was published.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// It was written by a newer version.
     #[error("{key} has version {version}; this version reads up to {MANIFEST_VERSION}")]
     Version {
@@ -128,6 +145,7 @@ impl ManifestError {
         match self {
             Self::Store(error) => error.reason(),
             Self::Form { .. } | Self::Version { .. } => Reason::ArchiveInvalid,
+            Self::Replaced { .. } => Reason::ChecksumMismatch,
         }
     }
 }
@@ -159,6 +177,8 @@ impl Manifest {
             segments: details.segments.clone(),
             globals: details.globals.clone(),
             contents: details.contents.clone(),
+            head: details.head.clone(),
+            source: details.source.clone(),
             large_objects: result.large_objects,
             rows: result.rows,
             row_counts: details.row_counts,
@@ -173,9 +193,25 @@ impl Manifest {
 
     /// Reads the manifest of the dump in a directory.
     pub async fn read(store: &Store, location: &str) -> Result<Self, ManifestError> {
+        Ok(Self::read_with_sha256(store, location).await?.0)
+    }
+
+    /// The same, and refuses it unless it is the one that was published: with this SHA-256, in hexadecimal. Whoever can write
+    /// to the store could otherwise have SQL run by a restore.
+    pub async fn read_published(store: &Store, location: &str, expected: &str) -> Result<Self, ManifestError> {
+        let (manifest, found) = Self::read_with_sha256(store, location).await?;
+        if found == expected {
+            return Ok(manifest);
+        }
+        Err(ManifestError::Replaced { key: format!("{location}/{MANIFEST}"), expected: expected.to_owned(), found })
+    }
+
+    /// Reads it with its SHA-256.
+    pub async fn read_with_sha256(store: &Store, location: &str) -> Result<(Self, String), ManifestError> {
         let key = format!("{location}/{MANIFEST}");
         let bytes = store.get_small(&key, LARGEST).await?;
-        Self::parse(key, &bytes)
+        let found = sha256(&bytes);
+        Ok((Self::parse(key, &bytes)?, found))
     }
 
     fn parse(key: String, bytes: &Bytes) -> Result<Self, ManifestError> {
@@ -196,15 +232,18 @@ impl Manifest {
 
     /// Publishes it. Written once: the same dump published twice (by a restarted agent) succeeds, anything else
     /// in its place is an error.
-    pub(crate) async fn publish(&self, store: &Store) -> Result<String, ManifestError> {
+    ///
+    /// Returns its key and its SHA-256.
+    pub(crate) async fn publish(&self, store: &Store) -> Result<(String, String), ManifestError> {
         let key = format!("{}/{MANIFEST}", self.location);
         let text = serde_json::to_vec(self).map_err(|source| ManifestError::Form { key: key.clone(), source })?;
+        let published = sha256(&text);
         match store.put_once(&key, text.into()).await {
-            Ok(()) => Ok(key),
+            Ok(()) => Ok((key, published)),
             Err(StoreError::Exists { path }) => {
-                let there = Self::read(store, &self.location).await?;
+                let (there, published) = Self::read_with_sha256(store, &self.location).await?;
                 if there.identity == self.identity && there.sha256 == self.sha256 {
-                    return Ok(key);
+                    return Ok((key, published));
                 }
                 Err(StoreError::Exists { path }.into())
             }

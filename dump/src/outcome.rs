@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupIdentity, Compression, Contents, Filter, PruneReport, Reason, RowCounts, Segment, TableRows,
+    BackupIdentity, Compression, Contents, Filter, Head, PruneReport, Reason, RowCounts, Segment, Source, TableRows,
     secrets::Redactor,
     text::{error_chain, truncated, without_middle},
 };
@@ -121,6 +121,12 @@ pub struct DumpDetails {
     pub globals: Option<Segment>,
     /// Its table of contents in short.
     pub contents: Contents,
+    /// Its beginning up to the rows of the first table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Head>,
+    /// What a restore must know of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// The rows of every table.
     pub table_rows: Vec<TableRows>,
 }
@@ -150,6 +156,9 @@ pub struct VerifyResult {
     pub seconds: u64,
     /// The manifest's key below the store's prefix.
     pub manifest: String,
+    /// SHA-256 of the manifest, in hexadecimal. A restore uses no other one.
+    #[serde(default)]
+    pub manifest_sha256: String,
 }
 
 /// Which step of a backup.

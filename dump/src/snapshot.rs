@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use pgrail_postgres::{ConnectError, Connection, DetectPoolerError, Reached};
 use tokio_postgres::Row;
 
-use crate::{Filter, Reason, Rows, TableRows, archive::TableName};
+use crate::{Filter, Reason, Rows, Source, TableRows, archive::TableName};
 
 /// pgrail's own schema: dumped like any other, but its counters move by themselves and are not compared.
 const OWN_SCHEMA: &str = "pgrail";
@@ -26,6 +26,9 @@ pub enum SnapshotError {
         /// With the SQLSTATE.
         source: tokio_postgres::Error,
     },
+    /// The description of the database cannot be read.
+    #[error("the server's description of the database cannot be read")]
+    Source(#[from] serde_json::Error),
     /// The server's version cannot be read.
     #[error("the server reports version {0}, which is not a version")]
     Version(i32),
@@ -38,7 +41,7 @@ impl SnapshotError {
         match self {
             Self::Connect(error) | Self::Pooler(DetectPoolerError::Connect(error)) => crate::connection::reason(error),
             Self::Pooler(DetectPoolerError::Query(_)) => Reason::ConnectionFailed,
-            Self::Version(_) => Reason::Internal,
+            Self::Version(_) | Self::Source(_) => Reason::Internal,
             Self::Query { source, .. } => match source.code() {
                 Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Reason::PermissionDenied,
                 Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => Reason::LockTimeout,
@@ -79,6 +82,7 @@ pub(crate) struct Relation {
     quoted: String,
     has_rows: bool,
     unlogged: bool,
+    partition_of: Option<(String, String)>,
     pub(crate) access: Access,
     membership: Membership,
 }
@@ -127,7 +131,9 @@ impl Relation {
     }
 
     fn rows(&self, rows: Rows) -> TableRows {
-        TableRows::new(&self.schema, &self.name, &self.archive_name, rows)
+        let mut table = TableRows::new(&self.schema, &self.name, &self.archive_name, rows);
+        table.partition_of.clone_from(&self.partition_of);
+        table
     }
 }
 
@@ -135,6 +141,7 @@ impl Relation {
 pub(crate) struct Snapshot {
     client: Connection,
     pub(crate) server: Server,
+    pub(crate) source: Source,
     pub(crate) relations: Vec<Relation>,
     pub(crate) large_objects: u64,
     pub(crate) unreadable_large_objects: u64,
@@ -150,6 +157,9 @@ impl Snapshot {
             .map_err(failed("begin a transaction"))?;
         let row = client.query_one(include_str!("sql/server.sql"), &[]).await.map_err(failed("export a snapshot"))?;
         let server = server(&row)?;
+        let row =
+            client.query_one(include_str!("sql/source.sql"), &[]).await.map_err(failed("describe the database"))?;
+        let source = serde_json::from_str(row.get("source"))?;
         let relations = client
             .query(include_str!("sql/relations.sql"), &[])
             .await
@@ -163,7 +173,7 @@ impl Snapshot {
             .map_err(failed("count the large objects"))?;
         let number = |column: &str| u64::try_from(row.get::<_, i64>(column)).unwrap_or_default();
         let (large_objects, unreadable_large_objects) = (number("total"), number("unreadable"));
-        Ok(Self { client, server, relations, large_objects, unreadable_large_objects })
+        Ok(Self { client, server, source, relations, large_objects, unreadable_large_objects })
     }
 
     /// Every table whose rows the archive must have an entry for, with exact counts under the snapshot or without.
@@ -243,6 +253,7 @@ fn relation(row: &Row) -> Relation {
         quoted: row.get("quoted"),
         has_rows: row.get("has_rows"),
         unlogged: row.get("unlogged"),
+        partition_of: row.get::<_, Option<String>>("root_schema").zip(row.get("root_name")),
         access: match (row.get("readable"), row.get("row_security")) {
             (false, _) => Access::Unreadable,
             (true, true) => Access::RowSecurity,

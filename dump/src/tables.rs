@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    archive::{ArchiveRows, TableName},
+    archive::{ArchiveRows, Block, Blocks, TableName},
     text::hex,
 };
 
@@ -44,6 +44,12 @@ pub struct TableRows {
     pub name: String,
     /// Its rows.
     pub rows: Rows,
+    /// Schema and name of the partitioned table at the top, if it is a partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition_of: Option<(String, String)>,
+    /// Where its rows are in the archive. Absent in backups of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<Block>,
     /// Schema and name as the bytes in the archive, in hexadecimal, where the database's encoding makes them others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     archive_name: Option<(String, String)>,
@@ -61,7 +67,14 @@ impl TableRows {
     pub(crate) fn new(schema: &str, name: &str, archived: &TableName, rows: Rows) -> Self {
         let differs = archived.schema != schema.as_bytes() || archived.name != name.as_bytes();
         let archive_name = differs.then(|| (hex(&archived.schema), hex(&archived.name)));
-        Self { schema: schema.to_owned(), name: name.to_owned(), rows, archive_name }
+        let (schema, name) = (schema.to_owned(), name.to_owned());
+        Self { schema, name, rows, partition_of: None, block: None, archive_name }
+    }
+
+    /// Whether these are rows of that table, its partitions included.
+    pub fn is_of(&self, schema: &str, name: &str) -> bool {
+        let is = |of: &str, named: &str| of == schema && named == name;
+        is(&self.schema, &self.name) || self.partition_of.as_ref().is_some_and(|(of, named)| is(of, named))
     }
 
     fn key(&self) -> (String, String) {
@@ -105,6 +118,15 @@ pub(crate) fn compare(tables: &mut [TableRows], large_objects: u64, archive: &Ar
         differences.push(format!("and {more} more"));
     }
     Err(TablesDiffer(differences))
+}
+
+/// Notes where the rows of each table are.
+pub(crate) fn index(tables: &mut [TableRows], blocks: &Blocks) {
+    let found: BTreeMap<_, _> =
+        blocks.tables.iter().map(|(name, block)| ((hex(&name.schema), hex(&name.name)), block)).collect();
+    for table in tables {
+        table.block = found.get(&table.key()).map(|block| Block::clone(block));
+    }
 }
 
 #[cfg(test)]

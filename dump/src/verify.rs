@@ -136,8 +136,8 @@ async fn run(
     let time = (request.clock)();
     let seconds = u64::try_from(time.duration_since(started).as_secs()).unwrap_or_default();
     let verification = Verification { level, time, seconds };
-    let manifest = Manifest::new(&backup, &details, verification).publish(store).await?;
-    Ok(VerifyResult { backup, level, time, seconds, manifest })
+    let (manifest, manifest_sha256) = Manifest::new(&backup, &details, verification).publish(store).await?;
+    Ok(VerifyResult { backup, level, time, seconds, manifest, manifest_sha256 })
 }
 
 /// Every object is there with its size and, where the store gave one, its mark.

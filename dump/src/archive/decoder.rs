@@ -8,7 +8,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{ArchiveRows, Contents, ContentsReader, RowReader};
+use super::{ArchiveRows, BlockReader, Blocks, Contents, ContentsReader, FramingError, RowReader};
 use crate::{
     Reason,
     clients::{ClientTools, Running, ToolError},
@@ -23,6 +23,15 @@ pub enum DecodeError {
     /// pg_restore succeeded, but what it wrote is not a script of rows.
     #[error("the rows of the archive cannot be counted: {0}")]
     Script(String),
+    /// Its framing is not that of an archive.
+    #[error("the archive cannot be read: {0}")]
+    Framing(String),
+}
+
+impl From<FramingError> for DecodeError {
+    fn from(error: FramingError) -> Self {
+        Self::Framing(error.to_string())
+    }
 }
 
 impl DecodeError {
@@ -30,7 +39,7 @@ impl DecodeError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Tool(error) => error.reason(Reason::ArchiveInvalid),
-            Self::Script(_) => Reason::ArchiveInvalid,
+            Self::Script(_) | Self::Framing(_) => Reason::ArchiveInvalid,
         }
     }
 }
@@ -40,11 +49,13 @@ impl DecodeError {
 pub(crate) struct Decoded {
     pub(crate) contents: Contents,
     pub(crate) rows: ArchiveRows,
+    pub(crate) blocks: Blocks,
 }
 
 /// Two pg_restore that read the same bytes: one lists the table of contents and is done after the archive's head, the
-/// other decodes all rows, which are counted.
+/// other decodes all rows, which are counted. The blocks of the tables are found in the framing meanwhile.
 pub(crate) struct Decoder {
+    blocks: BlockReader,
     list: Running,
     list_input: Option<ChildStdin>,
     contents: JoinHandle<io::Result<Contents>>,
@@ -61,11 +72,12 @@ impl Decoder {
         let contents = tokio::spawn(read_contents(list.output.take()));
         let rows = tokio::spawn(read_rows(data.output.take()));
         let (list_input, data_input) = (list.input.take(), data.input.take());
-        Ok(Self { list, list_input, contents, data, data_input, rows })
+        Ok(Self { blocks: BlockReader::default(), list, list_input, contents, data, data_input, rows })
     }
 
     /// Feeds both; waits while they are busy. An error means that the archive does not decode.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        self.blocks.read(bytes)?;
         if let Some(input) = &mut self.list_input {
             // It reads the head only, and says so by closing its input.
             if input.write_all(bytes).await.is_err() {
@@ -100,7 +112,7 @@ impl Decoder {
             Ok(Err(problem)) => return Err(DecodeError::Script(problem)),
             Err(error) => return Err(self.data.pipe_error(io::Error::other(error)).into()),
         };
-        Ok(Decoded { contents, rows })
+        Ok(Decoded { contents, rows, blocks: self.blocks.finish()? })
     }
 }
 

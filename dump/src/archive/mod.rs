@@ -1,9 +1,12 @@
 //! The contents of an archive, as pg_restore reads them.
 
+mod blocks;
 mod contents;
 mod decoder;
 mod rows;
 
+pub use blocks::{Block, Head};
+pub(crate) use blocks::{BlockReader, Blocks, FramingError};
 pub use contents::Contents;
 pub(crate) use contents::ContentsReader;
 pub use decoder::DecodeError;

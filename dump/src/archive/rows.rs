@@ -8,6 +8,12 @@ use std::collections::BTreeMap;
 /// How much of a statement is kept: the names at its start; what follows does not matter.
 const STATEMENT_START: usize = 4096;
 
+/// The same where its columns matter, too: 1,600 of them, with names of up to 63 bytes, quoted.
+const WHOLE_STATEMENT: usize = 512 * 1024;
+
+/// The line after the last row.
+const END: &[u8] = b"\\.";
+
 /// How `COPY` statements end, right before the semicolon.
 const COPY_END: &[u8] = b" FROM stdin";
 
@@ -64,6 +70,18 @@ pub(crate) struct RowReader {
     table: Option<TableName>,
     count: u64,
     found: ArchiveRows,
+    statement_limit: usize,
+    /// The rows, where they are wanted.
+    kept: Option<Kept>,
+}
+
+/// The rows of a script of one table.
+#[derive(Default)]
+pub(crate) struct Kept {
+    /// The columns of its `COPY`, as soon as that was read.
+    pub(crate) columns: Option<Vec<Vec<u8>>>,
+    /// Rows that were read and not yet taken.
+    pub(crate) rows: Vec<u8>,
 }
 
 impl Default for RowReader {
@@ -78,11 +96,23 @@ impl Default for RowReader {
             table: None,
             count: 0,
             found: ArchiveRows::default(),
+            statement_limit: STATEMENT_START,
+            kept: None,
         }
     }
 }
 
 impl RowReader {
+    /// Keeps the rows, of a script of one table.
+    pub(crate) fn keeping() -> Self {
+        Self { statement_limit: WHOLE_STATEMENT, kept: Some(Kept::default()), ..Self::default() }
+    }
+
+    /// The rows that were read since the last time, and the columns.
+    pub(crate) fn kept(&mut self) -> Option<&mut Kept> {
+        self.kept.as_mut()
+    }
+
     pub(crate) fn read(&mut self, mut data: &[u8]) -> Result<(), ScriptError> {
         while !data.is_empty() {
             let used = match self.state {
@@ -109,19 +139,36 @@ impl RowReader {
     /// Rows are lines; their text escapes line ends and backslashes, so a line `\.` can only be the end.
     fn rows(&mut self, data: &[u8], mut seen: usize, mut end: bool) -> usize {
         let mut at = 0;
+        // What may have been the end of the rows, and so was not kept yet.
+        let mut held = if end { seen } else { 0 };
         for line_end in memchr::memchr_iter(b'\n', data) {
             if is_end(&data[at..line_end], seen, end, true) {
+                self.keep_rows(0, &data[..at]);
                 self.end_table();
                 return line_end + 1;
             }
             self.count += 1;
+            self.keep_rows(std::mem::take(&mut held), &[]);
             at = line_end + 1;
             (seen, end) = (0, true);
         }
         let rest = &data[at..];
         end = is_end(rest, seen, end, false);
+        if end {
+            self.keep_rows(0, &data[..at]);
+        } else {
+            self.keep_rows(held, data);
+        }
         self.state = State::Rows { seen: seen + rest.len(), end };
         data.len()
+    }
+
+    /// Keeps bytes of rows, after so many that were held back.
+    fn keep_rows(&mut self, held: usize, data: &[u8]) {
+        if let Some(kept) = &mut self.kept {
+            kept.rows.extend_from_slice(&END[..held]);
+            kept.rows.extend_from_slice(data);
+        }
     }
 
     fn end_table(&mut self) {
@@ -181,7 +228,7 @@ impl RowReader {
 
     fn keep(&mut self, byte: u8) {
         self.blank = false;
-        if self.start.len() < STATEMENT_START {
+        if self.start.len() < self.statement_limit {
             self.start.push(byte);
         }
         if self.tail.len() >= 4 * COPY_END.len() {
@@ -196,7 +243,7 @@ impl RowReader {
             Some(end) => (&data[..=end], end + 1, true),
             None => (data, data.len(), false),
         };
-        let room = STATEMENT_START.saturating_sub(self.start.len());
+        let room = self.statement_limit.saturating_sub(self.start.len());
         self.start.extend_from_slice(&text[..text.len().min(room)]);
         self.tail.clear();
         if closed {
@@ -218,8 +265,11 @@ impl RowReader {
 
     fn end_statement(&mut self) -> Result<(), ScriptError> {
         if self.start.starts_with(b"COPY ") && self.tail.ends_with(COPY_END) {
-            let table = table_name(&self.start[5..])
-                .ok_or_else(|| ScriptError::Copy(String::from_utf8_lossy(&self.start).chars().take(200).collect()))?;
+            let unreadable = || ScriptError::Copy(String::from_utf8_lossy(&self.start).chars().take(200).collect());
+            let table = table_name(&self.start[5..]).ok_or_else(unreadable)?;
+            if let Some(kept) = &mut self.kept {
+                kept.columns = Some(columns(&self.start[5..]).ok_or_else(unreadable)?);
+            }
             self.begin_statement();
             self.table = Some(table);
             self.state = State::BeforeRows;
@@ -235,7 +285,6 @@ impl RowReader {
 
 /// Whether `text`, which follows `seen` bytes of its line, makes (or, unless `complete`, may yet make) the line `\.`.
 fn is_end(text: &[u8], seen: usize, end: bool, complete: bool) -> bool {
-    const END: &[u8] = b"\\.";
     if !end || seen + text.len() > END.len() || (complete && seen + text.len() != END.len()) {
         return false;
     }
@@ -247,6 +296,31 @@ fn table_name(text: &[u8]) -> Option<TableName> {
     let (schema, rest) = identifier(text)?;
     let (name, _) = identifier(rest.strip_prefix(b".")?)?;
     Some(TableName { schema, name })
+}
+
+/// Reads the columns of `schema.name (column, …) FROM stdin`; a table without columns has no list.
+fn columns(text: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let (_, rest) = identifier(text)?;
+    let (_, rest) = identifier(rest.strip_prefix(b".")?)?;
+    let Some(mut rest) = rest.strip_prefix(b" (") else { return Some(Vec::new()) };
+    let mut columns = Vec::new();
+    loop {
+        let (column, more) = column(rest)?;
+        columns.push(column);
+        match more.strip_prefix(b", ") {
+            Some(more) => rest = more,
+            None => return more.starts_with(b")").then_some(columns),
+        }
+    }
+}
+
+/// A column's name ends with a comma, too.
+fn column(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    if text.starts_with(b"\"") {
+        return identifier(text);
+    }
+    let end = text.iter().position(|byte| matches!(byte, b',' | b')'))?;
+    (end > 0).then(|| (text[..end].to_vec(), &text[end..]))
 }
 
 fn identifier(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
@@ -311,6 +385,16 @@ SELECT pg_catalog.lo_close(0);\n\nCOMMIT;\n\n\\unrestrict abc\n\n--\n-- PostgreS
     }
 
     #[test]
+    fn columns_are_read() {
+        let read = |text: &[u8]| {
+            columns(text).map(|all| all.into_iter().map(|one| String::from_utf8(one).unwrap()).collect::<Vec<_>>())
+        };
+        assert_eq!(read(b"public.t (id, \"a, \"\"b)\", c) FROM stdin").unwrap(), ["id", "a, \"b)", "c"]);
+        assert_eq!(read(b"public.t  FROM stdin").unwrap(), [""; 0]);
+        assert_eq!(read(b"public.t (id, b"), None);
+    }
+
+    #[test]
     fn a_script_that_breaks_off_is_an_error() {
         let rows = b"COPY public.users (id) FROM stdin;\n1\n2\n";
         assert_eq!(count(rows, 5), Err(ScriptError::Unfinished("public.users".into())));
@@ -331,6 +415,17 @@ SELECT pg_catalog.lo_close(0);\n\nCOMMIT;\n\n\\unrestrict abc\n\n--\n-- PostgreS
             script.extend(b"\\.\n\n");
             let found = count(&script, piece).unwrap();
             prop_assert_eq!(found.tables.get(&name("public", "t")).copied(), Some(rows.len() as u64));
+
+            let mut reader = RowReader::keeping();
+            let mut kept = Vec::new();
+            for piece in script.chunks(piece) {
+                reader.read(piece).unwrap();
+                kept.append(&mut reader.kept().unwrap().rows);
+            }
+            prop_assert_eq!(reader.kept().unwrap().columns.clone(), Some(vec![b"a".to_vec()]));
+            reader.finish().unwrap();
+            let start = b"COPY public.t (a) FROM stdin;\n".len();
+            prop_assert_eq!(&kept[..], &script[start..script.len() - b"\\.\n\n".len()]);
         }
     }
 }

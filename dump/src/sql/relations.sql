@@ -8,12 +8,16 @@ SELECT n.nspname::text AS schema,
     pg_catalog.format('%I.%I', n.nspname, c.relname) AS quoted,
     c.relkind = 'r' AS has_rows,
     c.relpersistence = 'u' AS unlogged,
+    root_schema.nspname::text AS root_schema,
+    root.relname::text AS root_name,
     pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS readable,
     c.relkind = 'r' AND pg_catalog.row_security_active(c.oid) AS row_security,
     member.objid IS NOT NULL AS extension_member,
     COALESCE(c.oid = ANY (e.extconfig), false) AS extension_configuration
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_class root ON c.relispartition AND root.oid = pg_catalog.pg_partition_root(c.oid)
+LEFT JOIN pg_catalog.pg_namespace root_schema ON root_schema.oid = root.relnamespace
 LEFT JOIN pg_catalog.pg_depend member ON member.classid = 'pg_catalog.pg_class'::regclass AND member.objid = c.oid
     AND member.objsubid = 0 AND member.deptype = 'e' AND member.refclassid = 'pg_catalog.pg_extension'::regclass
 LEFT JOIN pg_catalog.pg_extension e ON e.oid = member.refobjid

@@ -7,7 +7,13 @@ mod unfinished;
 mod upload;
 mod url;
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -34,6 +40,7 @@ pub struct Store {
     settings: StoreSettings,
     objects: Arc<dyn ObjectStore>,
     secrets: Redactor,
+    bytes_read: Arc<AtomicU64>,
 }
 
 /// One object as the store lists it.
@@ -53,7 +60,12 @@ impl Store {
     /// Makes the client. Nothing is asked of the store yet, except that a directory must exist.
     pub fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let settings::Client { objects, secrets } = settings::client(settings)?;
-        Ok(Self { settings: settings.clone(), objects, secrets })
+        Ok(Self { settings: settings.clone(), objects, secrets, bytes_read: Arc::default() })
+    }
+
+    /// How many bytes of dumps were read since it was opened.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
     }
 
     /// The URL that was opened.
@@ -146,8 +158,18 @@ impl Store {
 
     /// The bytes of an object in order, by ranged requests, so that a broken connection costs one range only.
     pub(crate) fn read(&self, key: &str, size: u64) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
+        self.read_part(key, 0..size)
+    }
+
+    /// The same of a part of an object.
+    pub(crate) fn read_part(
+        &self,
+        key: &str,
+        part: Range<u64>,
+    ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
+        let size = part.end.saturating_sub(part.start);
         let ranges: Vec<Range<u64>> = (0..size.div_ceil(READ_BYTES))
-            .map(|index| index * READ_BYTES..size.min((index + 1) * READ_BYTES))
+            .map(|index| part.start + index * READ_BYTES..part.end.min(part.start + (index + 1) * READ_BYTES))
             .collect();
         let (store, key) = (self.clone(), key.to_owned());
         futures::stream::iter(ranges)
@@ -162,6 +184,7 @@ impl Store {
                         .await
                         .map_err(|error| store.classify(format!("read {key}"), &error))?;
                     if bytes.len() as u64 == wanted {
+                        store.bytes_read.fetch_add(wanted, Ordering::Relaxed);
                         return Ok(bytes);
                     }
                     Err(StoreError::Failed {

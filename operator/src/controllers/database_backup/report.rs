@@ -99,6 +99,7 @@ fn report_progress(
                 ),
             };
             status.verification = Some(BackupVerification { level, time: Some(Time(whole_seconds(result.time))) });
+            status.manifest_sha256 = Some(result.manifest_sha256.clone()).filter(|sha256| !sha256.is_empty());
             let partial = if result.backup.partial { " (partial)" } else { "" };
             let message = format!("{} rows of {} tables{partial}: {proof}", result.backup.rows, result.backup.tables);
             conditions.set(READY, condition, reason, message);
@@ -224,10 +225,12 @@ mod tests {
             time: "2026-11-23T02:17:00Z".parse().unwrap(),
             seconds: 60,
             manifest: "m".into(),
+            manifest_sha256: "cd".into(),
         };
         let status = report(Progress::Succeeded(Box::new(result)));
         assert_eq!(status.location.as_deref(), Some("s3://backups/shop/c/shop/nightly/x"));
         assert_eq!(status.start_time.unwrap().0.to_string(), "2026-11-23T02:15:01Z");
+        assert_eq!(status.manifest_sha256.as_deref(), Some("cd"));
         assert_eq!((status.rows, status.verification.unwrap().level), (Some(13), VerificationLevel::ReadBack));
         let ready = &status.conditions[0];
         assert_eq!((ready.type_.as_str(), ready.status.as_str(), ready.reason.as_str()), ("Ready", "True", "ReadBack"));

@@ -1,0 +1,372 @@
+//! Parts of a published dump, read straight from the store: no more than the head of the archive and the rows of the tables
+//! that are asked for.
+
+use std::{io::Write as _, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt};
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    process::ChildStdout,
+    task::JoinHandle,
+};
+
+use crate::{
+    Block, ClientTools, Head, Manifest, Reason, Segment, Store, StoreError, TableRows, ToolError, archive::RowReader,
+    clients::Running, text::hex,
+};
+
+/// How much is read from pg_restore's pipe at once.
+const PIECE: usize = 64 * 1024;
+
+/// The largest head that is kept in memory: a catalog of some 100,000 tables.
+const LARGEST_HEAD: u64 = 256 * 1024 * 1024;
+
+/// A dump, or a part of it, that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ExtractError {
+    /// It has no index.
+    #[error(
+        "the backup {0} has no table index: it was made by an earlier version of pgrail, or by a pg_dump that is newer than it"
+    )]
+    NoIndex(String),
+    /// Its index is of another archive.
+    #[error("the table index of the backup is invalid: {0}")]
+    Index(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store has other bytes than were written.
+    #[error("{part} has the SHA-256 {found} instead of {expected}")]
+    Content {
+        /// Which part.
+        part: String,
+        /// What it was when it was written.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// pg_restore failed.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// What pg_restore wrote is not a script of rows.
+    #[error("the rows of {table} cannot be read: {problem}")]
+    Script {
+        /// `schema.table`
+        table: String,
+        /// Why.
+        problem: String,
+    },
+    /// The archive holds another number of rows.
+    #[error("{table} has {found} rows in the archive instead of {expected}")]
+    RowCount {
+        /// `schema.table`
+        table: String,
+        /// What the manifest says.
+        expected: u64,
+        /// What the archive holds.
+        found: u64,
+    },
+    /// A file for pg_restore could not be written.
+    #[error("a temporary file for pg_restore cannot be written")]
+    File(#[source] std::io::Error),
+    /// The target of the bytes failed.
+    #[error("the bytes of the archive cannot be passed on")]
+    Sink(#[source] std::io::Error),
+}
+
+impl ExtractError {
+    /// For conditions, Events and metrics.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NoIndex(_) => Reason::InvalidRequest,
+            Self::Index(_) | Self::Script { .. } => Reason::ArchiveInvalid,
+            Self::Store(error) => error.reason(),
+            Self::Content { .. } => Reason::ChecksumMismatch,
+            Self::Tool(error) => error.reason(Reason::ArchiveInvalid),
+            Self::RowCount { .. } => Reason::RowCountMismatch,
+            Self::File(_) | Self::Sink(_) => Reason::Internal,
+        }
+    }
+}
+
+/// A published dump of which parts are read.
+#[derive(Debug, Clone)]
+pub struct Extract {
+    store: Store,
+    manifest: Arc<Manifest>,
+    head: Head,
+    bytes: Bytes,
+}
+
+impl Extract {
+    /// Reads the head of the archive and checks it.
+    pub async fn open(store: &Store, manifest: Manifest) -> Result<Self, ExtractError> {
+        let head = manifest.head.clone().ok_or_else(|| ExtractError::NoIndex(manifest.location.clone()))?;
+        if head.length > LARGEST_HEAD {
+            return Err(ExtractError::Index(format!("the head has {} bytes", head.length)));
+        }
+        let mut bytes = Vec::new();
+        {
+            let mut parts = std::pin::pin!(archive_part(store, &manifest, 0..head.length)?);
+            while let Some(part) = parts.try_next().await? {
+                bytes.extend_from_slice(&part);
+            }
+        }
+        let found = hex(&Sha256::digest(&bytes));
+        if found != head.sha256 {
+            return Err(ExtractError::Content { part: "the head of the archive".into(), expected: head.sha256, found });
+        }
+        Ok(Self { store: store.clone(), manifest: Arc::new(manifest), head, bytes: bytes.into() })
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The entries with rows of that table: itself, or its partitions.
+    pub fn tables(&self, schema: &str, name: &str) -> Vec<TableRows> {
+        self.manifest.tables.iter().filter(|table| table.is_of(schema, name)).cloned().collect()
+    }
+
+    /// How many bytes of the store it takes to read the rows of a table.
+    pub fn size(table: &TableRows) -> Result<u64, ExtractError> {
+        Ok(block_of(table)?.length)
+    }
+
+    /// Writes an archive with the definitions of everything and the rows of these tables: pg_restore restores it, with a list
+    /// that names no other rows. An error means that what was written is worth nothing: the SHA-256 of a block is known at
+    /// its end.
+    pub async fn write_archive<W: AsyncWrite + Unpin>(
+        &self,
+        tables: &[TableRows],
+        out: &mut W,
+    ) -> Result<(), ExtractError> {
+        out.write_all(&self.bytes).await.map_err(ExtractError::Sink)?;
+        let mut blocks = Vec::new();
+        for table in tables {
+            blocks.push((block_of(table)?, table));
+        }
+        // pg_restore reads a pipe in one direction only.
+        blocks.sort_by_key(|(block, _)| block.offset);
+        for (block, table) in blocks {
+            let end = block.offset.checked_add(block.length).filter(|_| block.offset >= self.head.length);
+            let end = end.ok_or_else(|| ExtractError::Index(format!("{}.{}", table.schema, table.name)))?;
+            let mut digest = Sha256::new();
+            let mut parts = std::pin::pin!(archive_part(&self.store, &self.manifest, block.offset..end)?);
+            while let Some(part) = parts.try_next().await? {
+                digest.update(&part);
+                out.write_all(&part).await.map_err(ExtractError::Sink)?;
+            }
+            let found = hex(&digest.finalize());
+            if found != block.sha256 {
+                let part = format!("the block of {}.{}", table.schema, table.name);
+                return Err(ExtractError::Content { part, expected: block.sha256.clone(), found });
+            }
+        }
+        out.flush().await.map_err(ExtractError::Sink)
+    }
+
+    /// The rows of one table, in the text format of COPY and in the encoding of the dumped database.
+    pub async fn rows(&self, table: &TableRows, tools: &ClientTools) -> Result<RowStream, ExtractError> {
+        let label = format!("{}.{}", table.schema, table.name);
+        let mut list = NamedTempFile::new().map_err(ExtractError::File)?;
+        writeln!(list, "{};", block_of(table)?.entry).map_err(ExtractError::File)?;
+        let mut use_list = std::ffi::OsString::from("--use-list=");
+        use_list.push(list.path());
+        let arguments = ["--format=custom".into(), "--data-only".into(), "--file=-".into(), use_list];
+        let mut restore = tools.start("pg_restore", arguments, None, true, true)?;
+        let (input, output) = (restore.input.take(), restore.output.take());
+        let (extract, tables) = (self.clone(), vec![table.clone()]);
+        let feed = tokio::spawn(async move {
+            match input {
+                Some(mut input) => extract.write_archive(&tables, &mut input).await,
+                None => Ok(()),
+            }
+        });
+        let mut stream = RowStream {
+            columns: Vec::new(),
+            label,
+            expected: table.rows.number(),
+            restore,
+            output,
+            feed: Some(feed),
+            reader: Some(RowReader::keeping()),
+            rows: 0,
+            _list: list,
+        };
+        stream.read_columns().await?;
+        Ok(stream)
+    }
+}
+
+/// The rows of one table.
+pub struct RowStream {
+    /// The columns, as their names are in the archive.
+    pub columns: Vec<Vec<u8>>,
+    label: String,
+    expected: Option<u64>,
+    restore: Running,
+    output: Option<ChildStdout>,
+    feed: Option<JoinHandle<Result<(), ExtractError>>>,
+    reader: Option<RowReader>,
+    rows: u64,
+    _list: NamedTempFile,
+}
+
+impl RowStream {
+    /// The next rows. The end comes only after everything was checked: the SHA-256 of the block, the exit status of
+    /// pg_restore, and the number of rows. Before that, nothing may be committed.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ExtractError> {
+        loop {
+            if let Some(kept) = self.reader.as_mut().and_then(RowReader::kept).filter(|kept| !kept.rows.is_empty()) {
+                return Ok(Some(std::mem::take(&mut kept.rows).into()));
+            }
+            if !self.read_piece().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How many rows there were. Known at the end.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    async fn read_columns(&mut self) -> Result<(), ExtractError> {
+        loop {
+            if let Some(columns) = self.reader.as_mut().and_then(RowReader::kept).and_then(|kept| kept.columns.take()) {
+                self.columns = columns;
+                return Ok(());
+            }
+            if !self.read_piece().await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads some of the script; `false` at its end.
+    async fn read_piece(&mut self) -> Result<bool, ExtractError> {
+        let Some(output) = &mut self.output else { return Ok(false) };
+        let mut piece = vec![0; PIECE];
+        let size = output.read(&mut piece).await.map_err(|error| self.restore.pipe_error(error))?;
+        let Some(reader) = &mut self.reader else { return Ok(false) };
+        if size > 0 {
+            if let Err(error) = reader.read(&piece[..size]) {
+                return Err(self.failed(error.to_string()).await);
+            }
+            return Ok(true);
+        }
+        self.output = None;
+        self.end().await?;
+        Ok(false)
+    }
+
+    /// The cause of what cannot be read is rather that the store or pg_restore failed.
+    async fn failed(&mut self, problem: String) -> ExtractError {
+        self.restore.kill().await;
+        let fed = match self.feed.take() {
+            Some(feed) => feed.await.unwrap_or(Ok(())),
+            None => Ok(()),
+        };
+        match fed {
+            Err(error) if !matches!(error, ExtractError::Sink(_)) => error,
+            _ => ExtractError::Script { table: self.label.clone(), problem },
+        }
+    }
+
+    async fn end(&mut self) -> Result<(), ExtractError> {
+        let fed = match self.feed.take() {
+            Some(feed) => feed.await.unwrap_or_else(|error| Err(ExtractError::Sink(std::io::Error::other(error)))),
+            None => Ok(()),
+        };
+        match fed {
+            // It ended early: its own error is the cause.
+            Err(ExtractError::Sink(error)) => {
+                self.restore.wait().await?;
+                return Err(ExtractError::Sink(error));
+            }
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+        self.restore.wait().await?;
+        let Some(reader) = self.reader.take() else { return Ok(()) };
+        let found = reader
+            .finish()
+            .map_err(|error| ExtractError::Script { table: self.label.clone(), problem: error.to_string() })?;
+        self.rows = found.tables.values().sum();
+        if found.tables.len() != 1 {
+            let problem = format!("{} tables instead of one", found.tables.len());
+            return Err(ExtractError::Script { table: self.label.clone(), problem });
+        }
+        match self.expected {
+            Some(expected) if expected != self.rows => {
+                Err(ExtractError::RowCount { table: self.label.clone(), expected, found: self.rows })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn block_of(table: &TableRows) -> Result<&Block, ExtractError> {
+    table.block.as_ref().ok_or_else(|| ExtractError::Index(format!("{}.{} is missing", table.schema, table.name)))
+}
+
+/// The bytes of a part of the archive, which is cut into segments.
+fn archive_part(
+    store: &Store,
+    manifest: &Manifest,
+    part: Range<u64>,
+) -> Result<impl Stream<Item = Result<Bytes, StoreError>> + Send + use<>, ExtractError> {
+    let ranges = segments_of(&manifest.segments, &part)
+        .ok_or_else(|| ExtractError::Index(format!("bytes {} to {} are not in the archive", part.start, part.end)))?;
+    let location = &manifest.location;
+    let streams: Vec<_> =
+        ranges.into_iter().map(|(name, range)| store.read_part(&format!("{location}/{name}"), range)).collect();
+    Ok(futures::stream::iter(streams).flatten())
+}
+
+/// Which bytes of which segments a part of the archive is.
+fn segments_of<'a>(segments: &'a [Segment], part: &Range<u64>) -> Option<Vec<(&'a str, Range<u64>)>> {
+    let mut ranges = Vec::new();
+    let (mut start, mut covered) = (0_u64, part.start);
+    for segment in segments {
+        // The name comes from the store, and must not lead out of the dump's directory.
+        if segment.name.contains('/') {
+            return None;
+        }
+        let end = start.checked_add(segment.size_bytes)?;
+        if covered < end && covered < part.end && covered >= start {
+            let to = part.end.min(end);
+            ranges.push((segment.name.as_str(), covered - start..to - start));
+            covered = to;
+        }
+        start = end;
+    }
+    (covered == part.end).then_some(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_found_in_their_segments() {
+        let segment = |name: &str, size_bytes| Segment {
+            name: name.into(),
+            size_bytes,
+            sha256: String::new(),
+            e_tag: None,
+            store_checksum: None,
+        };
+        let all = [segment("a", 10), segment("b", 5), segment("c", 10)];
+        assert_eq!(segments_of(&all, &(2..8)).unwrap(), [("a", 2..8)]);
+        assert_eq!(segments_of(&all, &(8..17)).unwrap(), [("a", 8..10), ("b", 0..5), ("c", 0..2)]);
+        assert_eq!(segments_of(&all, &(10..15)).unwrap(), [("b", 0..5)]);
+        assert_eq!(segments_of(&all, &(20..26)), None);
+        assert_eq!(segments_of(&[segment("../x", 10)], &(0..5)), None);
+    }
+}
