@@ -15,7 +15,7 @@ use std::process::Command;
 struct Backups {
     fixture: Fixture,
     store: ObjectStore,
-    _node: Node,
+    node: Option<Node>,
 }
 
 impl Backups {
@@ -27,7 +27,7 @@ impl Backups {
         let fixture = Fixture::with_database(server, name).await;
         fixture.namespace.secret("s3", &store.keys()).await;
         let node = Node::start(&fixture.namespace, &store, programs(18));
-        Self { fixture, store, _node: node }
+        Self { fixture, store, node: Some(node) }
     }
 
     /// A schedule that makes its first backup at once.
@@ -154,6 +154,33 @@ async fn too_many_backups_are_removed_and_the_newest_good_one_is_kept() {
     let left: Vec<_> = backups.list().await.iter().map(ResourceExt::name_any).collect();
     assert!(left.contains(&"fourth".to_owned()) && left.contains(&"third".to_owned()), "{left:?}");
     backups.until("RetentionHealthy", "True", "Retained").await;
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn a_rejected_backup_does_not_stop_retention() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "rejected").await;
+    backups
+        .apply(&json!({"retention": {"keepLast": 1, "minKeep": 1, "keepDaily": 0, "keepWeekly": 0, "keepMonthly": 0}}))
+        .await;
+    backups.until("BackupFresh", "True", "Fresh").await;
+    // The annotation names a Job that is not the schedule's.
+    let job = json!({"metadata": {"name": "other"}, "spec": {"suspend": true, "template": {
+        "spec": {"restartPolicy": "Never", "containers": [{"name": "verify", "image": "other"}]}}}});
+    backups.fixture.namespace.apply::<Job>(&job).await;
+    let manifest = json!({"metadata": {"name": "rejected", "annotations": {"pgrail.dev/job": "other"}},
+        "spec": {"scheduleRef": {"name": "nightly"}}});
+    backups.fixture.namespace.apply::<DatabaseBackup>(&manifest).await;
+    let rejected = |it: &DatabaseBackup| holds(it, "Stalled", "True", "NameTaken");
+    wait_for(&backups.fixture.namespace, "rejected", "it is rejected", rejected).await;
+    assert_eq!(phase(&backups.by_hand("second").await), "Succeeded");
+    eventually("the first backup is removed", async || {
+        let mut left: Vec<_> = backups.list().await.iter().map(ResourceExt::name_any).collect();
+        left.sort();
+        (left == ["rejected", "second"]).then_some(())
+    })
+    .await;
     backups.finish().await;
 }
 
@@ -419,13 +446,8 @@ async fn deleting_a_backup_removes_its_dump_only_where_asked() {
         (!backup.finalizers().is_empty()).then_some(())
     })
     .await;
-    let directory = |backup: &DatabaseBackup| {
-        let location = field(backup, "/status/location").as_str().unwrap().to_owned();
-        location.strip_prefix("s3://").unwrap().to_owned()
-    };
-    let files = files_of_the_store();
     let (kept, removed) = (api.get("kept").await.unwrap(), api.get("removed").await.unwrap());
-    let (kept, removed) = (files.join(directory(&kept)), files.join(directory(&removed)));
+    let (kept, removed) = (directory_of(&kept), directory_of(&removed));
     assert!(kept.exists() && removed.exists());
     backups.fixture.namespace.delete::<DatabaseBackup>("kept").await;
     backups.fixture.namespace.delete::<DatabaseBackup>("removed").await;
@@ -436,6 +458,38 @@ async fn deleting_a_backup_removes_its_dump_only_where_asked() {
     let left = std::fs::read_dir(&removed).map_or(0, Iterator::count);
     assert_eq!(left, 0, "{}", removed.display());
     backups.finish().await;
+}
+
+#[tokio::test]
+async fn a_deletion_that_waits_for_its_job_names_the_way_out() {
+    let server = pgrail_testing::servers().remove(0);
+    let mut backups = Backups::new(&server, "wayout").await;
+    backups.apply(&json!({"runOnCreate": false})).await;
+    assert_eq!(phase(&backups.by_hand("b").await), "Succeeded");
+    let api = backups.fixture.namespace.api::<DatabaseBackup>();
+    let policy = Patch::Merge(json!({"spec": {"deletionPolicy": "Delete"}}));
+    api.patch("b", &PatchParams::default(), &policy).await.unwrap();
+    let finalizer = |it: &DatabaseBackup| !it.finalizers().is_empty();
+    let backup = wait_for(&backups.fixture.namespace, "b", "it has the finalizer", finalizer).await;
+    // Without a node, the pod of the Job never starts.
+    backups.node = None;
+    backups.fixture.namespace.delete::<DatabaseBackup>("b").await;
+    let waits = |it: &DatabaseBackup| {
+        holds(it, "Ready", "Unknown", "Pruning")
+            && condition(it, "Ready").unwrap().2.contains("pgrail.dev/force-delete: \"true\"")
+    };
+    wait_for(&backups.fixture.namespace, "b", "it names the annotation", waits).await;
+    let force = Patch::Merge(json!({"metadata": {"annotations": {"pgrail.dev/force-delete": "true"}}}));
+    api.patch("b", &PatchParams::default(), &force).await.unwrap();
+    eventually("the object is deleted", async || api.get_opt("b").await.unwrap().is_none().then_some(())).await;
+    assert!(directory_of(&backup).exists(), "the dump stays");
+    backups.finish().await;
+}
+
+/// The files of a backup in the store.
+fn directory_of(backup: &DatabaseBackup) -> PathBuf {
+    let location = field(backup, "/status/location").as_str().unwrap().to_owned();
+    files_of_the_store().join(location.strip_prefix("s3://").unwrap())
 }
 
 /// Where the S3 server of this run keeps its objects.

@@ -5,19 +5,22 @@ use super::apply::{CONTROLLER, apply, delete_cron_job};
 use super::observe::{PruneState, observe};
 use super::plan;
 use crate::backup_jobs::destination;
+use crate::backup_jobs::names::prune_job_name;
 use crate::context::Context;
-use crate::kubernetes::conditions::Conditions;
+use crate::kubernetes::conditions::{Conditions, Status};
 use crate::kubernetes::events::Severity;
 use crate::kubernetes::{annotation::is_true, finalizer, namespace};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::FORCE_DELETE;
+use pgrail_crds::conditions::READY;
 use pgrail_crds::conditions::reasons::{backup as reasons, event};
 use pgrail_crds::{BackupSchedule, DeletionPolicy};
 use std::time::Duration;
 
 /// How often the prune's Job is observed, besides when it changes.
 const RECHECK: Duration = Duration::from_mins(1);
+const WAY_OUT: &str = "The annotation pgrail.dev/force-delete: \"true\" deletes the object and keeps the dumps";
 
 /// Removes the dumps of a schedule that is being deleted, then the finalizer.
 pub(super) async fn finalize(schedule: &BackupSchedule, context: &Context) -> Result<Action, kube::Error> {
@@ -37,6 +40,7 @@ pub(super) async fn finalize(schedule: &BackupSchedule, context: &Context) -> Re
         delete_cron_job(cron_job, context).await?;
     }
     if let Some(step) = plan::removal(schedule, &observed, &destination, context.now()) {
+        report_waiting(schedule, context).await?;
         apply(schedule, vec![step], context).await?;
         return Ok(Action::requeue(Duration::from_secs(1)));
     }
@@ -71,13 +75,33 @@ async fn leave_behind(schedule: &BackupSchedule, message: &str, context: &Contex
     release(schedule, context).await
 }
 
+/// The Job may never start, such as without a node that has room for it.
+async fn report_waiting(schedule: &BackupSchedule, context: &Context) -> Result<(), kube::Error> {
+    let mut conditions = conditions(schedule, context);
+    let job = prune_job_name(&schedule.name_any());
+    let message = format!("deleted; the Job {job} removes the dumps from the store. {WAY_OUT}");
+    conditions.set(READY, Status::Unknown, reasons::PRUNING, message);
+    write_conditions(schedule, conditions, context).await
+}
+
 async fn report_failure(schedule: &BackupSchedule, failure: &str, context: &Context) -> Result<(), kube::Error> {
-    let mut next = schedule.status.clone().unwrap_or_default();
-    let mut conditions = Conditions::new(&next.conditions, schedule.metadata.generation, context.now());
-    let message = format!(
-        "the dumps could not be removed, which is retried: {failure}. The annotation {FORCE_DELETE}: \"true\" deletes the object and keeps the dumps"
-    );
+    let mut conditions = conditions(schedule, context);
+    let message = format!("the dumps could not be removed, which is retried: {failure}. {WAY_OUT}");
     conditions.stalled(reasons::PRUNE_FAILED, message);
+    write_conditions(schedule, conditions, context).await
+}
+
+fn conditions(schedule: &BackupSchedule, context: &Context) -> Conditions {
+    let current = schedule.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    Conditions::new(current, schedule.metadata.generation, context.now())
+}
+
+async fn write_conditions(
+    schedule: &BackupSchedule,
+    conditions: Conditions,
+    context: &Context,
+) -> Result<(), kube::Error> {
+    let mut next = schedule.status.clone().unwrap_or_default();
     next.conditions = conditions.finish();
     context.write_status(CONTROLLER, schedule, schedule.status.as_ref(), &next).await.map(|_| ())
 }

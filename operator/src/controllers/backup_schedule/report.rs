@@ -198,6 +198,8 @@ fn report_retention(basis: &Basis<'_>, conditions: &mut Conditions) {
             let failed = last_failure(basis.history).is_some_and(|failure| !is_out_of_space(failure.reason));
             let message = if failed {
                 "no backups are removed until a run succeeds"
+            } else if basis.history.running {
+                "no backups are removed while a run is in progress"
             } else {
                 "status.keptBecause of each backup contains the reason"
             };

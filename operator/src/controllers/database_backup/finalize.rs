@@ -11,7 +11,7 @@ use crate::backup_jobs::names::{Task, job_name, location_in};
 use crate::backup_jobs::outcome::outcome;
 use crate::backup_jobs::pod::{self, Image};
 use crate::context::Context;
-use crate::kubernetes::conditions::Conditions;
+use crate::kubernetes::conditions::{Conditions, Status};
 use crate::kubernetes::events::Severity;
 use crate::kubernetes::rejection::StepError;
 use crate::kubernetes::{annotation::is_true, finalizer, namespace};
@@ -19,12 +19,14 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::{BACKUP_LABEL, FORCE_DELETE, PRUNED};
+use pgrail_crds::conditions::READY;
 use pgrail_crds::conditions::reasons::{backup as reasons, event};
 use pgrail_crds::{BackupPhase, DatabaseBackup, DeletionPolicy};
 use std::time::Duration;
 
 /// How often the prune's Job is observed, besides when it changes.
 const RECHECK: Duration = Duration::from_mins(1);
+const WAY_OUT: &str = "The annotation pgrail.dev/force-delete: \"true\" deletes the object and keeps the dump";
 
 /// Removes the dump of a backup that is being deleted, then the finalizer.
 pub(super) async fn finalize(backup: &DatabaseBackup, context: &Context) -> Result<Action, kube::Error> {
@@ -98,6 +100,7 @@ async fn remove_dump(
         let template = pod::prune_job(destination, &image, prune, Some(&backup.name_any()));
         let job = job_of(template.map_err(kube::Error::SerdeError)?, &name);
         create(&jobs, &job).await?;
+        report_waiting(backup, &name, context).await?;
         return Ok(Action::requeue(RECHECK));
     };
     if job.annotations().get(BACKUP_LABEL) != Some(&backup.name_any()) {
@@ -122,13 +125,32 @@ async fn remove_dump(
     }
 }
 
+/// The Job may never start, such as without a node that has room for it.
+async fn report_waiting(backup: &DatabaseBackup, job: &str, context: &Context) -> Result<(), kube::Error> {
+    let mut conditions = conditions(backup, context);
+    let message = format!("deleted; the Job {job} removes the dump from the store. {WAY_OUT}");
+    conditions.set(READY, Status::Unknown, reasons::PRUNING, message);
+    write_conditions(backup, conditions, context).await
+}
+
 async fn report_failure(backup: &DatabaseBackup, failure: &str, context: &Context) -> Result<(), kube::Error> {
-    let mut status = backup.status.clone().unwrap_or_default();
-    let mut conditions = Conditions::new(&status.conditions, backup.metadata.generation, context.now());
-    let message = format!(
-        "the dump could not be removed, which is retried: {failure}. The annotation {FORCE_DELETE}: \"true\" deletes the object and keeps the dump"
-    );
+    let mut conditions = conditions(backup, context);
+    let message = format!("the dump could not be removed, which is retried: {failure}. {WAY_OUT}");
     conditions.stalled(reasons::PRUNE_FAILED, message);
+    write_conditions(backup, conditions, context).await
+}
+
+fn conditions(backup: &DatabaseBackup, context: &Context) -> Conditions {
+    let current = backup.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    Conditions::new(current, backup.metadata.generation, context.now())
+}
+
+async fn write_conditions(
+    backup: &DatabaseBackup,
+    conditions: Conditions,
+    context: &Context,
+) -> Result<(), kube::Error> {
+    let mut status = backup.status.clone().unwrap_or_default();
     status.conditions = conditions.finish();
     report::write(backup, &status, context).await.map(|_| ())
 }
@@ -154,5 +176,6 @@ mod tests {
         assert!(!backup("Delete", json!({"phase": "Verifying", "location": "s3://b/x"}), json!({})));
         assert!(!backup("Delete", good(), json!({"pgrail.dev/pruned": "true"})));
         assert!(!backup("Delete", good(), json!({"pgrail.dev/force-delete": "true"})));
+        assert!(WAY_OUT.contains(FORCE_DELETE));
     }
 }

@@ -35,7 +35,10 @@ pub(super) async fn finalize(exemption: &GuardExemption, context: &Context) -> R
     let (now, ends) = (context.now(), exemption.spec.not_after.0);
     match revoke(exemption, context).await? {
         Removal::Pending(why) if ends > now => {
-            let message = format!("deleted, but it could not be revoked yet: {why}. It ends by itself at {ends}");
+            let message = format!(
+                "deleted, but it could not be revoked yet: {why}. It ends by itself at {ends}. \
+                The annotation {FORCE_DELETE}: \"true\" deletes it and leaves it in the database until then"
+            );
             stall(exemption, message, context).await?;
             return Ok(Action::requeue(context.backoff.next(&key)));
         }
