@@ -4,7 +4,8 @@
 pub const FINALIZER: &str = "pgrail.dev/cleanup";
 /// `"true"`: removes the finalizer without cleaning up in the database.
 pub const FORCE_DELETE: &str = "pgrail.dev/force-delete";
-/// `"true"`: takes over guards that the operator of another cluster, or the command line, installed.
+/// `"true"`: takes over guards that the operator of another cluster, or the command line, installed; or the dumps that another
+/// control plane made for a `BackupSchedule`.
 pub const TAKE_OVER: &str = "pgrail.dev/take-over";
 /// `"true"` on a Secret that names a host: the connection of a spec can name another host.
 pub const ALLOW_HOST_OVERRIDE: &str = "pgrail.dev/allow-host-override";
@@ -24,7 +25,7 @@ pub const DATABASE_LABEL: &str = "pgrail.dev/database";
 pub const BACKUP_LABEL: &str = "pgrail.dev/backup";
 /// Name of the policy that created an object.
 pub const POLICY_LABEL: &str = "pgrail.dev/policy";
-/// Task of a Job: `dump` or `prune`.
+/// Task of a Job: `dump`, `inventory` or `prune`.
 pub const TASK_LABEL: &str = "pgrail.dev/task";
 /// Value of `app.kubernetes.io/managed-by` on all objects that the operator creates.
 pub const MANAGED_BY: &str = "pgrail";
@@ -32,6 +33,8 @@ pub const MANAGED_BY: &str = "pgrail";
 pub const JOB: &str = "pgrail.dev/job";
 /// UID of the `BackupSchedule` of a `DatabaseBackup`. It distinguishes a schedule that was deleted and created again.
 pub const SCHEDULE_UID: &str = "pgrail.dev/schedule-uid";
+/// On a `DatabaseBackup` whose dump was found in the store: the directory of the dump. No run is started for it.
+pub const DISCOVERED: &str = "pgrail.dev/discovered";
 /// On a Job: its `DatabaseBackup` was created, and is not created again if it is deleted.
 pub const RECORDED: &str = "pgrail.dev/recorded";
 /// On a `DatabaseBackup` that is being deleted: its dump was already deleted from the store.

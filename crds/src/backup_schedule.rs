@@ -421,6 +421,9 @@ pub struct BackupScheduleStatus {
     /// Time of the last removal of old backups and leftovers that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_prune_time: Option<Time>,
+    /// The last comparison of the store with the backups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_check: Option<StoreCheck>,
     /// Number of failed runs since the last successful one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consecutive_failures: Option<i64>,
@@ -438,4 +441,26 @@ pub struct BackupScheduleStatus {
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// What the store contained when it was last compared with the backups of a schedule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreCheck {
+    /// Time of the comparison.
+    pub time: Time,
+    /// Number of dumps in the directory of the schedule.
+    pub dumps: i64,
+    /// Number of backups whose dump, or a part of it, is missing.
+    pub missing: i64,
+    /// Number of dumps of the schedule that no `DatabaseBackup` records.
+    pub unrecorded: i64,
+    /// Number of dumps whose manifest cannot be used.
+    pub unreadable: i64,
+    /// Completion time of the newest dump of this control plane.
+    pub newest_time: Time,
+    /// Unrecorded dumps that are newer than `newestTime`, at most 8: another control plane is at work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 128)))]
+    pub split_brain: Vec<String>,
 }

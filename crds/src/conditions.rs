@@ -228,6 +228,15 @@ pub mod reasons {
         pub const OUT_OF_MEMORY: &str = "OutOfMemory";
         /// The node of the pod was lost.
         pub const NODE_LOST: &str = "NodeLost";
+        /// The dump, or a part of it, is not in the store any more. The backup does not count.
+        pub const MISSING: &str = "Missing";
+        /// The dump was found in the store, and was not verified by this cluster. It does not count.
+        pub const DISCOVERED: &str = "Discovered";
+        /// The store contains newer dumps of this schedule that no object records: another control plane is at work. Nothing is
+        /// removed.
+        pub const SPLIT_BRAIN: &str = "SplitBrain";
+        /// The store could not be compared with the backups. Nothing is removed.
+        pub const STORE_UNCHECKED: &str = "StoreUnchecked";
         /// The `BackupSchedule` does not exist.
         pub const SCHEDULE_NOT_FOUND: &str = "ScheduleNotFound";
     }
@@ -320,6 +329,12 @@ pub mod reasons {
         pub const BACKUP_FAILED: &str = "BackupFailed";
         /// A run was not started in time, and is made up for.
         pub const RUN_MISSED: &str = "RunMissed";
+        /// The dump of a backup, or a part of it, is not in the store any more.
+        pub const BACKUP_MISSING: &str = "BackupMissing";
+        /// The dump of a backup is in the store again.
+        pub const BACKUP_RECOVERED: &str = "BackupRecovered";
+        /// A dump of the schedule that no object recorded was found in the store.
+        pub const BACKUP_DISCOVERED: &str = "BackupDiscovered";
         /// The retention deleted a backup.
         pub const BACKUP_PRUNED: &str = "BackupPruned";
         /// The finalizer was removed, although the dump could not be deleted from the store.

@@ -11,6 +11,12 @@ use crate::{
 /// An object of this name in a dump's directory removes the dump from every listing. Dumps are never changed.
 pub const HIDDEN: &str = "hidden.json";
 
+/// The most objects that are listed of one schedule, whose memory is bounded: what else can write to a store is not trusted.
+const LISTED_OF_A_SCHEDULE: usize = 50_000;
+
+/// The most objects that are listed of a whole store.
+const LISTED_OF_A_STORE: usize = 1_000_000;
+
 /// How many manifests are read at once.
 const READS: usize = 4;
 
@@ -114,7 +120,7 @@ impl Run {
         self.has(MANIFEST)
     }
 
-    fn is_published(&self) -> bool {
+    pub(crate) fn is_published(&self) -> bool {
         self.has_manifest() && !self.has(HIDDEN)
     }
 }
@@ -123,7 +129,14 @@ impl Run {
 pub(crate) async fn runs(store: &Store, directory: &str) -> Result<BTreeMap<String, Run>, StoreError> {
     let mut runs: BTreeMap<String, Run> = BTreeMap::new();
     let mut objects = std::pin::pin!(store.list(directory)?);
+    let limit = if directory.is_empty() { LISTED_OF_A_STORE } else { LISTED_OF_A_SCHEDULE };
+    let mut listed = 0;
     while let Some(object) = objects.try_next().await? {
+        listed += 1;
+        if listed > limit {
+            let below = if directory.is_empty() { "the store's prefix" } else { directory };
+            return Err(StoreError::Settings(format!("there are more than {limit} objects below {below}")));
+        }
         let Some((location, _)) = object.key.rsplit_once('/') else { continue };
         if location.split('/').count() == DEPTH {
             runs.entry(location.to_owned()).or_default().objects.push(object);

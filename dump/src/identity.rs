@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 /// Longest name of one part of a location, in bytes: an object store's key holds 1,024 in all.
 const LONGEST_PART: usize = 200;
 
+/// Longest name of a run's directory that is read from a store, in bytes.
+const LONGEST_RUN: usize = 80;
+
 /// Whose dump this is: written into its manifest, and the source of its location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -92,6 +95,14 @@ pub(crate) fn is_running(key: &str, run_ids: &[String]) -> bool {
     run.is_some_and(|run| run_ids.iter().any(|id| !id.is_empty() && run.starts_with(id.as_str())))
 }
 
+/// Whether a directory has the name that [`BackupIdentity::location`] gives a run: `20261123T021500Z-<run id>`.
+pub(crate) fn is_run(directory: &str) -> bool {
+    let Some((time, run_id)) = directory.split_once('-') else { return false };
+    let digit = |(at, byte): (usize, u8)| if at == 8 { byte == b'T' } else { byte.is_ascii_digit() };
+    let digits = |text: &str| text.len() == 15 && text.bytes().enumerate().all(digit);
+    time.strip_suffix('Z').is_some_and(digits) && directory.len() <= LONGEST_RUN && part("run id", run_id).is_ok()
+}
+
 /// Names in locations are plain: what Kubernetes allows in names and UIDs, and nothing that a store or a file system
 /// reads in its own way.
 fn part(field: &'static str, value: &str) -> Result<(), IdentityError> {
@@ -112,6 +123,25 @@ fn part(field: &'static str, value: &str) -> Result<(), IdentityError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_of_a_run_is_named_like_one() {
+        assert!(is_run(identity().location().unwrap().rsplit('/').next().unwrap()));
+        for other in [
+            "",
+            "x",
+            "20261123T021500Z",
+            "20261123T021500Z-",
+            "20261123T021500Z-.x",
+            "20261123T021500Z-a b",
+            "202611230021500Z-a",
+            "20261123T02150aZ-a",
+            "2026112ZT021500-a",
+        ] {
+            assert!(!is_run(other), "{other}");
+        }
+        assert!(!is_run(&format!("20261123T021500Z-{}", "a".repeat(80))));
+    }
 
     fn identity() -> BackupIdentity {
         BackupIdentity {

@@ -1,4 +1,4 @@
-//! The backup engine: dump, verify, prune, and the catalog of the store. Knows PostgreSQL, object stores and processes, and
+//! The backup engine: dump, verify, inventory, prune, and the catalog of the store. Knows PostgreSQL, object stores and processes, and
 //! nothing of Kubernetes.
 //!
 //! # The way of one backup
@@ -27,6 +27,7 @@
 //! | read it back, publish it | [`verify`], [`verify_until`] | [`VerifyResult`] | [`VerifyError`] |
 //! | what there is | [`list`] | [`Listing`] of [`Manifest`]s | [`StoreError`] |
 //! | what stays, and why | [`retention::decide`] (pure) | [`retention::Decision`]s | |
+//! | whether it is still there | [`inventory`] | [`Inventory`] | [`InventoryError`] |
 //! | remove the rest | [`prune`] | [`PruneReport`] | [`PruneError`] |
 //!
 //! Every error has `reason()`, one of the bounded set [`Reason`], and `failure(…)`, a [`Failure`] without secrets.
@@ -63,6 +64,7 @@ mod dump;
 mod extract;
 mod filter;
 mod identity;
+mod inventory;
 mod manifest;
 mod outcome;
 mod preflight;
@@ -85,6 +87,7 @@ pub use dump::{DumpError, GLOBALS, dump, dump_until};
 pub use extract::{Extract, ExtractError, RowStream};
 pub use filter::{Filter, PatternError};
 pub use identity::{BackupIdentity, IdentityError, ScheduleIdentity};
+pub use inventory::{Found, Inventory, InventoryError, InventoryRequest, KNOWN_AT_MOST, Known, Marks, inventory};
 pub use manifest::{MANIFEST, MANIFEST_VERSION, Manifest, ManifestError, Verification};
 pub use outcome::{
     DumpDetails, DumpResult, Failure, MESSAGE_BYTES, Message, PartialCause, Phase, VerificationLevel, VerifyResult,

@@ -208,8 +208,17 @@ impl Manifest {
 
     /// Reads it with its SHA-256.
     pub async fn read_with_sha256(store: &Store, location: &str) -> Result<(Self, String), ManifestError> {
+        Self::read_within(store, location, LARGEST).await
+    }
+
+    /// The same, and refuses a manifest that is larger than `limit`, in bytes.
+    pub(crate) async fn read_within(
+        store: &Store,
+        location: &str,
+        limit: u64,
+    ) -> Result<(Self, String), ManifestError> {
         let key = format!("{location}/{MANIFEST}");
-        let bytes = store.get_small(&key, LARGEST).await?;
+        let bytes = store.get_small(&key, limit).await?;
         let found = sha256(&bytes);
         Ok((Self::parse(key, &bytes)?, found))
     }

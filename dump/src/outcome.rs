@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupIdentity, Compression, Contents, Filter, Head, PruneReport, Reason, RowCounts, Segment, Source, TableRows,
+    BackupIdentity, Compression, Contents, Filter, Head, Inventory, PruneReport, Reason, RowCounts, Segment, Source,
+    TableRows,
     secrets::Redactor,
     text::{error_chain, truncated, without_middle},
 };
@@ -171,6 +172,8 @@ pub enum Phase {
     Verify,
     /// Removing old ones.
     Prune,
+    /// Comparing the store with what is recorded.
+    Inventory,
 }
 
 /// A step that failed.
@@ -212,6 +215,8 @@ pub enum Message {
     Verify(VerifyResult),
     /// Old dumps were removed.
     Prune(PruneReport),
+    /// The store was compared with what is recorded.
+    Inventory(Inventory),
     /// The step failed.
     Failed(Failure),
 }
@@ -223,7 +228,7 @@ impl Message {
         match &mut message {
             Self::Dump(result) => result.details = None,
             Self::Verify(result) => result.backup.details = None,
-            Self::Prune(_) | Self::Failed(_) => {}
+            Self::Prune(_) | Self::Inventory(_) | Self::Failed(_) => {}
         }
         let text = json(&message);
         if text.len() <= MESSAGE_BYTES {
@@ -231,6 +236,7 @@ impl Message {
         }
         match &mut message {
             Self::Prune(report) => report.shorten(),
+            Self::Inventory(inventory) => return shortened(inventory.clone()),
             // Control characters grow sixfold in JSON.
             Self::Failed(failure) => {
                 failure.message = failure.message.chars().filter(|c| !c.is_control()).take(500).collect();
@@ -250,6 +256,16 @@ impl Message {
     /// Reads what [`Message::to_json`] wrote; fields that a newer agent adds are ignored.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
+    }
+}
+
+/// As many of the unrecorded dumps as fit.
+fn shortened(mut inventory: Inventory) -> String {
+    loop {
+        let text = json(&Message::Inventory(inventory.clone()));
+        if text.len() <= MESSAGE_BYTES || !inventory.shorten() {
+            return text;
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Schedules and backups: from a manifest to a verified dump in a real store, and its faults.
 
 use crate::fixture::Fixture;
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -67,6 +68,21 @@ impl Backups {
     async fn ended(&self, name: &str) -> DatabaseBackup {
         let over = |it: &DatabaseBackup| matches!(phase(it).as_str(), "Succeeded" | "Failed");
         wait_for(&self.fixture.namespace, name, "the backup has ended", over).await
+    }
+
+    async fn compared(&self) {
+        let compared = |it: &BackupSchedule| field(it, "/status/storeCheck").is_object();
+        wait_for(&self.fixture.namespace, "nightly", "the store was compared", compared).await;
+    }
+
+    /// Has the store compared, as happens once a day: the last comparison was the day before.
+    async fn compare(&self) {
+        let schedules = self.fixture.namespace.api::<BackupSchedule>();
+        self.compared().await;
+        let patch = Patch::Merge(json!({"status": {"storeCheck": {"time": "2026-01-01T00:00:00Z"}}}));
+        schedules.patch_status("nightly", &PatchParams::default(), &patch).await.unwrap();
+        let touch = Patch::Merge(json!({"metadata": {"annotations": {"touched": Timestamp::now().to_string()}}}));
+        schedules.patch("nightly", &PatchParams::default(), &touch).await.unwrap();
     }
 
     async fn list(&self) -> Vec<DatabaseBackup> {
@@ -161,9 +177,7 @@ async fn too_many_backups_are_removed_and_the_newest_good_one_is_kept() {
 async fn a_rejected_backup_does_not_stop_retention() {
     let server = pgrail_testing::servers().remove(0);
     let backups = Backups::new(&server, "rejected").await;
-    backups
-        .apply(&json!({"retention": {"keepLast": 1, "minKeep": 1, "keepDaily": 0, "keepWeekly": 0, "keepMonthly": 0}}))
-        .await;
+    backups.apply(&json!({"retention": retention(1)})).await;
     backups.until("BackupFresh", "True", "Fresh").await;
     // The annotation names a Job that is not the schedule's.
     let job = json!({"metadata": {"name": "other"}, "spec": {"suspend": true, "template": {
@@ -483,6 +497,165 @@ async fn a_deletion_that_waits_for_its_job_names_the_way_out() {
     api.patch("b", &PatchParams::default(), &force).await.unwrap();
     eventually("the object is deleted", async || api.get_opt("b").await.unwrap().is_none().then_some(())).await;
     assert!(directory_of(&backup).exists(), "the dump stays");
+    backups.finish().await;
+}
+
+fn retention(keep: i64) -> Value {
+    json!({"keepLast": keep, "minKeep": keep, "keepDaily": 0, "keepWeekly": 0, "keepMonthly": 0})
+}
+
+#[tokio::test]
+async fn a_dump_that_was_removed_from_the_store_is_missing_and_stops_counting() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "lost").await;
+    let namespace = &backups.fixture.namespace;
+    backups.apply(&json!({"runOnCreate": false, "retention": retention(1)})).await;
+    let first = backups.by_hand("first").await;
+    backups.until("BackupFresh", "True", "Fresh").await;
+    let (files, aside) = (directory_of(&first), files_of_the_store().join("aside"));
+    // Another program empties the bucket; the next run finds out.
+    std::fs::rename(&files, &aside).unwrap();
+    let archive = |backup: &DatabaseBackup| directory_of(backup).join("dump.pgc.000");
+    assert_eq!(phase(&backups.by_hand("second").await), "Succeeded");
+    let missing = |it: &DatabaseBackup| holds(it, "Ready", "False", "Missing");
+    let lost = wait_for(namespace, "first", "its dump is missing", missing).await;
+    assert!(condition(&lost, "Ready").unwrap().2.contains(field(&lost, "/status/location").as_str().unwrap()));
+    namespace.event("first", "BackupMissing", "not in the store").await;
+    let one = |it: &BackupSchedule| {
+        field(it, "/status/verifiedBackups") == json!(1) && field(it, "/status/storeCheck/missing") == json!(1)
+    };
+    wait_for(namespace, "nightly", "it does not count, and minKeep keeps the other", one).await;
+    let kept = |it: &DatabaseBackup| field(it, "/status/keptBecause") == json!(["Missing"]);
+    wait_for(namespace, "first", "the object remains", kept).await;
+
+    // It is there again, and a part of the second one is not.
+    std::fs::rename(&aside, &files).unwrap();
+    let second = namespace.api::<DatabaseBackup>().get("second").await.unwrap();
+    std::fs::File::options().write(true).open(archive(&second)).unwrap().set_len(100).unwrap();
+    assert_eq!(phase(&backups.by_hand("third").await), "Succeeded");
+    wait_for(namespace, "second", "a part of it is missing", missing).await;
+    let back = |it: &DatabaseBackup| holds(it, "Ready", "True", "ReadBack");
+    eventually("the first is reported again, or was removed by retention", async || {
+        let first = namespace.api::<DatabaseBackup>().get_opt("first").await.unwrap();
+        first.as_ref().is_none_or(back).then_some(())
+    })
+    .await;
+    namespace.event("first", "BackupRecovered", "").await;
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn an_emptied_store_is_not_fresh() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "emptied").await;
+    backups.apply(&json!({"runOnCreate": false})).await;
+    let only = backups.by_hand("only").await;
+    backups.compared().await;
+    std::fs::remove_dir_all(directory_of(&only)).unwrap();
+    backups.compare().await;
+    let message = backups.message("BackupFresh", "False", "Missing").await;
+    assert!(message.contains("only"), "{message}");
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn a_dump_without_an_object_is_recorded_and_counts_for_nothing() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "orphan").await;
+    let namespace = &backups.fixture.namespace;
+    backups.apply(&json!({"runOnCreate": false, "retention": retention(1)})).await;
+    let orphan = backups.by_hand("orphan").await;
+    backups.compared().await;
+    namespace.delete::<DatabaseBackup>("orphan").await;
+    assert_eq!(phase(&backups.by_hand("next").await), "Succeeded");
+    let found = eventually("the dump has an object again", async || {
+        backups.list().await.into_iter().find(|it| phase(it) == "Discovered")
+    })
+    .await;
+    assert!(found.name_any().starts_with("nightly-found-"), "{}", found.name_any());
+    for part in ["/status/location", "/status/sha256", "/status/manifestSha256", "/status/rows", "/status/sizeBytes"] {
+        assert_eq!(field(&found, part), field(&orphan, part), "{part}");
+    }
+    assert!(holds(&found, "Ready", "Unknown", "Discovered"), "{found:?}");
+    let kept = |it: &DatabaseBackup| field(it, "/status/keptBecause") == json!(["Discovered"]);
+    wait_for(namespace, &found.name_any(), "retention keeps it", kept).await;
+    let schedule = namespace.api::<BackupSchedule>().get("nightly").await.unwrap();
+    assert_eq!(
+        (field(&schedule, "/status/backups"), field(&schedule, "/status/verifiedBackups")),
+        (json!(1), json!(1))
+    );
+    assert!(directory_of(&found).exists());
+    // A user removes it with its object.
+    let api = namespace.api::<DatabaseBackup>();
+    let policy = Patch::Merge(json!({"spec": {"deletionPolicy": "Delete"}}));
+    api.patch(&found.name_any(), &PatchParams::default(), &policy).await.unwrap();
+    let finalizer = |it: &DatabaseBackup| !it.finalizers().is_empty();
+    wait_for(namespace, &found.name_any(), "it has the finalizer", finalizer).await;
+    namespace.delete::<DatabaseBackup>(&found.name_any()).await;
+    eventually("the object is deleted", async || api.get_opt(&found.name_any()).await.unwrap().is_none().then_some(()))
+        .await;
+    assert_eq!(std::fs::read_dir(directory_of(&found)).map_or(0, Iterator::count), 0);
+    backups.finish().await;
+}
+
+/// As after a cluster was restored from a copy of its etcd while the first one still runs.
+#[tokio::test]
+async fn newer_dumps_of_another_control_plane_stop_the_removal_until_it_is_decided() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "split").await;
+    let namespace = &backups.fixture.namespace;
+    backups.apply(&json!({"runOnCreate": false, "retention": retention(1)})).await;
+    let first = backups.by_hand("first").await;
+    backups.compared().await;
+    // What the other one wrote: the same identity, a later run.
+    let (mine, run) = (directory_of(&first), "20270101T000000Z-other");
+    let other = mine.with_file_name(run);
+    std::fs::create_dir(&other).unwrap();
+    for file in std::fs::read_dir(&mine).unwrap().flatten() {
+        std::fs::copy(file.path(), other.join(file.file_name())).unwrap();
+    }
+    let manifest = std::fs::read_to_string(mine.join("manifest.json")).unwrap();
+    let mut manifest: Value = serde_json::from_str(&manifest).unwrap();
+    let location = manifest["location"].as_str().unwrap().to_owned();
+    manifest["location"] = format!("{}/{run}", location.rsplit_once('/').unwrap().0).into();
+    manifest["completionTime"] = "2027-01-01T00:01:00Z".into();
+    std::fs::write(other.join("manifest.json"), manifest.to_string()).unwrap();
+
+    assert_eq!(phase(&backups.by_hand("second").await), "Succeeded");
+    let message = backups.message("RetentionHealthy", "False", "SplitBrain").await;
+    assert!(message.contains(run) && message.contains("pgrail.dev/take-over"), "{message}");
+    assert_eq!(phase(&backups.by_hand("third").await), "Succeeded");
+    backups.compare().await;
+    backups.until("RetentionHealthy", "False", "SplitBrain").await;
+    assert_eq!(backups.list().await.len(), 3, "nothing is removed, and nothing is recorded");
+
+    let take_over = Patch::Merge(json!({"metadata": {"annotations": {"pgrail.dev/take-over": "true"}}}));
+    let schedules = namespace.api::<BackupSchedule>();
+    schedules.patch("nightly", &PatchParams::default(), &take_over).await.unwrap();
+    eventually("its dump is recorded, and retention goes on", async || {
+        let left = backups.list().await;
+        let found = left.iter().filter(|it| phase(it) == "Discovered").count();
+        (left.len() == 2 && found == 1).then_some(())
+    })
+    .await;
+    backups.until("RetentionHealthy", "True", "Retained").await;
+    let schedule = schedules.get("nightly").await.unwrap();
+    assert!(!schedule.annotations().contains_key("pgrail.dev/take-over"), "it holds once");
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_listed_is_reported_and_nothing_is_removed() {
+    let server = pgrail_testing::servers().remove(0);
+    let backups = Backups::new(&server, "unlisted").await;
+    let namespace = &backups.fixture.namespace;
+    backups.apply(&json!({"runOnCreate": false})).await;
+    assert_eq!(phase(&backups.by_hand("first").await), "Succeeded");
+    backups.compared().await;
+    namespace.secret("s3", &[("AWS_ACCESS_KEY_ID", &backups.store.key), ("AWS_SECRET_ACCESS_KEY", "wrong")]).await;
+    backups.compare().await;
+    let message = backups.message("RetentionHealthy", "False", "StoreUnchecked").await;
+    assert!(message.contains("AccessDenied"), "{message}");
     backups.finish().await;
 }
 

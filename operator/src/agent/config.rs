@@ -4,7 +4,7 @@
 //! [`CONNECTION_DIRECTORY`], [`CA_DIRECTORY`] and [`STORE_DIRECTORY`], one file per key of the Secret.
 
 use super::run_name::RunName;
-use pgrail_dump::{Compression, Filter, RowCounts, ScheduleIdentity, StoreUrl, VerificationLevel};
+use pgrail_dump::{Compression, Filter, Known, RowCounts, ScheduleIdentity, StoreUrl, VerificationLevel};
 use serde::{Deserialize, Serialize};
 
 /// Variable with the configuration, as JSON.
@@ -41,6 +41,9 @@ pub(crate) struct AgentConfig {
     /// For `pgrail agent dump` and `verify`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) dump: Option<DumpConfig>,
+    /// For `pgrail agent inventory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) inventory: Option<InventoryConfig>,
     /// For `pgrail agent prune`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) prune: Option<PruneConfig>,
@@ -112,6 +115,14 @@ pub(crate) struct ConnectionConfig {
     /// As libpq's `sslmode`; of this and the Secret's URI, the stricter holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tls: Option<String>,
+}
+
+/// The dumps that are recorded: at most `pgrail_dump::KNOWN_AT_MOST`, which fit into one variable of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct InventoryConfig {
+    /// By the position in this list, the result names them.
+    pub(crate) known: Vec<Known>,
 }
 
 /// What to remove from the store.

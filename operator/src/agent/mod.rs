@@ -6,6 +6,7 @@
 
 pub(crate) mod config;
 mod dump;
+mod inventory;
 mod outcome;
 mod progress;
 mod prune;
@@ -40,6 +41,8 @@ enum Step {
     Dump,
     /// Reads the dump back and publishes it
     Verify,
+    /// Compares the store with the dumps that are recorded
+    Inventory,
     /// Removes dumps that retention does not keep, and leftovers of failed runs
     Prune,
 }
@@ -87,6 +90,7 @@ pub(crate) async fn run(args: AgentArgs) -> ExitCode {
     let outcome = match args.step {
         Step::Dump => dump::run(places).await,
         Step::Verify => verify::run(places).await,
+        Step::Inventory => inventory::run(places).await,
         Step::Prune => prune::run(places).await,
     };
     finish(outcome, &places.termination_log).await

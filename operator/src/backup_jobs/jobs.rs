@@ -2,7 +2,7 @@
 
 use super::names::{Task, backup_name};
 use super::outcome::{container, failure, message, terminated};
-use super::pod::PRUNE_CONTAINER;
+use super::pod::INVENTORY_CONTAINER;
 use crate::agent::config::{AgentConfig, CONFIG_VARIABLE};
 use crate::agent::run_name::run_id_prefix;
 use crate::context::Context;
@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::{BACKUP_LABEL, SCHEDULE_LABEL, TASK_LABEL};
-use pgrail_dump::{Message, PruneReport};
+use pgrail_dump::{Inventory, Message, PruneReport};
 
 pub(crate) fn job_of(template: JobTemplateSpec, name: &str) -> Job {
     let metadata = ObjectMeta { name: Some(name.to_owned()), ..template.metadata.unwrap_or_default() };
@@ -34,21 +34,36 @@ pub(crate) async fn delete(jobs: &Api<Job>, name: &str) -> Result<(), kube::Erro
     }
 }
 
-/// Why a prune failed, as its newest pod reports it.
-pub(crate) async fn prune_failure(job: &Job, context: &Context) -> Result<String, kube::Error> {
+/// Why a Job with one container failed, as its newest pod reports it.
+pub(crate) async fn failure_of(job: &Job, name: &str, context: &Context) -> Result<String, kube::Error> {
     let pods = pods_of(job, context).await?;
-    let newest = pods.iter().max_by_key(|pod| pod.creation_timestamp().map(|time| time.0));
-    Ok(newest.and_then(prune_failure_of).unwrap_or_else(|| "its Job failed, and its pods report no reason".to_owned()))
+    let failure = newest(&pods).and_then(|pod| failure_of_pod(pod, name));
+    Ok(failure.unwrap_or_else(|| "its Job failed, and its pods report no reason".to_owned()))
 }
 
-fn prune_failure_of(pod: &Pod) -> Option<String> {
-    let ended = terminated(container(pod, PRUNE_CONTAINER)?)?;
+/// What a complete inventory found; `None` if its pod was deleted.
+pub(crate) async fn inventory_of(job: &Job, context: &Context) -> Result<Option<Inventory>, kube::Error> {
+    let pods = pods_of(job, context).await?;
+    let ended = |pod: &Pod| terminated(container(pod, INVENTORY_CONTAINER)?).cloned();
+    let of_pod = |pod: &Pod| match message(&ended(pod).filter(|ended| ended.exit_code == 0)?)? {
+        Message::Inventory(inventory) => Some(inventory),
+        _ => None,
+    };
+    Ok(pods.iter().find_map(of_pod))
+}
+
+fn newest(pods: &[Pod]) -> Option<&Pod> {
+    pods.iter().max_by_key(|pod| pod.creation_timestamp().map(|time| time.0))
+}
+
+fn failure_of_pod(pod: &Pod, name: &str) -> Option<String> {
+    let ended = terminated(container(pod, name)?)?;
     if let Some(Message::Prune(PruneReport { refused, .. })) = message(ended) {
         let first = refused.first()?;
         let more = if refused.len() > 1 { format!(" (and {} more)", refused.len() - 1) } else { String::new() };
         Some(format!("{}: {}: {}{more}", first.location, first.reason, first.message))
     } else {
-        let failed = failure(PRUNE_CONTAINER, ended);
+        let failed = failure(name, ended);
         Some(format!("{}: {}", failed.reason.as_str(), failed.message))
     }
 }

@@ -17,6 +17,8 @@ const LONGEST_JOB: usize = 57;
 pub(crate) enum Task {
     /// Makes a dump and verifies it.
     Dump,
+    /// Compares the store with the backups.
+    Inventory,
     /// Removes dumps.
     Prune,
 }
@@ -26,6 +28,7 @@ impl Task {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Dump => "dump",
+            Self::Inventory => "inventory",
             Self::Prune => "prune",
         }
     }
@@ -55,6 +58,11 @@ pub(crate) fn scheduled_time(schedule: &str, job: &str) -> Option<Timestamp> {
 /// The Job that removes the backups that retention does not keep.
 pub(crate) fn prune_job_name(schedule: &str) -> String {
     format!("{schedule}-retention")
+}
+
+/// The Job that compares the store with the backups.
+pub(crate) fn inventory_job_name(schedule: &str) -> String {
+    format!("{schedule}-inventory")
 }
 
 /// Labels of everything that is made for backups of a database.

@@ -7,8 +7,8 @@ use super::destination::Destination;
 use super::job_spec::JobSpec;
 use super::names::{self, Task};
 use crate::agent::config::{
-    AgentConfig, CA_DIRECTORY, CA_FILE, CONFIG_VARIABLE, CONNECTION_DIRECTORY, EXIT_NOT_RETRYABLE, JOB_VARIABLE,
-    POD_UID_VARIABLE, PruneConfig, STORE_DIRECTORY, VOLUME_DIRECTORY, WORK_DIRECTORY,
+    AgentConfig, CA_DIRECTORY, CA_FILE, CONFIG_VARIABLE, CONNECTION_DIRECTORY, EXIT_NOT_RETRYABLE, InventoryConfig,
+    JOB_VARIABLE, POD_UID_VARIABLE, PruneConfig, STORE_DIRECTORY, VOLUME_DIRECTORY, WORK_DIRECTORY,
 };
 use crate::settings::Settings;
 use k8s_openapi::api::batch::v1::{
@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 pub(crate) const DUMP_CONTAINER: &str = "dump";
 pub(crate) const VERIFY_CONTAINER: &str = "verify";
 pub(crate) const PRUNE_CONTAINER: &str = "prune";
+pub(crate) const INVENTORY_CONTAINER: &str = "inventory";
 
 /// The group that may write to a volume of `file://`: the image's own.
 const IMAGE_GROUP: i64 = 65532;
@@ -36,7 +37,7 @@ const IMAGE_GROUP: i64 = 65532;
 const GRACE_SECONDS: i64 = 30;
 /// Seconds for which an ended Job that no CronJob owns is kept: its result is read at once, its log maybe later.
 const KEEP_SECONDS: i32 = 7 * 24 * 3600;
-const PRUNE_DEADLINE_SECONDS: i64 = 6 * 3600;
+const STORE_DEADLINE_SECONDS: i64 = 6 * 3600;
 /// Readable by any user: the cluster may choose the pod's.
 const READABLE: i32 = 0o444;
 
@@ -70,6 +71,7 @@ pub(crate) fn dump_job(
         identity: job.destination.identity.clone(),
         store: job.destination.store.config.clone(),
         dump: Some(job.dump_config(backup)),
+        inventory: None,
         prune: None,
     };
     let destination = &job.destination;
@@ -105,14 +107,42 @@ pub(crate) fn prune_job(
         identity: destination.identity.clone(),
         store: destination.store.config.clone(),
         dump: None,
+        inventory: None,
         prune: Some(prune),
     };
-    let labels = names::labels(Task::Prune, destination.schedule.as_deref(), &destination.database);
-    let prune = container(PRUNE_CONTAINER, destination, image, environment(&config)?, store_mounts(destination));
-    let pod = pod(destination, labels.clone(), backup, None, prune, store_volumes(destination));
+    store_job(destination, image, (Task::Prune, PRUNE_CONTAINER), &config, backup)
+}
+
+/// The Job template of a comparison of the store with the backups.
+pub(crate) fn inventory_job(
+    destination: &Destination,
+    image: &Image,
+    inventory: InventoryConfig,
+) -> Result<JobTemplateSpec, serde_json::Error> {
+    let config = AgentConfig {
+        identity: destination.identity.clone(),
+        store: destination.store.config.clone(),
+        dump: None,
+        inventory: Some(inventory),
+        prune: None,
+    };
+    store_job(destination, image, (Task::Inventory, INVENTORY_CONTAINER), &config, None)
+}
+
+/// A Job that needs the store and not the database.
+fn store_job(
+    destination: &Destination,
+    image: &Image,
+    (task, name): (Task, &str),
+    config: &AgentConfig,
+    backup: Option<&str>,
+) -> Result<JobTemplateSpec, serde_json::Error> {
+    let labels = names::labels(task, destination.schedule.as_deref(), &destination.database);
+    let container = container(name, destination, image, environment(config)?, store_mounts(destination));
+    let pod = pod(destination, labels.clone(), backup, None, container, store_volumes(destination));
     let spec = KubernetesJobSpec {
         backoff_limit: Some(1),
-        active_deadline_seconds: Some(PRUNE_DEADLINE_SECONDS),
+        active_deadline_seconds: Some(STORE_DEADLINE_SECONDS),
         // The controller deletes it when it has read its result; this is for the case that it does not.
         ttl_seconds_after_finished: Some(KEEP_SECONDS),
         ..retried(pod)
@@ -343,6 +373,7 @@ mod tests {
     use crate::backup_jobs::dereference::Secrets;
     use crate::backup_jobs::examples::{database, schedule};
     use crate::backup_jobs::job_spec::of_schedule;
+    use pgrail_dump::{KNOWN_AT_MOST, Known};
     use serde_json::{Value, json};
 
     fn job(patch: Value, backup: Option<&str>) -> Value {
@@ -475,5 +506,21 @@ mod tests {
         assert_restricted(pod);
         assert!(!pod["volumes"].to_string().contains("shop-pgrail"));
         assert_eq!(pod["containers"][0]["args"], json!(["agent", "prune"]));
+    }
+
+    #[test]
+    fn the_largest_inventory_fits_into_a_variable() {
+        let job = of_schedule(&schedule(json!({})), &database(), Secrets::default(), "cluster").unwrap();
+        let known = Known(format!("20261123T021500Z-{}", "a".repeat(13)), Some(u64::MAX));
+        let config = InventoryConfig { known: vec![known; KNOWN_AT_MOST] };
+        let job = inventory_job(&job.destination, &Image::for_tests(), config).unwrap();
+        let job = serde_json::to_value(job).unwrap();
+        let pod = &job["spec"]["template"]["spec"];
+        assert_restricted(pod);
+        assert!(!pod["volumes"].to_string().contains("shop-pgrail"));
+        assert_eq!(pod["containers"][0]["args"], json!(["agent", "inventory"]));
+        // The longest string that Linux passes to a process.
+        let value = pod["containers"][0]["env"][0]["value"].as_str().unwrap();
+        assert!(value.len() + "PGRAIL_AGENT_CONFIG=".len() < 128 * 1024 - 4096, "{}", value.len());
     }
 }

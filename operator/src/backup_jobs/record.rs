@@ -1,10 +1,12 @@
 //! What a `DatabaseBackup` proves, and of what. Pure.
 
 use super::names::created;
+use crate::kubernetes::conditions::Status;
 use crate::kubernetes::rejection::{Reason, Rejection};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::annotations::SCHEDULE_UID;
+use pgrail_crds::conditions::READY;
 use pgrail_crds::{BackupPhase, DatabaseBackup, VerificationLevel};
 
 /// How far a server's clock may be ahead of the operator's.
@@ -23,6 +25,34 @@ pub(crate) fn snapshot_time(backup: &DatabaseBackup) -> Timestamp {
 pub(crate) fn proof(backup: &DatabaseBackup) -> VerificationLevel {
     let verification = backup.status.as_ref().and_then(|status| status.verification.as_ref());
     verification.map_or(VerificationLevel::None, |verification| verification.level)
+}
+
+/// Whether its dump, or a part of it, was not in the store when that was last compared.
+pub(crate) fn is_missing(backup: &DatabaseBackup) -> bool {
+    let conditions = backup.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().any(|it| it.type_ == READY && it.reason == Reason::Missing.as_str())
+}
+
+/// Whether it has a dump in a store.
+pub(crate) fn has_dump(backup: &DatabaseBackup) -> bool {
+    matches!(phase(backup), BackupPhase::Succeeded | BackupPhase::Discovered)
+}
+
+/// The condition `Ready` of a backup whose dump is in the store, and what was proven of it.
+pub(crate) fn ready(level: VerificationLevel) -> (Status, Reason, &'static str) {
+    match level {
+        VerificationLevel::ReadBack | VerificationLevel::Drill => {
+            (Status::True, Reason::ReadBack, "every byte was read from the store again")
+        }
+        VerificationLevel::Checksum => {
+            (Status::True, Reason::Checksum, "the SHA-256 that the store computed was compared")
+        }
+        VerificationLevel::None => (
+            Status::False,
+            Reason::Unverified,
+            "not verified, since the store computes no SHA-256: set spec.verification.level of the schedule to ReadBack",
+        ),
+    }
 }
 
 pub(crate) fn is_verified(backup: &DatabaseBackup) -> bool {
@@ -52,6 +82,12 @@ pub(crate) fn undeclared_causes<'a>(backup: &'a DatabaseBackup, declared: &[&str
 pub(crate) fn counted(backup: &DatabaseBackup, declared: &[&str], now: Timestamp) -> Result<(), Rejection> {
     let name = backup.name_any();
     let time = snapshot_time(backup);
+    if is_missing(backup) {
+        return Err(Rejection::new(
+            Reason::Missing,
+            format!("the dump of {name}, or a part of it, is not in the store"),
+        ));
+    }
     if !is_verified(backup) {
         return Err(Rejection::new(Reason::Unverified, format!("{name} was not verified")));
     }
@@ -97,6 +133,9 @@ mod tests {
         assert_eq!(reason(json!({"startTime": "2026-11-24T03:00:00Z"})), Some(Reason::ClockSkew));
         assert_eq!(reason(json!({"verification": {"level": "None"}})), Some(Reason::Unverified));
         assert_eq!(reason(json!({"phase": "Verifying"})), Some(Reason::Unverified));
+        let missing = json!([{"type": "Ready", "status": "False", "reason": "Missing", "message": "",
+            "lastTransitionTime": "2026-11-23T02:15:00Z"}]);
+        assert_eq!(reason(json!({"conditions": missing})), Some(Reason::Missing));
     }
 
     #[test]

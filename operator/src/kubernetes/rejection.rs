@@ -122,6 +122,10 @@ reasons! {
     Stopped = backup::STOPPED,
     OutOfMemory = backup::OUT_OF_MEMORY,
     NodeLost = backup::NODE_LOST,
+    Missing = backup::MISSING,
+    Discovered = backup::DISCOVERED,
+    SplitBrain = backup::SPLIT_BRAIN,
+    StoreUnchecked = backup::STORE_UNCHECKED,
     ScheduleNotFound = backup::SCHEDULE_NOT_FOUND,
 
     InvalidRequest = agent::INVALID_REQUEST,

@@ -1,18 +1,19 @@
 //! Carries out the steps of a plan. Each can be repeated.
 
 use super::plan::Step;
+use super::store::{self, create_backup};
 use crate::backup_jobs::jobs::{create, delete, job_of, running_run_ids};
-use crate::backup_jobs::names::prune_job_name;
-use crate::backup_jobs::pod::{Image, prune_job};
+use crate::backup_jobs::names::{inventory_job_name, prune_job_name};
+use crate::backup_jobs::pod::{Image, inventory_job, prune_job};
 use crate::context::Context;
 use crate::kubernetes::events::Severity;
 use crate::kubernetes::text::chain;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use pgrail_crds::annotations::{PRUNED, RECORDED};
 use pgrail_crds::conditions::reasons::event;
-use pgrail_crds::{BackupSchedule, DatabaseBackup};
+use pgrail_crds::{BackupSchedule, DatabaseBackup, StoreCheck};
 use serde_json::{Value, json};
 
 /// Field manager of the status, and metric label.
@@ -27,6 +28,8 @@ pub(super) struct Applied {
     /// The apiserver's message, if it rejected the CronJob.
     pub(super) rejected: Option<String>,
     pub(super) prune_started: bool,
+    /// The comparison of the store that ended.
+    pub(super) check: Option<StoreCheck>,
     /// Old backups and leftovers were removed.
     pub(super) prune_finished: bool,
     /// Backups were created, recorded or removed: observe again.
@@ -81,8 +84,21 @@ pub(super) async fn apply(
                 applied.prune_finished = true;
                 applied.changed = true;
             }
-            Step::RetryPrune(job) => {
+            Step::Retry(job) => {
                 delete(&jobs(schedule, context), &job).await?;
+                applied.changed = true;
+            }
+            Step::StartCheck { destination, inventory } => {
+                let template = inventory_job(&destination, &Image::from(&context.settings), inventory);
+                let name = inventory_job_name(&schedule.name_any());
+                let mut job = job_of(template.map_err(kube::Error::SerdeError)?, &name);
+                job.metadata.owner_references = schedule.controller_owner_ref(&()).map(|it| vec![it]);
+                create(&jobs(schedule, context), &job).await?;
+            }
+            Step::FinishCheck { job, judged } => {
+                store::report(schedule, &judged, context).await?;
+                delete(&jobs(schedule, context), &job).await?;
+                applied.check = Some(judged.check);
                 applied.changed = true;
             }
         }
@@ -109,14 +125,6 @@ async fn apply_cron_job(cron_job: &CronJob, context: &Context) -> Result<Option<
             Ok(Some(status.message.clone()))
         }
         Err(error) => Err(error),
-    }
-}
-
-async fn create_backup(backup: &DatabaseBackup, context: &Context) -> Result<(), kube::Error> {
-    let api: Api<DatabaseBackup> = Api::namespaced(context.client.clone(), &backup.namespace().unwrap_or_default());
-    match api.create(&PostParams::default(), backup).await {
-        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
-        result => result.map(|_| ()),
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn finalize(schedule: &BackupSchedule, context: &Context) -> Re
         Ok(destination) => destination,
         Err(error) => return leave_behind(schedule, &error.to_string(), context).await,
     };
-    let observed = observe(schedule, context).await?;
+    let observed = Box::pin(observe(schedule, context)).await?;
     if let Some(cron_job) = observed.cron_job.as_ref().filter(|_| !plan::name_is_taken(schedule, &observed)) {
         delete_cron_job(cron_job, context).await?;
     }

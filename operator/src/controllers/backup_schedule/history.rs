@@ -2,10 +2,11 @@
 
 use super::validate::Validated;
 use crate::backup_jobs::names::created;
-use crate::backup_jobs::record::{counted, is_of_database, phase, proof, schedule_uid, snapshot_time};
+use crate::backup_jobs::record::{counted, is_missing, is_of_database, phase, proof, schedule_uid, snapshot_time};
 use crate::kubernetes::rejection::{Reason, Rejection};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use pgrail_crds::annotations::DISCOVERED;
 use pgrail_crds::conditions::STALLED;
 use pgrail_crds::{BackupPhase, BackupSchedule, DatabaseBackup, VerificationLevel};
 use pgrail_dump::PartialCause;
@@ -25,6 +26,8 @@ pub(super) struct History {
     pub(super) last_successful: Option<Timestamp>,
     /// When the newest run was started.
     pub(super) last_started: Option<Timestamp>,
+    /// When the newest run that succeeded was started.
+    pub(super) newest_good: Option<Timestamp>,
     /// The newest run that has ended.
     pub(super) last: Option<Last>,
     /// Verification level of the newest dump.
@@ -81,7 +84,9 @@ impl<'a> Scope<'a> {
             None => phase(backup) == BackupPhase::Pending,
         };
         let of_database = self.database_uid.is_none_or(|uid| is_of_database(backup, uid));
-        backup.metadata.deletion_timestamp.is_none() && of_schedule && of_database
+        // A dump that was found in the store is no run.
+        let is_run = !backup.annotations().contains_key(DISCOVERED);
+        is_run && backup.metadata.deletion_timestamp.is_none() && of_schedule && of_database
     }
 
     pub(super) fn counted(&self, backup: &DatabaseBackup) -> Result<(), Rejection> {
@@ -98,16 +103,18 @@ pub(super) fn read(backups: &[DatabaseBackup], scope: &Scope<'_>) -> History {
     let failures = ended.iter().take_while(|it| phase(it) == BackupPhase::Failed).count();
     let completed = |it: &DatabaseBackup| it.status.as_ref()?.completion_time.as_ref().map(|time| time.0);
     let newest = with(BackupPhase::Succeeded).max_by_key(|it| snapshot_time(it));
+    let present = with(BackupPhase::Succeeded).filter(|it| !is_missing(it)).max_by_key(|it| snapshot_time(it));
     let counted: Vec<_> = with(BackupPhase::Succeeded).filter(|it| scope.counted(it).is_ok()).collect();
     History {
-        backups: number(with(BackupPhase::Succeeded).count()),
+        backups: number(with(BackupPhase::Succeeded).filter(|it| !is_missing(it)).count()),
         verified: number(counted.len()),
         newest_verified: counted.iter().map(|it| snapshot_time(it)).max(),
         newest_uncounted: newest.and_then(|it| scope.counted(it).err()),
         last_successful: with(BackupPhase::Succeeded).filter_map(|it| completed(it)).max(),
         last_started: newest_first.iter().map(|it| created(*it)).max(),
+        newest_good: with(BackupPhase::Succeeded).map(|it| created(*it)).max(),
         last: ended.first().map(|it| Last { name: it.name_any(), failure: failure(it) }),
-        newest_proof: newest.map(|it| proof(it)),
+        newest_proof: present.map(|it| proof(it)),
         consecutive_failures: number(failures),
         running: newest_first.iter().any(|it| is_running(it)),
     }
@@ -172,6 +179,24 @@ mod tests {
         assert_eq!(with("partialBecause", json!(["Schemas"])), (1, true, None));
         assert_eq!(with("partialBecause", json!(["ExcludeTables"])), (1, false, Some(Reason::Partial)));
         assert_eq!(with("startTime", json!("2026-11-26T00:00:00Z")), (1, false, Some(Reason::ClockSkew)));
+    }
+
+    #[test]
+    fn missing_dumps_and_dumps_found_in_the_store_do_not_count() {
+        let time = "2026-11-20T02:15:00Z";
+        let mut missing = succeeded(time);
+        missing["conditions"] = json!([{"type": "Ready", "status": "False", "reason": "Missing", "message": "",
+            "lastTransitionTime": time}]);
+        let history = read_all(&[backup("a", time, missing)]);
+        assert_eq!((history.backups, history.verified, history.newest_proof), (0, 0, None));
+        assert_eq!(history.newest_uncounted.unwrap().reason, Reason::Missing);
+        let found = |status| {
+            let mut found = backup("found", time, status);
+            found.annotations_mut().insert(DISCOVERED.into(), "x".into());
+            read_all(&[found])
+        };
+        assert_eq!(found(json!({"phase": "Discovered", "startTime": time})), History::default());
+        assert_eq!(found(json!({})), History::default(), "before its status is written");
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod observe;
 mod plan;
 mod report;
 mod retention;
+mod store;
+mod store_check;
 mod validate;
 mod watch;
 
@@ -90,13 +92,13 @@ impl Reconciler for BackupSchedules {
             Ok(validated) => Ok(validated),
             Err(error) => Err(error.into_rejection()?),
         };
-        let mut observed = observe::observe(&schedule, context).await?;
+        let mut observed = Box::pin(observe::observe(&schedule, context)).await?;
         let image = Image::from(&context.settings);
         let plan =
             plan::plan(&schedule, validated.as_ref().ok(), &observed, &image, now).map_err(kube::Error::SerdeError)?;
         let applied = apply::apply(&schedule, plan, context).await?;
         if applied.changed {
-            observed = observe::observe(&schedule, context).await?;
+            observed = Box::pin(observe::observe(&schedule, context)).await?;
         }
         let validated = validated.as_ref();
         let report = report::report(&schedule, validated, &observed, &applied, now);

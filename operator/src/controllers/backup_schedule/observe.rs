@@ -1,8 +1,9 @@
 //! A schedule's CronJob, Jobs and backups, and its prune.
 
-use crate::backup_jobs::jobs::prune_failure;
-use crate::backup_jobs::names::{Task, cron_job_name, prune_job_name};
+use crate::backup_jobs::jobs::{failure_of, inventory_of, is_controlled_by};
+use crate::backup_jobs::names::{Task, cron_job_name, inventory_job_name, prune_job_name};
 use crate::backup_jobs::outcome::outcome;
+use crate::backup_jobs::pod::{INVENTORY_CONTAINER, PRUNE_CONTAINER};
 use crate::context::Context;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -10,6 +11,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::{SCHEDULE_LABEL, TASK_LABEL};
 use pgrail_crds::{BackupSchedule, DatabaseBackup};
+use pgrail_dump::Inventory;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Observed {
@@ -20,6 +22,21 @@ pub(super) struct Observed {
     pub(super) backups: Vec<DatabaseBackup>,
     /// The prune whose Job exists.
     pub(super) prune: Option<Prune>,
+    /// The comparison of the store whose Job exists.
+    pub(super) check: Option<Check>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    pub(super) job: Job,
+    pub(super) state: CheckState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CheckState {
+    Running,
+    Done(Box<Inventory>),
+    Failed { message: String, since: Timestamp },
 }
 
 #[derive(Clone, Debug)]
@@ -47,19 +64,30 @@ pub(super) async fn observe(schedule: &BackupSchedule, context: &Context) -> Res
     let of_schedule = format!("{SCHEDULE_LABEL}={name}");
     let dumps = ListParams::default().labels(&format!("{of_schedule},{TASK_LABEL}={}", Task::Dump.as_str()));
     let (cron_job, prune, everything) = (cron_job_name(&name), prune_job_name(&name), ListParams::default());
-    let (cron_job, dumps, backups, prune) = futures::try_join!(
+    let check = inventory_job_name(&name);
+    let (cron_job, dumps, backups, prune, check) = futures::try_join!(
         cron_jobs.get_opt(&cron_job),
         jobs.list(&dumps),
         // Not by label: backups created by hand get it with their first reconcile.
         backups.list(&everything),
         jobs.get_opt(&prune),
+        jobs.get_opt(&check),
     )?;
     let refers = |backup: &DatabaseBackup| backup.spec.schedule_ref.as_ref().is_some_and(|it| it.name == name);
     let prune = match prune {
         None => None,
-        Some(job) => Some(Prune { state: state_of(&job, context).await?, job }),
+        Some(job) => Some(Prune { state: Box::pin(state_of(&job, context)).await?, job }),
     };
-    Ok(Observed { cron_job, jobs: dumps.items, backups: backups.items.into_iter().filter(refers).collect(), prune })
+    // Not by name alone: anyone who can create Jobs can choose it.
+    let check = match check {
+        None => None,
+        Some(job) if is_controlled_by(&job, schedule) => {
+            Some(Check { state: Box::pin(check_state_of(&job, context)).await?, job })
+        }
+        Some(job) => Some(Check { state: of_another_owner(&job), job }),
+    };
+    let backups = backups.items.into_iter().filter(refers).collect();
+    Ok(Observed { cron_job, jobs: dumps.items, backups, prune, check })
 }
 
 async fn state_of(job: &Job, context: &Context) -> Result<PruneState, kube::Error> {
@@ -67,10 +95,38 @@ async fn state_of(job: &Job, context: &Context) -> Result<PruneState, kube::Erro
         None => PruneState::Running,
         Some(true) => PruneState::Done,
         Some(false) => {
-            let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
-            let failed = conditions.into_iter().flatten().find(|it| it.type_ == "Failed");
-            let since = failed.and_then(|it| it.last_transition_time.as_ref()).map_or(Timestamp::UNIX_EPOCH, |it| it.0);
-            PruneState::Failed { message: prune_failure(job, context).await?, since }
+            let message = failure_of(job, PRUNE_CONTAINER, context).await?;
+            PruneState::Failed { message, since: ended(job, "Failed") }
         }
     })
+}
+
+async fn check_state_of(job: &Job, context: &Context) -> Result<CheckState, kube::Error> {
+    Ok(match outcome(job) {
+        None => CheckState::Running,
+        Some(true) => {
+            let lost = || CheckState::Failed {
+                message: "its pod was deleted before its result was read".to_owned(),
+                since: ended(job, "Complete"),
+            };
+            inventory_of(job, context).await?.map_or_else(lost, |inventory| CheckState::Done(Box::new(inventory)))
+        }
+        Some(false) => {
+            let message = failure_of(job, INVENTORY_CONTAINER, context).await?;
+            CheckState::Failed { message, since: ended(job, "Failed") }
+        }
+    })
+}
+
+/// It is never deleted, and so never retried.
+fn of_another_owner(job: &Job) -> CheckState {
+    let message = format!("a Job {:?} of another owner exists: delete it", job.name_any());
+    CheckState::Failed { message, since: Timestamp::MAX }
+}
+
+/// When a Job ended.
+fn ended(job: &Job, kind: &str) -> Timestamp {
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let condition = conditions.into_iter().flatten().find(|it| it.type_ == kind);
+    condition.and_then(|it| it.last_transition_time.as_ref()).map_or(Timestamp::UNIX_EPOCH, |it| it.0)
 }

@@ -2,23 +2,24 @@
 
 use super::cron_job;
 use super::history::{self, Failure, History, Scope};
-use super::observe::{Observed, PruneState};
+use super::observe::{CheckState, Observed, PruneState};
 use super::retention::{self, Rules};
+use super::store_check::{self, Judged};
 use super::validate::Validated;
-use crate::agent::config::PruneConfig;
+use crate::agent::config::{InventoryConfig, PruneConfig};
 use crate::agent::run_name::run_name;
 use crate::backup_jobs::destination::Destination;
 use crate::backup_jobs::jobs::config_of;
 use crate::backup_jobs::names::{backup_name, bounded, created, location_in, scheduled_time};
 use crate::backup_jobs::pod::Image;
-use crate::backup_jobs::record::phase;
+use crate::backup_jobs::record::has_dump;
 use crate::kubernetes::rejection::Reason;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use pgrail_crds::annotations::{DATABASE_LABEL, JOB, MANAGED_BY, RECORDED, SCHEDULE_LABEL, SCHEDULE_UID};
-use pgrail_crds::{BackupPhase, BackupSchedule, DatabaseBackup, DatabaseBackupSpec, LocalReference};
+use pgrail_crds::{BackupSchedule, DatabaseBackup, DatabaseBackupSpec, LocalReference};
 use std::collections::BTreeMap;
 
 /// The most dumps that one prune removes.
@@ -29,8 +30,8 @@ const SWEEP_INTERVAL: SignedDuration = SignedDuration::from_hours(24);
 const GRACE_OF_A_FULL_STORE: u64 = 3600;
 /// How long after its deadline a run counts as missed: the CronJob controller may be slow.
 const MISSED_AFTER: SignedDuration = SignedDuration::from_mins(2);
-/// How long after a failed prune the next one starts.
-const PRUNE_RETRY: SignedDuration = SignedDuration::from_mins(30);
+/// How long after a failed prune or comparison the next one starts.
+const RETRY: SignedDuration = SignedDuration::from_mins(30);
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
@@ -50,8 +51,12 @@ pub(super) enum Step {
     StartPrune { destination: Box<Destination>, prune: PruneConfig },
     /// The dumps were removed from the store: delete their objects, then the Job.
     FinishPrune { job: String, backups: Vec<String> },
-    /// Delete the Job of a failed prune, so that another one can be created.
-    RetryPrune(String),
+    /// Delete the Job of a failed prune or comparison, so that another one can be created.
+    Retry(String),
+    /// Compare the store with the backups.
+    StartCheck { destination: Box<Destination>, inventory: InventoryConfig },
+    /// The store was compared: report what is missing, record what was found, then delete the Job.
+    FinishCheck { job: String, judged: Box<Judged> },
 }
 
 pub(super) fn plan(
@@ -70,8 +75,19 @@ pub(super) fn plan(
         let history = history::read(&observed.backups, &scope);
         let first = first_run(schedule, validated, observed);
         steps.extend(first.or_else(|| late_run(schedule, validated, observed, &history, now)));
-        steps.extend(retention_steps(schedule, validated, observed, &history, &scope));
+        let due = check_is_due(schedule, observed, &history, now);
+        if due {
+            let destination = Box::new(validated.job.destination.clone());
+            let (store, identity) = (&destination.store.config.url, &destination.identity);
+            let inventory = InventoryConfig { known: store_check::known(&observed.backups, store, identity) };
+            steps.push(Step::StartCheck { destination, inventory });
+        }
+        // What is removed is decided from what is there.
+        let may_remove = !due && observed.check.is_none() && !store_check::is_split(schedule);
+        let retention = retention_steps(schedule, validated, observed, &history, &scope);
+        steps.extend(retention.into_iter().filter(|step| may_remove || !matches!(step, Step::StartPrune { .. })));
     }
+    steps.extend(check_step(schedule, observed, now));
     steps.extend(prune_step(observed, now));
     Ok(steps)
 }
@@ -232,6 +248,35 @@ fn sweep_is_due(schedule: &BackupSchedule, history: &History, is_full: bool, now
     since_full || now.duration_since(last.unwrap_or_else(|| created(schedule))) >= SWEEP_INTERVAL
 }
 
+fn check_is_due(schedule: &BackupSchedule, observed: &Observed, history: &History, now: Timestamp) -> bool {
+    let has_more = store_check::has_more(schedule, &observed.backups);
+    let is_free = observed.check.is_none() && observed.prune.is_none() && !history.running;
+    is_free && store_check::is_due(schedule, history, has_more, now)
+}
+
+/// What to do after a comparison of the store.
+fn check_step(schedule: &BackupSchedule, observed: &Observed, now: Timestamp) -> Option<Step> {
+    let check = observed.check.as_ref()?;
+    let job = check.job.name_any();
+    match &check.state {
+        CheckState::Running => None,
+        CheckState::Failed { since, .. } => (now.duration_since(*since) >= RETRY).then_some(Step::Retry(job)),
+        CheckState::Done(inventory) => {
+            let Some(config) = config_of(&check.job) else { return Some(Step::Retry(job)) };
+            let basis = store_check::Basis {
+                schedule,
+                backups: &observed.backups,
+                jobs: &observed.jobs,
+                config: &config,
+                time: created(&check.job),
+                now,
+            };
+            let judged = Box::new(store_check::judge(&basis, inventory));
+            Some(Step::FinishCheck { job, judged })
+        }
+    }
+}
+
 /// What to do after a prune.
 fn prune_step(observed: &Observed, now: Timestamp) -> Option<Step> {
     let prune = observed.prune.as_ref()?;
@@ -242,15 +287,13 @@ fn prune_step(observed: &Observed, now: Timestamp) -> Option<Step> {
             let config = config_of(&prune.job)?;
             let removed = config.prune.unwrap_or_default().locations;
             let is_removed = |backup: &&DatabaseBackup| {
-                phase(backup) == BackupPhase::Succeeded
+                has_dump(backup)
                     && location_in(&config.store.url, backup).is_some_and(|location| removed.contains(&location))
             };
             let backups = observed.backups.iter().filter(is_removed).map(ResourceExt::name_any).collect();
             Some(Step::FinishPrune { job, backups })
         }
-        PruneState::Failed { since, .. } => {
-            (now.duration_since(*since) >= PRUNE_RETRY).then_some(Step::RetryPrune(job))
-        }
+        PruneState::Failed { since, .. } => (now.duration_since(*since) >= RETRY).then_some(Step::Retry(job)),
     }
 }
 
@@ -275,7 +318,7 @@ pub(super) fn removal(
 fn removable<'a>(schedule: &'a BackupSchedule, observed: &'a Observed) -> impl Iterator<Item = &'a DatabaseBackup> {
     let uid = schedule.metadata.uid.as_ref();
     let is_ours = move |it: &&DatabaseBackup| uid.is_some() && it.annotations().get(SCHEDULE_UID) == uid;
-    observed.backups.iter().filter(is_ours).filter(|it| phase(it) == BackupPhase::Succeeded && !it.spec.pinned)
+    observed.backups.iter().filter(is_ours).filter(|it| has_dump(it) && !it.spec.pinned)
 }
 
 /// The time that the newest run of the CronJob was scheduled for.
@@ -291,7 +334,7 @@ mod tests {
     use super::*;
     use crate::backup_jobs::examples::{backup as made, failed, succeeded};
     use crate::backup_jobs::pod::prune_job;
-    use crate::controllers::backup_schedule::observe::Prune;
+    use crate::controllers::backup_schedule::observe::{Check, Prune};
     use crate::controllers::backup_schedule::validate::example;
     use pgrail_crds::Time;
     use serde_json::{Value, json};
@@ -304,7 +347,21 @@ mod tests {
         let mut schedule = schedule.clone();
         let status = schedule.status.get_or_insert_default();
         status.last_prune_time.get_or_insert(Time(now()));
+        status.store_check.get_or_insert_with(|| checked(&[]));
         plan(&schedule, validated, observed, &Image::for_tests(), now()).unwrap()
+    }
+
+    /// The store was compared just now.
+    fn checked(split_brain: &[&str]) -> pgrail_crds::StoreCheck {
+        pgrail_crds::StoreCheck {
+            time: Time(now()),
+            dumps: 0,
+            missing: 0,
+            unrecorded: 0,
+            unreadable: 0,
+            newest_time: Time(now()),
+            split_brain: split_brain.iter().map(|run| (*run).to_owned()).collect(),
+        }
     }
 
     fn named(steps: &[Step]) -> Vec<String> {
@@ -319,7 +376,9 @@ mod tests {
                 Step::LateRun { backup, .. } => format!("late {}", backup.name_any()),
                 Step::StartPrune { prune, .. } => format!("prune {}", prune.locations.join(",")),
                 Step::FinishPrune { backups, .. } => format!("pruned {}", backups.join(",")),
-                Step::RetryPrune(_) => "retry prune".into(),
+                Step::Retry(job) => format!("retry {job}"),
+                Step::StartCheck { inventory, .. } => format!("check {}", inventory.known.len()),
+                Step::FinishCheck { .. } => "checked".into(),
             })
             .collect()
     }
@@ -366,6 +425,7 @@ mod tests {
             jobs: vec![job("nightly-dump-29858535", json!({"pgrail.dev/recorded": "true"}))],
             backups: vec![good(23)],
             prune: None,
+            check: None,
         };
         assert_eq!(named(&planned(&schedule, Some(&validated), &observed)), ["apply"]);
     }
@@ -417,7 +477,7 @@ mod tests {
             let observed = Observed { cron_job: Some(cron_job.clone()), backups, prune, ..Observed::default() };
             named(&planned(&schedule, Some(&validated), &observed))
                 .into_iter()
-                .filter(|it| it.contains("prune"))
+                .filter(|it| it.contains("prune") || it.contains("retry"))
                 .collect::<Vec<_>>()
         };
         let (first, second) =
@@ -443,7 +503,7 @@ mod tests {
         assert_eq!(with(None, prune(PruneState::Done)), ["pruned b20"]);
         let failed = |since: &str| PruneState::Failed { message: "no".into(), since: since.parse().unwrap() };
         assert!(with(None, prune(failed("2026-11-23T11:59:00Z"))).is_empty());
-        assert_eq!(with(None, prune(failed("2026-11-23T11:30:00Z"))), ["retry prune"]);
+        assert_eq!(with(None, prune(failed("2026-11-23T11:30:00Z"))), ["retry nightly-retention"]);
     }
 
     #[test]
@@ -457,6 +517,53 @@ mod tests {
         };
         assert!(steps(json!({"lastPruneTime": "2026-11-22T12:00:00Z"})).contains(&"prune ".to_owned()));
         assert!(!steps(json!({"lastPruneTime": "2026-11-22T12:00:01Z"})).contains(&"prune ".to_owned()));
+    }
+
+    #[test]
+    fn the_store_is_compared_after_every_success_and_daily_and_before_anything_is_removed() {
+        let steps =
+            |check: Option<pgrail_crds::StoreCheck>, state: Option<CheckState>, extra: Option<DatabaseBackup>| {
+                let (mut schedule, validated) = example(last_only());
+                let time = Some(Time(now()));
+                schedule.status = Some(pgrail_crds::BackupScheduleStatus {
+                    store_check: check,
+                    last_prune_time: time,
+                    ..Default::default()
+                });
+                let config = InventoryConfig::default();
+                let template =
+                    crate::backup_jobs::pod::inventory_job(&validated.job.destination, &Image::for_tests(), config)
+                        .unwrap();
+                let job = crate::backup_jobs::jobs::job_of(template, "nightly-inventory");
+                let backups = [good(20), good(23)].into_iter().chain(extra).collect();
+                let observed = Observed {
+                    cron_job: Some(applied(&schedule, &validated)),
+                    backups,
+                    check: state.map(|state| Check { job, state }),
+                    ..Observed::default()
+                };
+                let steps = named(&plan(&schedule, Some(&validated), &observed, &Image::for_tests(), now()).unwrap());
+                steps.into_iter().filter(|step| !step.starts_with("apply")).collect::<Vec<_>>()
+            };
+        let prune = "prune cluster/shop/nightly/2026-11-20T02:15:00Z";
+        let at = |time: &str| Some(pgrail_crds::StoreCheck { time: Time(time.parse().unwrap()), ..checked(&[]) });
+        assert_eq!(steps(None, None, None), ["check 2"], "a run has succeeded since");
+        assert_eq!(steps(at("2026-11-23T02:15:00Z"), None, None), ["check 2"]);
+        assert_eq!(steps(at("2026-11-23T02:15:01Z"), None, None), [prune]);
+        assert_eq!(steps(at("2026-11-22T12:00:00Z"), None, None), ["check 2"], "a day has passed");
+        let running = Some(made("r", "2026-11-23T11:00:00Z", json!({"phase": "Running"})));
+        assert!(steps(at("2026-11-22T12:00:00Z"), None, running).is_empty());
+        assert!(steps(at("2026-11-23T03:00:00Z"), Some(CheckState::Running), None).is_empty());
+        assert_eq!(steps(at("2026-11-23T03:00:00Z"), Some(CheckState::Done(Box::default())), None), ["checked"]);
+        let failed = |since: &str| Some(CheckState::Failed { message: "no".into(), since: since.parse().unwrap() });
+        assert!(steps(at("2026-11-23T03:00:00Z"), failed("2026-11-23T11:59:00Z"), None).is_empty());
+        assert_eq!(
+            steps(at("2026-11-23T03:00:00Z"), failed("2026-11-23T11:30:00Z"), None),
+            ["retry nightly-inventory"]
+        );
+        // While another control plane is at work, nothing is removed.
+        let split = Some(pgrail_crds::StoreCheck { time: Time(now()), ..checked(&["20261123T021500Z-x"]) });
+        assert!(steps(split, None, None).is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::apply::Applied;
 use super::freshness::{self, Facts};
 use super::history::{self, History, Scope};
-use super::observe::{Observed, PruneState};
+use super::observe::{CheckState, Observed, PruneState};
 use super::plan::{is_out_of_space, last_failure, last_scheduled, name_is_taken};
 use super::validate::{Validated, max_age};
 use crate::backup_jobs::names::created;
@@ -12,8 +12,9 @@ use crate::kubernetes::rejection::{Reason, Rejection};
 use crate::metrics::Metrics;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
+use pgrail_crds::annotations::TAKE_OVER;
 use pgrail_crds::conditions::{BACKUP_FRESH, DRILLED, LAST_BACKUP_SUCCEEDED, READY, RETENTION_HEALTHY, VERIFIED};
-use pgrail_crds::{BackupSchedule, BackupScheduleStatus, Time, VerificationLevel};
+use pgrail_crds::{BackupSchedule, BackupScheduleStatus, StoreCheck, Time, VerificationLevel};
 
 /// What the report is computed from.
 struct Basis<'a> {
@@ -52,7 +53,7 @@ pub(super) fn report(
     report_last(basis.history, &mut conditions);
     report_verified(basis.history, &mut conditions);
     report_drilled(basis.schedule, &mut conditions);
-    report_retention(basis, &mut conditions);
+    report_retention(basis, &previous, &mut conditions);
     let fresh = conditions.holds(BACKUP_FRESH);
     let mut status = times(basis, previous);
     status.observed_generation = generation;
@@ -82,6 +83,7 @@ fn times(basis: &Basis<'_>, previous: BackupScheduleStatus) -> BackupScheduleSta
         backups: Some(history.backups),
         verified_backups: Some(history.verified),
         last_prune_time: if basis.applied.prune_finished { time(Some(*now)) } else { previous.last_prune_time },
+        store_check: basis.applied.check.clone().or(previous.store_check),
         last_drill_time: previous.last_drill_time,
         last_drill_seconds: previous.last_drill_seconds,
         observed_generation: previous.observed_generation,
@@ -177,8 +179,20 @@ fn report_drilled(schedule: &BackupSchedule, conditions: &mut Conditions) {
     }
 }
 
-fn report_retention(basis: &Basis<'_>, conditions: &mut Conditions) {
+fn report_retention(basis: &Basis<'_>, previous: &BackupScheduleStatus, conditions: &mut Conditions) {
     let state = basis.observed.prune.as_ref().map(|prune| &prune.state);
+    let check = basis.applied.check.as_ref().or(previous.store_check.as_ref());
+    if let Some(check) = check.filter(|check| !check.split_brain.is_empty()) {
+        conditions.set(RETENTION_HEALTHY, Status::False, Reason::SplitBrain, split_brain(check));
+        return;
+    }
+    if let Some(CheckState::Failed { message, .. }) = basis.observed.check.as_ref().map(|check| &check.state) {
+        let message = format!(
+            "the store could not be compared with the backups, which is retried; nothing is removed until then: {message}"
+        );
+        conditions.set(RETENTION_HEALTHY, Status::False, Reason::StoreUnchecked, message);
+        return;
+    }
     match state {
         Some(PruneState::Failed { message, .. }) => {
             let message = format!("old backups could not be removed, which is retried: {message}");
@@ -206,6 +220,15 @@ fn report_retention(basis: &Basis<'_>, conditions: &mut Conditions) {
             conditions.set(RETENTION_HEALTHY, Status::True, Reason::Retained, message);
         }
     }
+}
+
+fn split_brain(check: &StoreCheck) -> String {
+    let newest = check.split_brain.first().map_or("", String::as_str);
+    format!(
+        "the store contains dumps of this schedule that are newer than those of this cluster, and that no DatabaseBackup records \
+         (the newest is {newest}): another control plane with the same cluster ID writes to the store. Nothing is removed. Stop it, \
+         and set the annotation {TAKE_OVER}: \"true\" to record its dumps here"
+    )
 }
 
 pub(super) fn measure(schedule: &BackupSchedule, report: &Report, metrics: &Metrics) {

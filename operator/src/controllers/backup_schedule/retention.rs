@@ -2,7 +2,7 @@
 
 use super::history::Scope;
 use crate::backup_jobs::names::{created, location_in};
-use crate::backup_jobs::record::{is_of_database, phase, schedule_uid, snapshot_time};
+use crate::backup_jobs::record::{is_missing, is_of_database, phase, schedule_uid, snapshot_time};
 use jiff::tz::TimeZone;
 use kube::ResourceExt;
 use pgrail_crds::annotations::JOB;
@@ -17,6 +17,10 @@ const EARLIER_SCHEDULE: &str = "EarlierSchedule";
 const OTHER_DATABASE: &str = "OtherDatabase";
 /// In another store than the schedule's: never removed.
 const OTHER_STORE: &str = "OtherStore";
+/// Its dump is not in the store.
+const MISSING: &str = "Missing";
+/// Found in the store: only a user removes it.
+const DISCOVERED: &str = "Discovered";
 /// One of the newest failures: kept to find the cause.
 const FAILURE_HISTORY: &str = "FailureHistory";
 
@@ -54,6 +58,9 @@ pub(super) fn decide_all(backups: &[DatabaseBackup], rules: &Rules<'_>) -> Decis
             BackupPhase::Succeeded if location_in(rules.store, backup).is_none() => {
                 keep(&mut decisions, backup, OTHER_STORE);
             }
+            // Its object tells of the loss until a user deletes it.
+            BackupPhase::Succeeded if is_missing(backup) => keep(&mut decisions, backup, MISSING),
+            BackupPhase::Discovered => keep(&mut decisions, backup, DISCOVERED),
             BackupPhase::Succeeded => records.push(record(backup, rules.scope)),
             BackupPhase::Failed => failures.push(backup),
             _ => {}
@@ -173,7 +180,15 @@ mod tests {
         moved.status.as_mut().unwrap().location = Some("s3://elsewhere/x/cluster/shop/nightly/4".into());
         let mut other = good(5);
         other.status.as_mut().unwrap().database_uid = Some("another".into());
-        let decisions = decided(&[pinned, earlier, unmarked, moved, other, good(20), good(21)], last_only(1));
+        let mut missing = good(6);
+        missing.status.as_mut().unwrap().conditions =
+            serde_json::from_value(json!([{"type": "Ready", "status": "False",
+            "reason": "Missing", "message": "", "lastTransitionTime": "2026-11-06T02:15:00Z"}]))
+            .unwrap();
+        let mut found = good(7);
+        found.status.as_mut().unwrap().phase = Some(BackupPhase::Discovered);
+        let decisions =
+            decided(&[pinned, earlier, unmarked, moved, other, missing, found, good(20), good(21)], last_only(1));
         assert_eq!(decisions.removed.iter().map(|it| it.0.as_str()).collect::<Vec<_>>(), ["b20"]);
         for (name, why) in [
             ("b1", "Pinned"),
@@ -181,6 +196,8 @@ mod tests {
             ("b3", EARLIER_SCHEDULE),
             ("b4", OTHER_STORE),
             ("b5", OTHER_DATABASE),
+            ("b6", MISSING),
+            ("b7", DISCOVERED),
         ] {
             assert!(decisions.kept.contains(&(name.into(), vec![why.into()])), "{name}: {decisions:?}");
         }

@@ -6,10 +6,11 @@ use super::validate;
 use crate::agent::config::PruneConfig;
 use crate::backup_jobs::dereference;
 use crate::backup_jobs::destination::Destination;
-use crate::backup_jobs::jobs::{create, delete, job_of, prune_failure, running_run_ids};
+use crate::backup_jobs::jobs::{create, delete, failure_of, job_of, running_run_ids};
 use crate::backup_jobs::names::{Task, job_name, location_in};
 use crate::backup_jobs::outcome::outcome;
-use crate::backup_jobs::pod::{self, Image};
+use crate::backup_jobs::pod::{self, Image, PRUNE_CONTAINER};
+use crate::backup_jobs::record::has_dump;
 use crate::context::Context;
 use crate::kubernetes::conditions::{Conditions, Status};
 use crate::kubernetes::events::Severity;
@@ -21,7 +22,7 @@ use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::{BACKUP_LABEL, FORCE_DELETE, PRUNED};
 use pgrail_crds::conditions::READY;
 use pgrail_crds::conditions::reasons::{backup as reasons, event};
-use pgrail_crds::{BackupPhase, DatabaseBackup, DeletionPolicy};
+use pgrail_crds::{DatabaseBackup, DeletionPolicy};
 use std::time::Duration;
 
 /// How often the prune's Job is observed, besides when it changes.
@@ -49,9 +50,7 @@ pub(super) async fn finalize(backup: &DatabaseBackup, context: &Context) -> Resu
 
 /// Only a published dump exists. An unpublished one is swept from the store.
 fn has_dump_to_remove(backup: &DatabaseBackup) -> bool {
-    let status = backup.status.as_ref();
-    let published = status.and_then(|status| status.phase) == Some(BackupPhase::Succeeded);
-    published
+    has_dump(backup)
         && !is_true(backup, PRUNED)
         && !is_true(backup, FORCE_DELETE)
         && backup.spec.deletion_policy == DeletionPolicy::Delete
@@ -117,7 +116,7 @@ async fn remove_dump(
             release(backup, context).await
         }
         Some(false) => {
-            let failure = prune_failure(&job, context).await?;
+            let failure = failure_of(&job, PRUNE_CONTAINER, context).await?;
             report_failure(backup, &failure, context).await?;
             delete(&jobs, &name).await?;
             Ok(Action::requeue(context.backoff.next(&key).max(RECHECK / 2)))

@@ -24,7 +24,7 @@ use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use pgrail_crds::annotations::TASK_LABEL;
+use pgrail_crds::annotations::{DISCOVERED, TASK_LABEL};
 use pgrail_crds::{DatabaseBackup, DeletionPolicy};
 use plan::{Outcome, Step};
 use report::is_final;
@@ -83,7 +83,8 @@ impl Reconciler for DatabaseBackups {
             DeletionPolicy::Delete => finalizer::add(&api, &backup).await?,
             DeletionPolicy::Retain => finalizer::remove(&api, &backup).await?,
         }
-        if is_final(&backup) {
+        // A dump that was found in the store has no run: its status is written by the controller of the schedule.
+        if is_final(&backup) || backup.annotations().contains_key(DISCOVERED) {
             return Ok(Action::await_change());
         }
         let observed = observe::observe(&backup, context).await?;

@@ -3,6 +3,7 @@
 use super::plan::Outcome;
 use crate::agent::config::AgentConfig;
 use crate::backup_jobs::outcome::Progress;
+use crate::backup_jobs::record;
 use crate::context::Context;
 use crate::kubernetes::conditions::{Conditions, Status, whole_seconds};
 use crate::kubernetes::events::Severity;
@@ -78,26 +79,12 @@ fn report_progress(
             status.message.clear();
             report_dump(backup, &result.backup, config, status);
             status.completion_time = Some(Time(whole_seconds(result.backup.completion_time)));
-            let (level, condition, reason, proof) = match result.level {
-                Verified::ReadBack => (
-                    VerificationLevel::ReadBack,
-                    Status::True,
-                    backup_reasons::READ_BACK,
-                    "every byte was read from the store again",
-                ),
-                Verified::Checksum => (
-                    VerificationLevel::Checksum,
-                    Status::True,
-                    backup_reasons::CHECKSUM,
-                    "the SHA-256 that the store computed was compared",
-                ),
-                Verified::None => (
-                    VerificationLevel::None,
-                    Status::False,
-                    backup_reasons::UNVERIFIED,
-                    "not verified, since the store computes no SHA-256: set spec.verification.level of the schedule to ReadBack",
-                ),
+            let level = match result.level {
+                Verified::ReadBack => VerificationLevel::ReadBack,
+                Verified::Checksum => VerificationLevel::Checksum,
+                Verified::None => VerificationLevel::None,
             };
+            let (condition, reason, proof) = record::ready(level);
             status.verification = Some(BackupVerification { level, time: Some(Time(whole_seconds(result.time))) });
             status.manifest_sha256 = Some(result.manifest_sha256.clone()).filter(|sha256| !sha256.is_empty());
             let partial = if result.backup.partial { " (partial)" } else { "" };
