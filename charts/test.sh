@@ -98,6 +98,7 @@ check "a digest takes precedence over the tag" holds minimal-rights Deployment r
 images_of() { document "$1" Deployment pgrail | grep -c 'registry.example.com:5000/pgrail:1.2.3'; }
 check "Jobs have the image of the operator" bash -c "[[ $(images_of everything) == 2 ]]"
 check "allowed hosts in one variable" holds everything Deployment pgrail 'value: "*.rds.amazonaws.com,10.20.0.0/16"'
+check "allowed stores in one variable" holds everything Deployment pgrail 'value: "s3://backups/*,https://s3.example.com:9000/backups/*"'
 check "a security context is added to the default one" bash -c "grep -q 'runAsUser: 1000' '$scratch/everything' && grep -q 'runAsNonRoot: true' '$scratch/everything'"
 check "appVersion is the program's version" grep -qx "version = \"$(sed -n 's/^appVersion: "\(.*\)"/\1/p' $chart/Chart.yaml)\"" Cargo.toml
 
@@ -130,6 +131,7 @@ check "rejected: running as root" refused runAsNonRoot --set podSecurityContext.
 check "rejected: no service account at all" refused serviceAccount --set serviceAccount.create=false
 check "rejected: a namespace with capitals" refused watchNamespace --set watchNamespace=Shop
 check "rejected: a host with a blank" refused allowedHosts --set 'allowedHosts={a b}'
+check "rejected: a store without a scheme" refused allowedStores --set 'allowedStores={backups}'
 check "rejected: memory that is no quantity" refused memory --set resources.limits.memory=much
 check "rejected: an interval without a unit" refused interval --set-string serviceMonitor.interval=30
 check "rejected: a port out of range" refused port --set service.port=70000

@@ -180,6 +180,8 @@ pub mod reasons {
         pub const INVALID_TIME_ZONE: &str = "InvalidTimeZone";
         /// `storage` is invalid.
         pub const INVALID_STORAGE: &str = "InvalidStorage";
+        /// The store does not match `--allowed-stores` of the operator. No runs are started.
+        pub const STORE_NOT_ALLOWED: &str = "StoreNotAllowed";
         /// A Secret does not exist, or lacks keys.
         pub const SECRET_MISSING: &str = "SecretMissing";
         /// There is no backup yet.

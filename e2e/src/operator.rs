@@ -37,12 +37,18 @@ impl Operator {
 
     /// As [`Self::start`], with a name in the Lease: for two at once.
     pub async fn start_as(namespace: &TestNamespace, identity: &str) -> Self {
+        Self::start_with(namespace, identity, &[]).await
+    }
+
+    /// As [`Self::start_as`], with more options.
+    pub async fn start_with(namespace: &TestNamespace, identity: &str, options: &[&str]) -> Self {
         let log = std::env::temp_dir().join(format!("pgrail-operator-{}-{identity}.log", namespace.name));
         let out = File::create(&log).expect("a log file");
         let port = free_port();
         let child = Command::new(binary())
             .args(["operator", "--namespace", &namespace.name, "--watch-namespace", &namespace.name])
             .args(["--identity", identity, "--allowed-hosts", "127.0.0.0/8,localhost"])
+            .args(options)
             .args(["--http-address", &format!("127.0.0.1:{port}")])
             .env("KUBECONFIG", &namespace.cluster.kubeconfig)
             .env("PGRAIL_LOG", std::env::var("PGRAIL_LOG").unwrap_or_else(|_| "info,pgrail=debug".to_owned()))

@@ -1,6 +1,7 @@
 //! The one binary of pgrail: the operator, the agent that its Job pods run, and the command line.
 
 mod agent;
+mod allowed_stores;
 mod backup_jobs;
 mod cli;
 mod context;

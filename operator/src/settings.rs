@@ -1,5 +1,7 @@
 //! The options of `pgrail operator`, read once: nothing reads the environment later.
 
+use crate::agent::config::AddressConfig;
+use crate::allowed_stores::AllowedStores;
 use crate::database::AllowedHosts;
 
 /// The options of the operator.
@@ -17,4 +19,8 @@ pub(crate) struct Settings {
     pub(crate) image_pull_policy: String,
     /// Hosts that the connection of a spec may name besides Services of its own namespace.
     pub(crate) allowed_hosts: AllowedHosts,
+    /// Stores that dumps may be sent to.
+    pub(crate) allowed_stores: AllowedStores,
+    /// What the pods of Jobs connect to.
+    pub(crate) addresses: AddressConfig,
 }

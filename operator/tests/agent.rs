@@ -169,6 +169,42 @@ async fn failures_report_whether_a_retry_can_help() {
     database.finish().await;
 }
 
+/// The rules of the operator hold in the pods, where the author of a schedule chooses what is connected to.
+#[tokio::test]
+async fn loopback_link_local_and_the_apiserver_are_refused() {
+    let database = database().await;
+    let mut pod = Pod::new(&database);
+    let failure = |pod: &Pod, step: &str| {
+        let (status, message) = pod.run(step);
+        (status, message["reason"].as_str().unwrap().to_owned(), message["message"].as_str().unwrap().to_owned())
+    };
+    // The test's server is on this machine.
+    pod.config["addresses"] = json!({});
+    let (status, reason, message) = failure(&pod, "dump");
+    assert_eq!((status, reason.as_str()), (78, "InvalidRequest"), "{message}");
+    assert!(message.contains("not allowed") || message.contains("refused"), "{message}");
+    pod.config["addresses"] = json!({"allowed": ["127.0.0.0/8", "::1/128"]});
+    assert_eq!(pod.run("dump").0, 0);
+
+    pod.config["inventory"] = json!({"known": []});
+    pod.config["prune"] = json!({"locations": []});
+    for (endpoint, addresses) in [
+        ("https://localhost:9000", json!({})),
+        ("http://169.254.169.254", json!({})),
+        ("https://[fe80::1]:9000", json!({})),
+        ("https://192.0.2.7:6443", json!({"refused": ["192.0.2.7"]})),
+    ] {
+        pod.config["store"] = json!({"url": "s3://backups/x", "endpoint": endpoint, "allowHttp": true});
+        pod.config["addresses"] = addresses;
+        for step in ["inventory", "prune", "dump", "verify"] {
+            let (status, reason, message) = failure(&pod, step);
+            assert_eq!((status, reason.as_str()), (78, "StoreInvalid"), "{endpoint}: {message}");
+            assert!(message.contains("are refused"), "{message}");
+        }
+    }
+    database.finish().await;
+}
+
 #[tokio::test]
 async fn a_stopped_pod_leaves_nothing() {
     let database = server(18).database("agent").await;

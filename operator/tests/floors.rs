@@ -12,6 +12,7 @@ fn imports_go_one_way() {
             &["agent"],
             &["kubernetes", "metrics"],
             &["database"],
+            &["allowed_stores"],
             &["settings"],
             &["context"],
             &["backup_jobs"],

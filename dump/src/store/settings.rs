@@ -132,7 +132,7 @@ pub(super) fn client(settings: &StoreSettings) -> Result<Client, StoreError> {
     }
     let built = match settings.url.scheme() {
         Scheme::S3 => s3(settings)?,
-        Scheme::Gcs => gcs(settings),
+        Scheme::Gcs => gcs(settings)?,
         Scheme::Azure => azure(settings)?,
         Scheme::File => return Ok(Client { objects: directory(settings)?, secrets }),
     };
@@ -178,6 +178,7 @@ pub(super) fn s3_builder(settings: &StoreSettings) -> Result<AmazonS3Builder, St
     let region =
         settings.region.as_deref().or_else(|| credentials.find(&["AWS_REGION", "AWS_DEFAULT_REGION", "REGION"]));
     if let Some(region) = region {
+        check_region(region)?;
         builder = builder.with_region(region);
     } else if builder.get_config_value(&AmazonS3ConfigKey::Region).is_none() {
         builder = builder.with_region("us-east-1");
@@ -194,6 +195,15 @@ pub(super) fn s3_builder(settings: &StoreSettings) -> Result<AmazonS3Builder, St
         .with_client_options(options(settings))
         .with_allow_http(settings.allow_http)
         .with_retry(retry(settings)))
+}
+
+/// Without an endpoint, the region becomes a part of the server's name.
+fn check_region(region: &str) -> Result<(), StoreError> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if (1..=64).contains(&region.len()) && region.bytes().all(known) {
+        return Ok(());
+    }
+    Err(StoreError::Settings("the region is not letters, digits, `-` and `_`".to_owned()))
 }
 
 fn s3(settings: &StoreSettings) -> Result<Built, StoreError> {
@@ -218,7 +228,25 @@ fn check_endpoint(endpoint: &str, allow_http: bool) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn gcs(settings: &StoreSettings) -> Built {
+/// The key of a service account can name another server, which is chosen by the URL alone.
+fn check_service_account(key: &str) -> Result<(), StoreError> {
+    let fields: serde_json::Value = serde_json::from_str(key).unwrap_or_default();
+    match ["gcs_base_url", "disable_oauth"].into_iter().find(|field| fields.get(field).is_some()) {
+        Some(field) => Err(StoreError::Settings(format!("the key of the service account contains {field}: remove it"))),
+        None => Ok(()),
+    }
+}
+
+/// The name becomes a part of the server's.
+fn check_account(account: &str) -> Result<(), StoreError> {
+    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    if (3..=24).contains(&account.len()) && account.bytes().all(known) {
+        return Ok(());
+    }
+    Err(StoreError::Settings("AZURE_STORAGE_ACCOUNT_NAME is not 3 to 24 lowercase letters and digits".to_owned()))
+}
+
+fn gcs(settings: &StoreSettings) -> Result<Built, StoreError> {
     let key = settings.credentials.find(&[
         "GOOGLE_SERVICE_ACCOUNT_KEY",
         "GOOGLE_SERVICE_ACCOUNT_JSON_KEY",
@@ -228,14 +256,15 @@ fn gcs(settings: &StoreSettings) -> Built {
         "CREDENTIALS_JSON",
     ]);
     let mut builder = match key {
-        Some(key) => GoogleCloudStorageBuilder::new().with_config(GoogleConfigKey::ServiceAccountKey, key),
+        Some(key) => check_service_account(key)
+            .map(|()| GoogleCloudStorageBuilder::new().with_config(GoogleConfigKey::ServiceAccountKey, key))?,
         None => GoogleCloudStorageBuilder::from_env(),
     };
     builder = builder
         .with_bucket_name(settings.url.bucket())
         .with_client_options(options(settings))
         .with_retry(retry(settings));
-    builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
+    Ok(builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
 }
 
 fn azure(settings: &StoreSettings) -> Result<Built, StoreError> {
@@ -252,6 +281,7 @@ fn azure(settings: &StoreSettings) -> Result<Built, StoreError> {
             let Some(account) = account else {
                 return Err(StoreError::Settings("the Secret has no AZURE_STORAGE_ACCOUNT_NAME".to_owned()));
             };
+            check_account(account)?;
             MicrosoftAzureBuilder::new().with_account(account)
         }
     };
@@ -346,6 +376,33 @@ mod tests {
         let mut settings = StoreSettings::new(StoreUrl::parse("az://dumps/x").unwrap());
         settings.credentials = keys(&[("AZURE_STORAGE_ACCOUNT_KEY", "aGk=")]);
         assert!(error_of(&settings).contains("AZURE_STORAGE_ACCOUNT_NAME"));
+    }
+
+    /// The server follows from the URL and the endpoint alone: that is what the operator's `--allowed-stores` compares.
+    #[test]
+    fn a_secret_cannot_name_another_server() {
+        for (url, pairs, text) in [
+            (
+                "s3://b01/x",
+                [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_REGION", "x.evil.com/")],
+                "region",
+            ),
+            ("az://b01/x", [("ACCOUNT_NAME", "evil.com/x"), ("ACCOUNT_KEY", "aGk="), ("x", "")], "24 lowercase"),
+            (
+                "gs://b01/x",
+                [
+                    ("CREDENTIALS_JSON", r#"{"gcs_base_url": "https://evil.com", "disable_oauth": true}"#),
+                    ("x", ""),
+                    ("y", ""),
+                ],
+                "gcs_base_url",
+            ),
+        ] {
+            let mut settings = StoreSettings::new(StoreUrl::parse(url).unwrap());
+            settings.credentials = keys(&pairs);
+            let error = client(&settings).err().unwrap().to_string();
+            assert!(error.contains(text) && !error.contains("evil"), "{url}: {error}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
 use pgrail_crds::{BackupSchedule, DatabaseBackup};
-use pgrail_e2e::{Node, ObjectStore, STORE_ENDPOINT, condition, eventually, field, holds, wait_for};
+use pgrail_e2e::{Node, ObjectStore, Operator, STORE_ENDPOINT, condition, eventually, field, holds, wait_for};
 use pgrail_testing::{Server, programs};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -87,6 +87,12 @@ impl Backups {
 
     async fn list(&self) -> Vec<DatabaseBackup> {
         self.fixture.namespace.api().list(&ListParams::default()).await.unwrap().items
+    }
+
+    /// Another operator, with other options.
+    async fn restart(&mut self, options: &[&str]) {
+        let next = Operator::start_with(&self.fixture.namespace, "next", options).await;
+        std::mem::replace(&mut self.fixture.operator, next).stop().await;
     }
 
     async fn finish(self) {
@@ -497,6 +503,33 @@ async fn a_deletion_that_waits_for_its_job_names_the_way_out() {
     api.patch("b", &PatchParams::default(), &force).await.unwrap();
     eventually("the object is deleted", async || api.get_opt("b").await.unwrap().is_none().then_some(())).await;
     assert!(directory_of(&backup).exists(), "the dump stays");
+    backups.finish().await;
+}
+
+#[tokio::test]
+async fn a_store_that_the_operator_does_not_allow_gets_no_dumps() {
+    let server = pgrail_testing::servers().remove(0);
+    let mut backups = Backups::new(&server, "stores").await;
+    backups.apply(&json!({"runOnCreate": false})).await;
+    assert_eq!(phase(&backups.by_hand("before").await), "Succeeded");
+    let cron_jobs = backups.fixture.namespace.api::<CronJob>();
+    let suspended = async || cron_jobs.get("nightly-dump").await.unwrap().spec.unwrap().suspend;
+    assert_eq!(suspended().await, Some(false));
+    // The bucket's name at another server is another store.
+    backups.restart(&["--allowed-stores", &format!("s3://{}/*", backups.store.bucket)]).await;
+    let message = backups.message("Stalled", "True", "StoreNotAllowed").await;
+    let address = format!("{STORE_ENDPOINT}/{}", backups.store.bucket);
+    assert!(message.contains(&address) && !message.contains("continue"), "{message}");
+    eventually("no run of before starts", async || (suspended().await == Some(true)).then_some(())).await;
+    let manifest = json!({"metadata": {"name": "refused"}, "spec": {"scheduleRef": {"name": "nightly"}}});
+    backups.fixture.namespace.apply::<DatabaseBackup>(&manifest).await;
+    let rejected = |it: &DatabaseBackup| holds(it, "Stalled", "True", "StoreNotAllowed");
+    wait_for(&backups.fixture.namespace, "refused", "it is rejected", rejected).await;
+    assert!(backups.fixture.namespace.api::<Job>().get_opt("refused-dump").await.unwrap().is_none());
+    backups.restart(&["--allowed-stores", &format!("gs://x/*,{address}/*")]).await;
+    backups.until("Ready", "True", "Scheduled").await;
+    eventually("the runs go on", async || (suspended().await == Some(false)).then_some(())).await;
+    assert_eq!(phase(&backups.ended("refused").await), "Succeeded");
     backups.finish().await;
 }
 

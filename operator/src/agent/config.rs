@@ -5,7 +5,9 @@
 
 use super::run_name::RunName;
 use pgrail_dump::{Compression, Filter, Known, RowCounts, ScheduleIdentity, StoreUrl, VerificationLevel};
+use pgrail_postgres::AddressPolicy;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// Variable with the configuration, as JSON.
 pub(crate) const CONFIG_VARIABLE: &str = "PGRAIL_AGENT_CONFIG";
@@ -38,6 +40,9 @@ pub(crate) struct AgentConfig {
     pub(crate) identity: ScheduleIdentity,
     /// Where they are kept.
     pub(crate) store: StoreConfig,
+    /// What it connects to; everything if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) addresses: Option<AddressConfig>,
     /// For `pgrail agent dump` and `verify`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) dump: Option<DumpConfig>,
@@ -47,6 +52,31 @@ pub(crate) struct AgentConfig {
     /// For `pgrail agent prune`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) prune: Option<PruneConfig>,
+}
+
+/// The rules of the operator for addresses: loopback, link-local and the apiserver's are refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AddressConfig {
+    /// Also refused: the apiserver's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) refused: Vec<IpAddr>,
+    /// Allowed nevertheless: networks of the operator's `--allowed-hosts`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) allowed: Vec<String>,
+}
+
+impl AddressConfig {
+    pub(crate) fn policy(&self) -> AddressPolicy {
+        let allowed = self.allowed.iter().filter_map(|network| network.parse().ok()).collect();
+        AddressPolicy::restricted(self.refused.clone(), allowed)
+    }
+}
+
+impl AgentConfig {
+    pub(crate) fn policy(&self) -> AddressPolicy {
+        self.addresses.as_ref().map_or_else(AddressPolicy::any, AddressConfig::policy)
+    }
 }
 
 /// How the store is reached; its credentials are mounted.

@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use pgrail_dump::{BackupIdentity, DumpRequest, DumpResult, Message, Phase, dump_until};
-use pgrail_postgres::AddressPolicy;
 
 use super::Places;
 use super::config::{AgentConfig, DumpConfig, RESULT_FILE};
@@ -22,7 +21,7 @@ pub(super) async fn run(places: &Places) -> Message {
 async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     let config = config(places)?;
     let dump = config.dump.as_ref().ok_or(SettingsError::MissingSection("dump"))?;
-    let store = store(&config.store, places)?;
+    let store = store(&config, places).await?;
     let request = request(&config, dump, places, Timestamp::now())?;
     let log = ProgressLog::new();
     let result = match dump_until(&request, &store, &|progress| log.record(progress), stop_requested()).await {
@@ -53,8 +52,7 @@ fn request(
         run_id: run_id(&places.pod_uid, now),
     };
     let mut request = DumpRequest::new(connection(&dump.connection, places)?, identity);
-    // The pod reaches the same hosts as any other pod of its namespace, so no address is refused.
-    request.addresses = AddressPolicy::any();
+    request.addresses = config.policy();
     request.compression = dump.compression;
     request.filter = dump.filter.clone();
     request.globals = dump.globals;

@@ -16,8 +16,8 @@ pub(super) async fn run(places: &Places) -> Message {
 
 async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     let config = config(places)?;
+    let store = store(&config, places).await?;
     let wanted = config.inventory.ok_or(SettingsError::MissingSection("inventory"))?;
-    let store = store(&config.store, places)?;
     let request = InventoryRequest { ours: config.identity, known: wanted.known };
     let counted = tokio::select! {
         counted = inventory(&store, &request) => counted,

@@ -20,7 +20,7 @@ pub(super) async fn run(places: &Places) -> Message {
 async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     let config = config(places)?;
     let wanted = config.prune.as_ref().ok_or(SettingsError::MissingSection("prune"))?;
-    let store = store(&config.store, places)?;
+    let store = store(&config, places).await?;
     let mut request = PruneRequest::new(config.identity.clone(), wanted.locations.clone(), Timestamp::now());
     request.running.clone_from(&wanted.running);
     if let Some(seconds) = wanted.grace_seconds {

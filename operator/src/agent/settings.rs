@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::secret::{Overrides, SecretError, from_secret};
 use pgrail_dump::{Reason, Scheme, Store, StoreCredentials, StoreError, StoreSettings};
-use pgrail_postgres::{ConnectionSettings, TlsMode, UnknownTlsMode};
+use pgrail_postgres::{AddressPolicy, ConnectionSettings, TlsMode, UnknownTlsMode};
+use url::Url;
 
 use super::Places;
-use super::config::{AgentConfig, CA_FILE, ConnectionConfig, StoreConfig};
+use super::config::{AgentConfig, CA_FILE, ConnectionConfig};
 
 /// An invalid configuration.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,10 @@ pub(super) enum SettingsError {
     Secret(#[from] SecretError),
     #[error("the configuration names no TLS mode")]
     TlsMode(#[from] UnknownTlsMode),
+    #[error(
+        "the endpoint of the store, {host}, has the address {address}: loopback and link-local addresses and those of the apiserver are refused"
+    )]
+    Address { host: String, address: IpAddr },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -36,6 +42,7 @@ impl SettingsError {
     pub(super) fn reason(&self) -> Reason {
         match self {
             Self::Store(error) => error.reason(),
+            Self::Address { .. } => Reason::StoreInvalid,
             Self::File { .. } => Reason::Internal,
             Self::NoConfig
             | Self::Config(_)
@@ -56,7 +63,11 @@ pub(super) fn config(places: &Places) -> Result<AgentConfig, SettingsError> {
     serde_json::from_str(&text).map_err(SettingsError::Config)
 }
 
-pub(super) fn store(config: &StoreConfig, places: &Places) -> Result<Store, SettingsError> {
+pub(super) async fn store(config: &AgentConfig, places: &Places) -> Result<Store, SettingsError> {
+    let (config, addresses) = (&config.store, config.policy());
+    if let Some(endpoint) = &config.endpoint {
+        check_endpoint(endpoint, &addresses).await?;
+    }
     let mut settings = StoreSettings::new(config.url.clone());
     settings.endpoint.clone_from(&config.endpoint);
     settings.region.clone_from(&config.region);
@@ -72,6 +83,21 @@ pub(super) fn store(config: &StoreConfig, places: &Places) -> Result<Store, Sett
     }
     settings.credentials = StoreCredentials::from_keys(keys);
     Ok(Store::open(&settings)?)
+}
+
+/// The schedule's author chooses the endpoint: every address that its name has must be one that pods connect to.
+async fn check_endpoint(endpoint: &str, policy: &AddressPolicy) -> Result<(), SettingsError> {
+    let Some((host, port)) = endpoint_host(endpoint) else { return Ok(()) };
+    // A name that does not resolve is the store's error, with its reason and its retries.
+    let Ok(addresses) = tokio::net::lookup_host((host.as_str(), port)).await else { return Ok(()) };
+    let refused = addresses.map(|address| address.ip()).find(|address| !policy.allows(*address));
+    refused.map_or(Ok(()), |address| Err(SettingsError::Address { host: host.clone(), address }))
+}
+
+/// Host and port of an endpoint; the store refuses what is none.
+fn endpoint_host(endpoint: &str) -> Option<(String, u16)> {
+    let url = Url::parse(endpoint).ok()?;
+    Some((url.host_str()?.trim_matches(['[', ']']).to_owned(), url.port_or_known_default()?))
 }
 
 pub(super) fn connection(config: &ConnectionConfig, places: &Places) -> Result<ConnectionSettings, SettingsError> {

@@ -19,7 +19,7 @@ pub(super) async fn run(places: &Places) -> Message {
 async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     let config = config(places)?;
     let dump = config.dump.as_ref().ok_or(SettingsError::MissingSection("dump"))?;
-    let store = store(&config.store, places)?;
+    let store = store(&config, places).await?;
     let text = read_to_string(&places.work.join(RESULT_FILE))?;
     let result: DumpResult = serde_json::from_str(&text).map_err(SettingsError::Result)?;
     let mut request = VerifyRequest::new(result);

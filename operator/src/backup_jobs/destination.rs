@@ -3,6 +3,7 @@
 use super::dereference::StoreSecret;
 use super::error::JobSpecError;
 use crate::agent::config::StoreConfig;
+use crate::allowed_stores::{AllowedStores, address};
 use pgrail_crds::{BackupSchedule, DatabaseBackup, PodTemplate, Storage};
 use pgrail_dump::{ScheduleIdentity, Scheme, Store, StoreCredentials, StoreSettings, StoreUrl};
 use std::net::IpAddr;
@@ -92,32 +93,47 @@ fn store(storage: &Storage) -> Result<StoreSpec, JobSpecError> {
     Ok(StoreSpec { config, secret, claim })
 }
 
-/// Whether an endpoint is plain http. It is allowed only inside the cluster, since dumps are sent in clear.
+/// Whether an endpoint is plain http. It is allowed only for a Service of the cluster, since dumps are sent in clear. An
+/// address tells nothing of where it is.
 fn plain_http_allowed(endpoint: &str) -> Result<bool, JobSpecError> {
-    let Some(rest) = endpoint.strip_prefix("http://") else { return Ok(false) };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => address,
-        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
-    };
-    let inside = match host.parse::<IpAddr>() {
-        // Pods and Services have addresses of private networks.
-        Ok(IpAddr::V4(address)) => address.is_private(),
-        Ok(IpAddr::V6(address)) => address.is_unique_local(),
-        Err(_) => {
-            let name = host.trim_end_matches('.').to_ascii_lowercase();
-            let name = name.strip_suffix(".cluster.local").unwrap_or(&name);
-            name.rsplit_once('.').is_none_or(|(_, last)| last == "svc")
-        }
-    };
-    if inside && !host.is_empty() && host != "localhost" {
-        return Ok(true);
+    let error = |problem| JobSpecError::Endpoint { endpoint: endpoint.chars().take(100).collect(), problem };
+    let Some((scheme, authority)) = endpoint.split_once("://") else { return Err(error(NOT_A_SERVER)) };
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "443"));
+    let is_address = authority.starts_with('[') || host.parse::<IpAddr>().is_ok();
+    let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) && !host.is_empty();
+    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+    let is_server = authority.starts_with('[') || (is_name && is_port);
+    if !is_server || authority.contains(['@', '/', '?', '#', '\\']) {
+        return Err(error(NOT_A_SERVER));
     }
-    let problem = "plain http is allowed only for a Service of the cluster (name.namespace.svc), since dumps are sent in clear: use https://";
-    Err(JobSpecError::Endpoint { endpoint: endpoint.chars().take(100).collect(), problem })
+    match scheme {
+        "https" => Ok(false),
+        "http" if !is_address && is_service(host) => Ok(true),
+        "http" => Err(error(NOT_A_SERVICE)),
+        _ => Err(error(NOT_A_SERVER)),
+    }
+}
+
+const NOT_A_SERVER: &str = "it is not https:// or http://, a host, and possibly a port";
+const NOT_A_SERVICE: &str = "plain http is allowed only for the name of a Service (name, or name.namespace.svc), since dumps are sent in clear: use https://";
+
+fn is_service(host: &str) -> bool {
+    let name = host.to_ascii_lowercase();
+    let name = name.strip_suffix('.').unwrap_or(&name);
+    let name = name.strip_suffix(".cluster.local").unwrap_or(name);
+    let mut labels = name.split('.');
+    let (service, namespace, svc) = (labels.next(), labels.next(), labels.next());
+    let is_named = service.is_some_and(|name| !name.is_empty() && name != "localhost");
+    is_named && labels.next().is_none() && matches!((namespace, svc), (None, None) | (Some(_), Some("svc")))
 }
 
 impl StoreSpec {
+    /// Whether the operator's options allow the store.
+    pub(crate) fn check_allowed(&self, allowed: &AllowedStores) -> Result<(), JobSpecError> {
+        if allowed.allow(&self.config) { Ok(()) } else { Err(JobSpecError::NotAllowed(address(&self.config))) }
+    }
+
     /// Whether the Secret has the keys that the provider needs. No request is sent to the store.
     pub(crate) fn check_secret(&self, secret: StoreSecret) -> Result<(), JobSpecError> {
         let (name, credentials) = match secret {
@@ -173,6 +189,12 @@ mod tests {
             (json!({"url": "s3://backups/x", "endpoint": "http://8.8.8.8:9000"}), "plain http"),
             (json!({"url": "s3://backups/x", "endpoint": "http://localhost:9000"}), "plain http"),
             (json!({"url": "s3://backups/x", "endpoint": "http://svc.evil.com:9000"}), "plain http"),
+            (json!({"url": "s3://backups/x", "endpoint": "http://10.96.0.7:9000"}), "plain http"),
+            (json!({"url": "s3://backups/x", "endpoint": "http://[fd00::7]:9000"}), "plain http"),
+            (json!({"url": "s3://backups/x", "endpoint": "http://a.b.c.svc:9000"}), "plain http"),
+            (json!({"url": "s3://backups/x", "endpoint": "http://s3.infra.svc:9000@evil.com"}), "it is not"),
+            (json!({"url": "s3://backups/x", "endpoint": "http://s3.infra.svc:9000/path"}), "it is not"),
+            (json!({"url": "s3://backups/x", "endpoint": "ftp://s3.infra.svc"}), "it is not"),
         ] {
             let error = destination(storage).unwrap_err();
             assert_eq!(error.reason().as_str(), "InvalidStorage");
@@ -185,10 +207,12 @@ mod tests {
         let allow_http = |endpoint: &str| {
             destination(json!({"url": "s3://backups/x", "endpoint": endpoint})).unwrap().store.config.allow_http
         };
-        for inside in ["http://s3.infra.svc:9000", "http://s3:9000", "http://10.96.0.7:9000", "http://[fd00::7]:9000"] {
+        for inside in ["http://s3.infra.svc:9000", "http://s3:9000", "http://s3.infra.svc.cluster.local/"] {
             assert!(allow_http(inside), "{inside}");
         }
-        assert!(!allow_http("https://s3.example.com"));
+        for tls in ["https://s3.example.com", "https://[2001:db8::1]:9000", "https://192.0.2.7"] {
+            assert!(!allow_http(tls), "{tls}");
+        }
     }
 
     #[test]

@@ -12,6 +12,10 @@ pub(crate) enum JobSpecError {
     Url(#[from] StoreUrlError),
     #[error("spec.storage.endpoint {endpoint:?}: {problem}")]
     Endpoint { endpoint: String, problem: &'static str },
+    #[error(
+        "spec.storage: the operator does not send dumps to {0}: use another store, or have its --allowed-stores extended (chart value allowedStores)"
+    )]
+    NotAllowed(String),
     /// Fields that do not go together.
     #[error("spec.storage: {0}")]
     Storage(&'static str),
@@ -41,6 +45,7 @@ impl JobSpecError {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::Url(_) | Self::Endpoint { .. } | Self::Storage(_) => Reason::InvalidStorage,
+            Self::NotAllowed(_) => Reason::StoreNotAllowed,
             Self::NotImplemented { .. } => Reason::NotImplemented,
             Self::Pattern(_) | Self::Root | Self::Field { .. } => Reason::InvalidSpec,
             Self::Connection(error) => error.reason(),

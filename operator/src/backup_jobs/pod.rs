@@ -7,8 +7,8 @@ use super::destination::Destination;
 use super::job_spec::JobSpec;
 use super::names::{self, Task};
 use crate::agent::config::{
-    AgentConfig, CA_DIRECTORY, CA_FILE, CONFIG_VARIABLE, CONNECTION_DIRECTORY, EXIT_NOT_RETRYABLE, InventoryConfig,
-    JOB_VARIABLE, POD_UID_VARIABLE, PruneConfig, STORE_DIRECTORY, VOLUME_DIRECTORY, WORK_DIRECTORY,
+    AddressConfig, AgentConfig, CA_DIRECTORY, CA_FILE, CONFIG_VARIABLE, CONNECTION_DIRECTORY, EXIT_NOT_RETRYABLE,
+    InventoryConfig, JOB_VARIABLE, POD_UID_VARIABLE, PruneConfig, STORE_DIRECTORY, VOLUME_DIRECTORY, WORK_DIRECTORY,
 };
 use crate::settings::Settings;
 use k8s_openapi::api::batch::v1::{
@@ -41,33 +41,41 @@ const STORE_DEADLINE_SECONDS: i64 = 6 * 3600;
 /// Readable by any user: the cluster may choose the pod's.
 const READABLE: i32 = 0o444;
 
-/// The image of the pods: pgrail's own.
+/// What pods take from the operator's options.
 #[derive(Clone, Debug)]
-pub(crate) struct Image {
+pub(crate) struct Installation {
+    /// pgrail's own image.
     name: String,
     pull_policy: String,
+    /// What pods connect to.
+    addresses: AddressConfig,
 }
 
-impl From<&Settings> for Image {
+impl From<&Settings> for Installation {
     fn from(settings: &Settings) -> Self {
-        Self { name: settings.image.clone(), pull_policy: settings.image_pull_policy.clone() }
+        Self {
+            name: settings.image.clone(),
+            pull_policy: settings.image_pull_policy.clone(),
+            addresses: settings.addresses.clone(),
+        }
     }
 }
 
 #[cfg(test)]
-impl Image {
+impl Installation {
     pub(crate) fn for_tests() -> Self {
-        Self { name: "pgrail:test".into(), pull_policy: "Never".into() }
+        Self { name: "pgrail:test".into(), pull_policy: "Never".into(), addresses: AddressConfig::default() }
     }
 }
 
 /// The Job template of a dump. Without `backup`, the backup's name follows from the Job's.
 pub(crate) fn dump_job(
     job: &JobSpec,
-    image: &Image,
+    image: &Installation,
     backup: Option<&str>,
 ) -> Result<JobTemplateSpec, serde_json::Error> {
     let config = AgentConfig {
+        addresses: Some(image.addresses.clone()),
         identity: job.destination.identity.clone(),
         store: job.destination.store.config.clone(),
         dump: Some(job.dump_config(backup)),
@@ -99,11 +107,12 @@ pub(crate) fn dump_job(
 /// The Job template of a prune.
 pub(crate) fn prune_job(
     destination: &Destination,
-    image: &Image,
+    image: &Installation,
     prune: PruneConfig,
     backup: Option<&str>,
 ) -> Result<JobTemplateSpec, serde_json::Error> {
     let config = AgentConfig {
+        addresses: Some(image.addresses.clone()),
         identity: destination.identity.clone(),
         store: destination.store.config.clone(),
         dump: None,
@@ -116,10 +125,11 @@ pub(crate) fn prune_job(
 /// The Job template of a comparison of the store with the backups.
 pub(crate) fn inventory_job(
     destination: &Destination,
-    image: &Image,
+    image: &Installation,
     inventory: InventoryConfig,
 ) -> Result<JobTemplateSpec, serde_json::Error> {
     let config = AgentConfig {
+        addresses: Some(image.addresses.clone()),
         identity: destination.identity.clone(),
         store: destination.store.config.clone(),
         dump: None,
@@ -132,7 +142,7 @@ pub(crate) fn inventory_job(
 /// A Job that needs the store and not the database.
 fn store_job(
     destination: &Destination,
-    image: &Image,
+    image: &Installation,
     (task, name): (Task, &str),
     config: &AgentConfig,
     backup: Option<&str>,
@@ -206,7 +216,7 @@ fn environment(config: &AgentConfig) -> Result<Vec<EnvVar>, serde_json::Error> {
 fn container(
     name: &str,
     destination: &Destination,
-    image: &Image,
+    image: &Installation,
     env: Vec<EnvVar>,
     mounts: Vec<VolumeMount>,
 ) -> Container {
@@ -378,7 +388,7 @@ mod tests {
 
     fn job(patch: Value, backup: Option<&str>) -> Value {
         let job = of_schedule(&schedule(patch), &database(), Secrets::default(), "cluster").unwrap();
-        serde_json::to_value(dump_job(&job, &Image::for_tests(), backup).unwrap()).unwrap()
+        serde_json::to_value(dump_job(&job, &Installation::for_tests(), backup).unwrap()).unwrap()
     }
 
     fn containers(pod: &Value) -> Vec<Value> {
@@ -500,7 +510,7 @@ mod tests {
     #[test]
     fn a_prune_has_no_login() {
         let job = of_schedule(&schedule(json!({})), &database(), Secrets::default(), "cluster").unwrap();
-        let job = prune_job(&job.destination, &Image::for_tests(), PruneConfig::default(), None).unwrap();
+        let job = prune_job(&job.destination, &Installation::for_tests(), PruneConfig::default(), None).unwrap();
         let job = serde_json::to_value(job).unwrap();
         let pod = &job["spec"]["template"]["spec"];
         assert_restricted(pod);
@@ -513,7 +523,7 @@ mod tests {
         let job = of_schedule(&schedule(json!({})), &database(), Secrets::default(), "cluster").unwrap();
         let known = Known(format!("20261123T021500Z-{}", "a".repeat(13)), Some(u64::MAX));
         let config = InventoryConfig { known: vec![known; KNOWN_AT_MOST] };
-        let job = inventory_job(&job.destination, &Image::for_tests(), config).unwrap();
+        let job = inventory_job(&job.destination, &Installation::for_tests(), config).unwrap();
         let job = serde_json::to_value(job).unwrap();
         let pod = &job["spec"]["template"]["spec"];
         assert_restricted(pod);

@@ -100,6 +100,7 @@ reasons! {
     InvalidSchedule = backup::INVALID_SCHEDULE,
     InvalidTimeZone = backup::INVALID_TIME_ZONE,
     InvalidStorage = backup::INVALID_STORAGE,
+    StoreNotAllowed = backup::STORE_NOT_ALLOWED,
     NeverRan = backup::NEVER_RAN,
     FirstRunPending = backup::FIRST_RUN_PENDING,
     Late = backup::LATE,

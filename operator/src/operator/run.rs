@@ -2,6 +2,8 @@
 
 use super::http;
 use super::leader::Election;
+use crate::agent::config::AddressConfig;
+use crate::allowed_stores::{AllowedStores, StorePatternError};
 use crate::context::Context;
 use crate::controllers::{
     backup_schedule, database_backup, guard_exemption, not_implemented, protected_database, table_guard,
@@ -46,6 +48,10 @@ pub(crate) struct OperatorArgs {
     /// Hosts that databases may have besides Services of their own namespace: names with `*`, addresses, networks
     #[arg(long, env = "PGRAIL_ALLOWED_HOSTS", value_delimiter = ',')]
     allowed_hosts: Vec<String>,
+    /// Stores that dumps may be sent to, as URLs with `*`: s3://bucket/*, gs://bucket/*, az://container/*, file:///*, or
+    /// with an endpoint https://host:port/bucket/*; all if absent
+    #[arg(long, env = "PGRAIL_ALLOWED_STORES", value_delimiter = ',')]
+    allowed_stores: Vec<String>,
     /// Connections to one PostgreSQL server at the same time, for all its databases together; never more than 5 % of its
     /// max_connections, and at least 1
     #[arg(long, env = "PGRAIL_MAX_CONNECTIONS_PER_SERVER", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
@@ -60,6 +66,8 @@ pub(crate) struct OperatorArgs {
 enum RunError {
     #[error("--allowed-hosts cannot be used")]
     AllowedHosts(#[source] PatternError),
+    #[error("--allowed-stores cannot be used")]
+    AllowedStores(#[source] StorePatternError),
     #[error("no Kubernetes to talk to: neither a service account nor a kubeconfig")]
     Configuration(#[source] kube::config::InferConfigError),
     #[error("no client for the apiserver")]
@@ -85,6 +93,7 @@ pub(crate) async fn run(args: OperatorArgs) -> ExitCode {
 
 async fn operate(args: OperatorArgs) -> Result<(), RunError> {
     let allowed_hosts = AllowedHosts::parse(&args.allowed_hosts).map_err(RunError::AllowedHosts)?;
+    let allowed_stores = AllowedStores::parse(&args.allowed_stores).map_err(RunError::AllowedStores)?;
     let config = Config::infer().await.map_err(RunError::Configuration)?;
     let apiserver_addresses = addresses_of(&config).await;
     let client = Client::try_from(config).map_err(RunError::Client)?;
@@ -97,6 +106,11 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
         image: args.image,
         image_pull_policy: args.image_pull_policy,
         allowed_hosts: allowed_hosts.clone(),
+        allowed_stores,
+        addresses: AddressConfig {
+            refused: apiserver_addresses.clone(),
+            allowed: allowed_hosts.networks().iter().map(ToString::to_string).collect(),
+        },
     };
     let limits = Limits {
         addresses: AddressPolicy::restricted(apiserver_addresses, allowed_hosts.networks().to_vec()),

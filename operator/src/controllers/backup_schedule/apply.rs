@@ -1,10 +1,12 @@
 //! Carries out the steps of a plan. Each can be repeated.
 
+use super::cron_job::is_ours;
+use super::observe::Observed;
 use super::plan::Step;
 use super::store::{self, create_backup};
 use crate::backup_jobs::jobs::{create, delete, job_of, running_run_ids};
 use crate::backup_jobs::names::{inventory_job_name, prune_job_name};
-use crate::backup_jobs::pod::{Image, inventory_job, prune_job};
+use crate::backup_jobs::pod::{Installation, inventory_job, prune_job};
 use crate::context::Context;
 use crate::kubernetes::events::Severity;
 use crate::kubernetes::text::chain;
@@ -69,7 +71,7 @@ pub(super) async fn apply(
             Step::StartPrune { destination, mut prune } => {
                 let namespace = schedule.namespace().unwrap_or_default();
                 prune.running = running_run_ids(&namespace, &schedule.name_any(), context).await?;
-                let template = prune_job(&destination, &Image::from(&context.settings), prune, None);
+                let template = prune_job(&destination, &Installation::from(&context.settings), prune, None);
                 let name = prune_job_name(&schedule.name_any());
                 let mut job = job_of(template.map_err(kube::Error::SerdeError)?, &name);
                 // While the schedule is being deleted, the garbage collector must not delete this Job with it.
@@ -89,7 +91,7 @@ pub(super) async fn apply(
                 applied.changed = true;
             }
             Step::StartCheck { destination, inventory } => {
-                let template = inventory_job(&destination, &Image::from(&context.settings), inventory);
+                let template = inventory_job(&destination, &Installation::from(&context.settings), inventory);
                 let name = inventory_job_name(&schedule.name_any());
                 let mut job = job_of(template.map_err(kube::Error::SerdeError)?, &name);
                 job.metadata.owner_references = schedule.controller_owner_ref(&()).map(|it| vec![it]);
@@ -177,6 +179,20 @@ async fn finish_prune(
         context.events.publish(schedule, Severity::Normal, "Prune", event::BACKUP_PRUNED, note, context.now()).await;
     }
     Ok(())
+}
+
+/// No run of what was applied earlier may start.
+pub(super) async fn suspend(
+    schedule: &BackupSchedule,
+    observed: &Observed,
+    context: &Context,
+) -> Result<(), kube::Error> {
+    let is_running = |it: &&CronJob| it.spec.as_ref().is_some_and(|spec| spec.suspend != Some(true));
+    let ours = observed.cron_job.as_ref().filter(|it| is_ours(it, schedule)).filter(is_running);
+    let Some(cron_job) = ours else { return Ok(()) };
+    let api: Api<CronJob> = Api::namespaced(context.client.clone(), &cron_job.namespace().unwrap_or_default());
+    let patch = Patch::Merge(json!({"spec": {"suspend": true}}));
+    api.patch(&cron_job.name_any(), &PatchParams::default(), &patch).await.map(|_| ())
 }
 
 /// Deletes the CronJob of a schedule that is being deleted, so that no new run starts.

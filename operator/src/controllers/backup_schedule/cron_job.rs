@@ -2,7 +2,7 @@
 
 use super::validate::Validated;
 use crate::backup_jobs::names::cron_job_name;
-use crate::backup_jobs::pod::{Image, dump_job};
+use crate::backup_jobs::pod::{Installation, dump_job};
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec};
 use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
@@ -11,7 +11,7 @@ use pgrail_crds::BackupSchedule;
 pub(super) fn desired(
     schedule: &BackupSchedule,
     validated: &Validated,
-    image: &Image,
+    image: &Installation,
 ) -> Result<CronJob, serde_json::Error> {
     let spec = &schedule.spec;
     let job_template = dump_job(&validated.job, image, None)?;
@@ -51,7 +51,7 @@ mod tests {
 
     fn cron_job(patch: Value) -> CronJob {
         let (schedule, validated) = example(patch);
-        desired(&schedule, &validated, &Image::for_tests()).unwrap()
+        desired(&schedule, &validated, &Installation::for_tests()).unwrap()
     }
 
     #[test]

@@ -31,7 +31,9 @@ pub(super) async fn finalize(schedule: &BackupSchedule, context: &Context) -> Re
     if !must_remove(schedule, context).await? {
         return release(schedule, context).await;
     }
-    let destination = match destination::of_schedule(schedule, &context.cluster_id) {
+    let destination = destination::of_schedule(schedule, &context.cluster_id);
+    let allowed = &context.settings.allowed_stores;
+    let destination = match destination.and_then(|it| it.store.check_allowed(allowed).map(|()| it)) {
         Ok(destination) => destination,
         Err(error) => return leave_behind(schedule, &error.to_string(), context).await,
     };

@@ -17,11 +17,11 @@ mod store_check;
 mod validate;
 mod watch;
 
-use crate::backup_jobs::pod::Image;
+use crate::backup_jobs::pod::Installation;
 use crate::context::Context;
 use crate::kubernetes::controller::{self, Reconciler};
 use crate::kubernetes::finalizer;
-use crate::kubernetes::rejection::StepError;
+use crate::kubernetes::rejection::{Reason, StepError};
 use crate::kubernetes::watch::{self as kind, Watch, Watched};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -93,10 +93,13 @@ impl Reconciler for BackupSchedules {
             Err(error) => Err(error.into_rejection()?),
         };
         let mut observed = Box::pin(observe::observe(&schedule, context)).await?;
-        let image = Image::from(&context.settings);
+        let image = Installation::from(&context.settings);
         let plan =
             plan::plan(&schedule, validated.as_ref().ok(), &observed, &image, now).map_err(kube::Error::SerdeError)?;
         let applied = apply::apply(&schedule, plan, context).await?;
+        if validated.as_ref().is_err_and(|rejection| rejection.reason == Reason::StoreNotAllowed) {
+            apply::suspend(&schedule, &observed, context).await?;
+        }
         if applied.changed {
             observed = Box::pin(observe::observe(&schedule, context)).await?;
         }
@@ -111,7 +114,11 @@ impl Reconciler for BackupSchedules {
 /// dereference -> validate
 async fn validated(schedule: &BackupSchedule, context: &Context, now: Timestamp) -> Result<Validated, StepError> {
     let references = dereference::dereference(schedule, context).await?;
-    Ok(validate::validate(schedule, references, &context.cluster_id, now).map_err(|error| error.rejection())?)
+    let validated = validate::validate(schedule, references, &context.cluster_id, now);
+    let validated = validated.map_err(|error| error.rejection())?;
+    let allowed = validated.job.destination.store.check_allowed(&context.settings.allowed_stores);
+    allowed.map_err(|error| error.rejection())?;
+    Ok(validated)
 }
 
 /// When to reconcile again: when freshness changes or the next run is due, and every ten minutes at least.

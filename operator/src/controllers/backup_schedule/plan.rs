@@ -11,7 +11,7 @@ use crate::agent::run_name::run_name;
 use crate::backup_jobs::destination::Destination;
 use crate::backup_jobs::jobs::config_of;
 use crate::backup_jobs::names::{backup_name, bounded, created, location_in, scheduled_time};
-use crate::backup_jobs::pod::Image;
+use crate::backup_jobs::pod::Installation;
 use crate::backup_jobs::record::has_dump;
 use crate::kubernetes::rejection::Reason;
 use jiff::{SignedDuration, Timestamp};
@@ -63,7 +63,7 @@ pub(super) fn plan(
     schedule: &BackupSchedule,
     validated: Option<&Validated>,
     observed: &Observed,
-    image: &Image,
+    image: &Installation,
     now: Timestamp,
 ) -> Result<Vec<Step>, serde_json::Error> {
     let mut steps = records(schedule, observed);
@@ -348,7 +348,7 @@ mod tests {
         let status = schedule.status.get_or_insert_default();
         status.last_prune_time.get_or_insert(Time(now()));
         status.store_check.get_or_insert_with(|| checked(&[]));
-        plan(&schedule, validated, observed, &Image::for_tests(), now()).unwrap()
+        plan(&schedule, validated, observed, &Installation::for_tests(), now()).unwrap()
     }
 
     /// The store was compared just now.
@@ -384,7 +384,7 @@ mod tests {
     }
 
     fn applied(schedule: &BackupSchedule, validated: &Validated) -> CronJob {
-        let mut cron_job = cron_job::desired(schedule, validated, &Image::for_tests()).unwrap();
+        let mut cron_job = cron_job::desired(schedule, validated, &Installation::for_tests()).unwrap();
         cron_job.metadata.uid = Some("cron-uid".into());
         cron_job
     }
@@ -496,7 +496,7 @@ mod tests {
         assert!(with(stalled("Failed", "StoreUnavailable"), None).is_empty());
 
         let config = PruneConfig { locations: vec![first.into()], ..PruneConfig::default() };
-        let template = prune_job(&validated.job.destination, &Image::for_tests(), config, None).unwrap();
+        let template = prune_job(&validated.job.destination, &Installation::for_tests(), config, None).unwrap();
         let job = crate::backup_jobs::jobs::job_of(template, "nightly-retention");
         let prune = |state| Some(Prune { job: job.clone(), state });
         assert!(with(None, prune(PruneState::Running)).is_empty());
@@ -521,30 +521,32 @@ mod tests {
 
     #[test]
     fn the_store_is_compared_after_every_success_and_daily_and_before_anything_is_removed() {
-        let steps =
-            |check: Option<pgrail_crds::StoreCheck>, state: Option<CheckState>, extra: Option<DatabaseBackup>| {
-                let (mut schedule, validated) = example(last_only());
-                let time = Some(Time(now()));
-                schedule.status = Some(pgrail_crds::BackupScheduleStatus {
-                    store_check: check,
-                    last_prune_time: time,
-                    ..Default::default()
-                });
-                let config = InventoryConfig::default();
-                let template =
-                    crate::backup_jobs::pod::inventory_job(&validated.job.destination, &Image::for_tests(), config)
-                        .unwrap();
-                let job = crate::backup_jobs::jobs::job_of(template, "nightly-inventory");
-                let backups = [good(20), good(23)].into_iter().chain(extra).collect();
-                let observed = Observed {
-                    cron_job: Some(applied(&schedule, &validated)),
-                    backups,
-                    check: state.map(|state| Check { job, state }),
-                    ..Observed::default()
-                };
-                let steps = named(&plan(&schedule, Some(&validated), &observed, &Image::for_tests(), now()).unwrap());
-                steps.into_iter().filter(|step| !step.starts_with("apply")).collect::<Vec<_>>()
+        let steps = |check: Option<pgrail_crds::StoreCheck>,
+                     state: Option<CheckState>,
+                     extra: Option<DatabaseBackup>| {
+            let (mut schedule, validated) = example(last_only());
+            let time = Some(Time(now()));
+            schedule.status = Some(pgrail_crds::BackupScheduleStatus {
+                store_check: check,
+                last_prune_time: time,
+                ..Default::default()
+            });
+            let config = InventoryConfig::default();
+            let template =
+                crate::backup_jobs::pod::inventory_job(&validated.job.destination, &Installation::for_tests(), config)
+                    .unwrap();
+            let job = crate::backup_jobs::jobs::job_of(template, "nightly-inventory");
+            let backups = [good(20), good(23)].into_iter().chain(extra).collect();
+            let observed = Observed {
+                cron_job: Some(applied(&schedule, &validated)),
+                backups,
+                check: state.map(|state| Check { job, state }),
+                ..Observed::default()
             };
+            let steps =
+                named(&plan(&schedule, Some(&validated), &observed, &Installation::for_tests(), now()).unwrap());
+            steps.into_iter().filter(|step| !step.starts_with("apply")).collect::<Vec<_>>()
+        };
         let prune = "prune cluster/shop/nightly/2026-11-20T02:15:00Z";
         let at = |time: &str| Some(pgrail_crds::StoreCheck { time: Time(time.parse().unwrap()), ..checked(&[]) });
         assert_eq!(steps(None, None, None), ["check 2"], "a run has succeeded since");

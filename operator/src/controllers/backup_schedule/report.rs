@@ -94,7 +94,8 @@ fn times(basis: &Basis<'_>, previous: BackupScheduleStatus) -> BackupScheduleSta
 fn report_ready(basis: &Basis<'_>, conditions: &mut Conditions) {
     let validated = match basis.validated {
         Err(Rejection { reason, message }) => {
-            let runs = if basis.observed.cron_job.is_some() { ". Runs continue as last applied" } else { "" };
+            let continues = basis.observed.cron_job.is_some() && *reason != Reason::StoreNotAllowed;
+            let runs = if continues { ". Runs continue as last applied" } else { "" };
             conditions.stalled(reason, format!("{message}{runs}"));
             return;
         }

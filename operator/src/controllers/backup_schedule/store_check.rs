@@ -387,6 +387,7 @@ mod tests {
             let destination = validated.job.destination;
             let known = known(&self.backups, &destination.store.config.url, &destination.identity);
             let config = AgentConfig {
+                addresses: None,
                 identity: destination.identity,
                 store: destination.store.config,
                 dump: None,

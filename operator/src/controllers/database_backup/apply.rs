@@ -3,7 +3,7 @@
 use crate::backup_jobs::job_spec::JobSpec;
 use crate::backup_jobs::jobs::{create, delete, job_of};
 use crate::backup_jobs::names::bounded;
-use crate::backup_jobs::pod::{Image, dump_job};
+use crate::backup_jobs::pod::{Installation, dump_job};
 use crate::context::Context;
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{Patch, PatchParams};
@@ -21,7 +21,7 @@ pub(super) async fn apply(
     let namespace = backup.namespace().unwrap_or_default();
     label(backup, spec, context).await?;
     let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
-    let template = dump_job(spec, &Image::from(&context.settings), Some(&backup.name_any()));
+    let template = dump_job(spec, &Installation::from(&context.settings), Some(&backup.name_any()));
     let mut job = job_of(template.map_err(kube::Error::SerdeError)?, job_name);
     job.metadata.owner_references = backup.controller_owner_ref(&()).map(|owner| vec![owner]);
     create(&jobs, &job).await

@@ -9,7 +9,7 @@ use crate::backup_jobs::destination::Destination;
 use crate::backup_jobs::jobs::{create, delete, failure_of, job_of, running_run_ids};
 use crate::backup_jobs::names::{Task, job_name, location_in};
 use crate::backup_jobs::outcome::outcome;
-use crate::backup_jobs::pod::{self, Image, PRUNE_CONTAINER};
+use crate::backup_jobs::pod::{self, Installation, PRUNE_CONTAINER};
 use crate::backup_jobs::record::has_dump;
 use crate::context::Context;
 use crate::kubernetes::conditions::{Conditions, Status};
@@ -65,7 +65,10 @@ async fn destination(backup: &DatabaseBackup, context: &Context) -> Result<Desti
     let storage = schedule.as_ref().map(|schedule| &schedule.spec.storage).or(backup.spec.storage.as_ref());
     let secret = dereference::store_secret(&namespace, storage, context).await?;
     let destination = validate::destination(backup, schedule.as_ref(), &context.cluster_id);
-    let checked = destination.and_then(|destination| destination.store.check_secret(secret).map(|()| destination));
+    let checked = destination.and_then(|destination| {
+        destination.store.check_allowed(&context.settings.allowed_stores)?;
+        destination.store.check_secret(secret).map(|()| destination)
+    });
     checked.map_err(|error| error.rejection().into())
 }
 
@@ -92,7 +95,7 @@ async fn remove_dump(
     let jobs: Api<Job> = Api::namespaced(context.client.clone(), &backup.namespace().unwrap_or_default());
     let name = job_name(&backup.name_any(), Task::Prune);
     let Some(job) = jobs.get_opt(&name).await? else {
-        let image = Image::from(&context.settings);
+        let image = Installation::from(&context.settings);
         let running =
             running_run_ids(&backup.namespace().unwrap_or_default(), &destination.identity.schedule, context).await?;
         let prune = PruneConfig { locations: vec![location], running, grace_seconds: None };

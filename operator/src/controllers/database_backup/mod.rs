@@ -110,7 +110,9 @@ async fn create_job(backup: &DatabaseBackup, job_name: &str, context: &Context) 
         Ok(references) => references,
         Err(error) => return error.into_rejection().map(Outcome::Rejected),
     };
-    let spec = match validate::validate(backup, references, &context.cluster_id) {
+    let spec = validate::validate(backup, references, &context.cluster_id);
+    let allowed = &context.settings.allowed_stores;
+    let spec = match spec.and_then(|spec| spec.destination.store.check_allowed(allowed).map(|()| spec)) {
         Ok(spec) => spec,
         Err(error) => return Ok(Outcome::Rejected(error.rejection())),
     };
