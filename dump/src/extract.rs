@@ -127,6 +127,11 @@ impl Extract {
         &self.manifest
     }
 
+    /// How many bytes of dumps were read from the store since it was opened.
+    pub fn bytes_read(&self) -> u64 {
+        self.store.bytes_read()
+    }
+
     /// The entries with rows of that table: itself, or its partitions.
     pub fn tables(&self, schema: &str, name: &str) -> Vec<TableRows> {
         self.manifest.tables.iter().filter(|table| table.is_of(schema, name)).cloned().collect()

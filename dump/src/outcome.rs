@@ -174,6 +174,8 @@ pub enum Phase {
     Prune,
     /// Comparing the store with what is recorded.
     Inventory,
+    /// Restoring one, or rows of it.
+    Restore,
 }
 
 /// A step that failed.

@@ -38,6 +38,10 @@ pub enum Reason {
     ArchiveInvalid,
     /// The archive decodes but does not hold the rows that the snapshot had.
     RowCountMismatch,
+    /// Rows of the target conflict with those that are to be restored.
+    Conflict,
+    /// The target refused what was to be restored.
+    RestoreFailed,
     /// What the store gives back is not what was written.
     ChecksumMismatch,
     /// An object of the dump is not in the store.
@@ -85,6 +89,8 @@ impl Reason {
             Self::DumpFailed => "DumpFailed",
             Self::ArchiveInvalid => "ArchiveInvalid",
             Self::RowCountMismatch => "RowCountMismatch",
+            Self::Conflict => "Conflict",
+            Self::RestoreFailed => "RestoreFailed",
             Self::ChecksumMismatch => "ChecksumMismatch",
             Self::ObjectMissing => "ObjectMissing",
             Self::AlreadyPublished => "AlreadyPublished",
@@ -123,6 +129,8 @@ impl Reason {
             | Self::DatabaseMissing
             | Self::PoolerDetected
             | Self::PermissionDenied
+            | Self::Conflict
+            | Self::RestoreFailed
             | Self::RowSecurity
             | Self::AlreadyPublished
             | Self::NotOurs

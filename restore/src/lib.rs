@@ -1,0 +1,32 @@
+//! The restore engine: rows of a backup into the tables that they came from. Knows PostgreSQL and object stores, and nothing of
+//! Kubernetes.
+//!
+//! [`restore_rows`] restores rows into live tables: it only inserts, and sets links that a deletion set to NULL. These steps:
+//!
+//! 1. The tables are described: those that are asked for, and with `follow_cascade` their closure by foreign keys.
+//! 2. The rows of these tables are copied from the store into temporary tables of the session. Nobody else can read them, no
+//!    dump or publication has them, and they end with the session, also after a crash. Each block is checked before its rows
+//!    are committed.
+//! 3. Rows are selected by the conditions, and then those that depend on them, with the server read-only.
+//! 4. In one transaction: each row is found to be missing, identical or different, missing rows are inserted, parents first,
+//!    and links are set. Either all of it happens, or nothing.
+//!
+//! Whatever evaluates something that a role can define (domains, casts, defaults, triggers, policies, index expressions) has
+//! the rights of the table's owner, see `as_owner`.
+
+mod as_owner;
+mod classify;
+mod condition;
+mod insert;
+mod outcome;
+mod request;
+mod rows;
+mod select;
+mod session;
+mod staging;
+mod table;
+
+pub use condition::{Condition, ConditionError};
+pub use outcome::{RestoreError, RowsRestored, TableRestored};
+pub use request::{Conflicts, RestoreProgress, RowsRequest, TableSelection, Triggers};
+pub use rows::restore_rows;
