@@ -29,4 +29,4 @@ mod table;
 pub use condition::{Condition, ConditionError};
 pub use outcome::{RestoreError, RowsRestored, TableRestored};
 pub use request::{Conflicts, RestoreProgress, RowsRequest, TableSelection, Triggers};
-pub use rows::restore_rows;
+pub use rows::{count_rows, restore_rows};

@@ -48,6 +48,26 @@ pub async fn restore_rows(
     Ok(restored)
 }
 
+/// Counts the rows of a backup that a condition selects. Only the part of the backup with this table is read. The server
+/// evaluates the condition by its table of the same name, and is not changed.
+pub async fn count_rows(
+    request: &RowsRequest,
+    extract: &Extract,
+    progress: &(dyn Fn(RestoreProgress) + Send + Sync),
+) -> Result<i64, RestoreError> {
+    let tools = ClientTools::find(request.client_directory.as_deref()).await?;
+    let mut session = session::open(request).await?;
+    let tables = session::resolve(&mut session, request).await?;
+    let mut staged = Vec::new();
+    for table in tables {
+        // Not there at that time: none of its rows either.
+        staged.extend(staging::stage(&mut session, extract, &tools, &table, progress).await?);
+    }
+    let count = select::select(&mut session, request, &staged, progress).await?;
+    session.end().await;
+    Ok(count)
+}
+
 /// A table without rows in the backup: not even an empty one.
 fn absent(request: &RowsRequest, extract: &Extract, table: &Table) -> Result<String, RestoreError> {
     let label = &table.label;

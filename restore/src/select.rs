@@ -9,13 +9,13 @@ use crate::outcome::RestoreError;
 use crate::request::{RestoreProgress, RowsRequest};
 use crate::table::{Cascade, ROW, Staged};
 
-/// Selects rows, round by round: those of a round depend on those of the round before.
+/// Selects rows, round by round: those of a round depend on those of the round before. Returns their number.
 pub(crate) async fn select(
     client: &mut Client,
     request: &RowsRequest,
     tables: &[Staged],
     progress: &(dyn Fn(RestoreProgress) + Send + Sync),
-) -> Result<(), RestoreError> {
+) -> Result<i64, RestoreError> {
     let mut last = Vec::new();
     let mut total = 0;
     for table in tables {
@@ -58,7 +58,7 @@ pub(crate) async fn select(
         (last, round) = (next, round + 1);
         progress(RestoreProgress::Selected { rows: total });
     }
-    Ok(())
+    Ok(total)
 }
 
 /// The foreign keys of all tables that refer to this one, with these actions.

@@ -1,6 +1,7 @@
 //! The command line. One file per command.
 
 mod apply;
+mod backups;
 mod blast_radius;
 mod connect;
 mod crds;
@@ -12,7 +13,9 @@ mod plan;
 mod planned;
 mod rehearse;
 mod remove;
+mod restore;
 mod status;
+mod storage;
 mod undo;
 
 use crate::kubernetes::text::chain;
@@ -55,6 +58,10 @@ enum Command {
     Status(status::StatusArgs),
     /// List the transactions whose deleted rows are kept, or put the rows of one back
     Undo(undo::UndoArgs),
+    /// Restore rows of a backup into the tables that they came from
+    Restore(restore::RestoreArgs),
+    /// List the backups of a store, or find the newest one that still has a row
+    Backups(backups::BackupsArgs),
     /// Show what deletes on a table can take with them
     BlastRadius(blast_radius::BlastRadiusArgs),
     /// Run a statement, roll it back, and show what it would remove and whether a guard would stop it
@@ -88,6 +95,16 @@ enum CommandError {
     Capture(#[from] pgrail_guard::CaptureError),
     #[error(transparent)]
     Undo(#[from] pgrail_guard::UndoError),
+    #[error(transparent)]
+    Store(#[from] pgrail_dump::StoreError),
+    #[error(transparent)]
+    Manifest(#[from] pgrail_dump::ManifestError),
+    #[error(transparent)]
+    Extract(#[from] pgrail_dump::ExtractError),
+    #[error(transparent)]
+    Condition(#[from] pgrail_restore::ConditionError),
+    #[error(transparent)]
+    Restore(#[from] pgrail_restore::RestoreError),
     #[error("could not print")]
     Print(#[from] std::io::Error),
     #[error("could not print")]
@@ -115,6 +132,8 @@ pub(crate) async fn run() -> ExitCode {
         Command::Remove(args) => remove::remove(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Undo(args) => undo::run(args).await,
+        Command::Restore(args) => restore::run(args).await,
+        Command::Backups(args) => backups::run(args).await,
         Command::BlastRadius(args) => blast_radius::run(args).await,
         Command::Rehearse(args) => rehearse::run(args).await,
         Command::Grants(args) => grants::run(&args),

@@ -3,6 +3,7 @@
 
 mod connecting;
 mod manifests;
+mod restore;
 mod status;
 
 use std::path::Path;

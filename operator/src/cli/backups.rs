@@ -1,0 +1,147 @@
+//! `pgrail backups`: lists the backups of a store, or finds the newest one that still has a row.
+
+use super::connect::DatabaseArgs;
+use super::output::{self, Format};
+use super::restore::table_name;
+use super::storage::{StorageArgs, backups};
+use super::{CommandError, NOT_AS_DECLARED};
+use pgrail_dump::{Extract, ExtractError, Manifest, Store};
+use pgrail_restore::{Condition, RestoreProgress, RowsRequest, TableSelection, count_rows};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Options of `pgrail backups`.
+#[derive(Debug, clap::Args)]
+pub(super) struct BackupsArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List the backups of a store, newest first
+    #[command(after_help = "Example:\n  pgrail backups list --storage-url s3://backups/shop")]
+    List(ListArgs),
+    /// Find the newest backup that still has a row, reading only that table's part of each
+    #[command(
+        after_help = "Example:\n  pgrail backups find --table public.users --where \"id = 42\" --storage-url s3://backups/shop\n\nThe condition is evaluated by the database, by its table of the same name. Nothing is changed."
+    )]
+    Find(FindArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    #[command(flatten)]
+    storage: StorageArgs,
+    /// How to print it
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Debug, clap::Args)]
+struct FindArgs {
+    /// The table, as schema.table
+    #[arg(long)]
+    table: String,
+    /// A condition on its columns
+    #[arg(long = "where", value_name = "CONDITION")]
+    condition: String,
+    #[command(flatten)]
+    storage: StorageArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// How to print it
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub(super) async fn run(args: BackupsArgs) -> Result<ExitCode, CommandError> {
+    match args.command {
+        Command::List(args) => {
+            let found = backups(&args.storage.open()?).await?;
+            print(&found.iter().map(|manifest| (manifest, None)).collect::<Vec<_>>(), args.output)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Find(args) => find(args).await,
+    }
+}
+
+/// Exit status 2: no backup has such a row.
+async fn find(args: FindArgs) -> Result<ExitCode, CommandError> {
+    let store = args.storage.open()?;
+    let (schema, name) = table_name(&args.table)?;
+    let table = TableSelection { schema, name, condition: Some(Condition::parse(&args.condition)?) };
+    let mut request = RowsRequest::new(args.database.settings()?, vec![table]);
+    request.client_directory.clone_from(&args.storage.client_directory);
+    let all = backups(&store).await?;
+    let of = all.len();
+    for (place, manifest) in all.into_iter().enumerate() {
+        eprintln!("pgrail: backup {} of {of}: {}, of {}", place + 1, manifest.location, manifest.snapshot_time);
+        let Some(rows) = count(&request, &store, &manifest).await? else { continue };
+        if rows > 0 {
+            print(&[(&manifest, Some(rows))], args.output)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    eprintln!("pgrail: no backup has such a row");
+    Ok(NOT_AS_DECLARED.into())
+}
+
+/// How many such rows a backup has; `None` if it cannot be read by tables, which is reported.
+async fn count(request: &RowsRequest, store: &Store, manifest: &Manifest) -> Result<Option<i64>, CommandError> {
+    let extract = match Extract::open(store, manifest.clone()).await {
+        Ok(extract) => extract,
+        Err(error @ ExtractError::NoIndex(_)) => {
+            eprintln!("pgrail: {error}");
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some(count_rows(request, &extract, &|_: RestoreProgress| {}).await?))
+}
+
+fn print(found: &[(&Manifest, Option<i64>)], format: Format) -> Result<(), CommandError> {
+    let object = |(manifest, matching): &(&Manifest, Option<i64>)| {
+        json!({
+            "location": manifest.location, "backup": manifest.identity.backup_name, "database": manifest.identity.database,
+            "snapshotTime": manifest.snapshot_time, "tables": manifest.tables.len(), "rows": manifest.rows,
+            "sizeBytes": manifest.size_bytes, "partial": manifest.is_partial(), "verification": manifest.verification.level,
+            "tableIndex": manifest.head.is_some(), "matchingRows": matching,
+        })
+    };
+    let objects: Vec<Value> = found.iter().map(object).collect();
+    let mut out = std::io::stdout().lock();
+    match format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&objects)?)?,
+        Format::Yaml => write!(out, "{}", serde_norway::to_string(&objects)?)?,
+        Format::Name => {
+            for (manifest, _) in found {
+                writeln!(out, "{}", manifest.location)?;
+            }
+        }
+        Format::Table | Format::Wide => {
+            drop(out);
+            let header = ["LOCATION", "DATABASE", "SNAPSHOT", "TABLES", "ROWS", "BYTES", "VERIFIED", "MATCHING"];
+            let number = |number: u64| output::thousands(i64::try_from(number).unwrap_or(i64::MAX));
+            let rows = found.iter().map(|(manifest, matching)| {
+                vec![
+                    manifest.location.clone(),
+                    manifest.identity.database.clone(),
+                    manifest.snapshot_time.to_string(),
+                    manifest.tables.len().to_string(),
+                    number(manifest.rows),
+                    number(manifest.size_bytes),
+                    format!(
+                        "{:?}{}",
+                        manifest.verification.level,
+                        if manifest.is_partial() { ", partial" } else { "" }
+                    ),
+                    matching.map(output::thousands).unwrap_or_default(),
+                ]
+            });
+            output::table(&header, rows.collect())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! The store that a command reads backups from.
+
+use super::CommandError;
+use pgrail_dump::{
+    Manifest, ScheduleIdentity, Scheme, Scope, Store, StoreCredentials, StoreError, StoreSettings, StoreUrl, list,
+};
+use std::path::PathBuf;
+
+/// Variables with the keys of a store.
+const KEYS: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+
+/// The store that a command reads backups from.
+#[derive(Debug, clap::Args)]
+pub(super) struct StorageArgs {
+    /// The store: s3://bucket/prefix, gs://…, az://…, or file:///path. Keys are read from the environment, as
+    /// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    #[arg(long, value_name = "URL")]
+    storage_url: String,
+    /// Another server that speaks the S3 protocol
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// The bucket's region
+    #[arg(long)]
+    region: Option<String>,
+    /// The directory of pg_restore, if it is not in PATH
+    #[arg(long, env = "PGRAIL_PG_BIN", value_name = "DIRECTORY")]
+    pub(super) client_directory: Option<PathBuf>,
+}
+
+impl StorageArgs {
+    pub(super) fn open(&self) -> Result<Store, CommandError> {
+        let url = StoreUrl::parse(&self.storage_url).map_err(StoreError::from)?;
+        // A path of this machine.
+        let root = (url.scheme() == Scheme::File).then(|| PathBuf::from("/"));
+        let mut settings = StoreSettings::new(url);
+        settings.root = root;
+        settings.endpoint.clone_from(&self.endpoint);
+        settings.region.clone_from(&self.region);
+        // The user chose the server.
+        settings.allow_http = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+        let keys = std::env::vars().filter(|(name, _)| KEYS.iter().any(|prefix| name.starts_with(prefix)));
+        settings.credentials = StoreCredentials::from_keys(keys);
+        Ok(Store::open(&settings)?)
+    }
+}
+
+/// Every published backup below the URL, newest first. What cannot be read is named on standard error.
+pub(super) async fn backups(store: &Store) -> Result<Vec<Manifest>, CommandError> {
+    // Of no schedule: so all of them are others'.
+    let nobody = ScheduleIdentity {
+        cluster_id: String::new(),
+        namespace: String::new(),
+        schedule: String::new(),
+        schedule_uid: String::new(),
+    };
+    let listing = list(store, Scope::Everything(&nobody)).await?;
+    for unreadable in &listing.unreadable {
+        eprintln!("pgrail: {}: {}", unreadable.location, unreadable.problem);
+    }
+    Ok(listing.discovered)
+}

@@ -1,0 +1,103 @@
+//! A user is deleted, found again in the backups, and restored, without a cluster.
+
+use super::{Shop, err, out, pgrail};
+use pgrail_testing::{for_each_server, programs};
+use serde_json::{Value, json};
+use std::process::Output;
+
+impl Shop {
+    /// A backup as the pods of the operator take it, into the directory `backups`.
+    fn back_up(&self, time: &str) -> String {
+        let config = json!({
+            "identity": {"clusterId": "c", "namespace": "shop", "schedule": "nightly", "scheduleUid": "u"},
+            "store": {"url": "file:///backups"},
+            "dump": {
+                "database": "shop/shop", "databaseUid": "u", "backupName": time, "compression": {"method": "gzip", "level": 1},
+                "globals": false, "rowCounts": "Exact", "verification": "ReadBack",
+            },
+        });
+        let path = self.path().to_str().unwrap();
+        std::fs::create_dir_all(self.path().join("connection")).unwrap();
+        std::fs::write(self.path().join("connection/uri"), &self.database.uri).unwrap();
+        for step in ["dump", "verify"] {
+            let output = pgrail(
+                self.path(),
+                &["agent", step, "--config", &config.to_string(), "--volume", path, "--work", path],
+            )
+            .args(["--connection-directory", "connection", "--ca-directory", "none", "--store-directory", "none"])
+            .args(["--termination-log", "message", "--pod-uid", time])
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("PGRAIL_PG_BIN", programs(self.database.major))
+            .output()
+            .unwrap();
+            assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+        }
+        let message: Value = serde_json::from_slice(&std::fs::read(self.path().join("message")).unwrap()).unwrap();
+        message["manifestSha256"].as_str().unwrap().to_owned()
+    }
+
+    fn with_store(&self, args: &[&str]) -> Output {
+        let url = format!("file://{}/backups", self.path().display());
+        pgrail(self.path(), args)
+            .args(["--storage-url", &url])
+            .env("DATABASE_URL", &self.database.uri)
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("PGRAIL_PG_BIN", programs(self.database.major))
+            .output()
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_user_is_found_in_the_backups_and_restored() {
+    for_each_server(async |server| {
+        let shop = Shop::new(server.database("cli").await).await;
+        let client = shop.database.connect().await;
+        let count = async |from: &str| -> i64 {
+            client.query_one(&format!("SELECT count(*) FROM {from}"), &[]).await.unwrap().get(0)
+        };
+        let sha256 = shop.back_up("first");
+        client.batch_execute("DELETE FROM users WHERE id = 7").await.unwrap();
+        let newer = shop.back_up("second");
+
+        let listed = shop.with_store(&["backups", "list", "-o", "json"]);
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let location = |at: usize| listed[at]["location"].as_str().unwrap().to_owned();
+        assert_eq!((listed.as_array().unwrap().len(), &listed[1]["rows"], &listed[1]["tableIndex"]), (2, &json!(5110), &json!(true)));
+
+        let find = ["backups", "find", "--table", "public.users", "-o", "name", "--where"];
+        let found = shop.with_store(&[&find[..], &["id = 7"]].concat());
+        assert_eq!((found.status.code(), out(&found).trim().to_owned()), (Some(0), location(1)), "{}", err(&found));
+        let found = shop.with_store(&[&find[..], &["id = 8"]].concat());
+        assert_eq!(out(&found).trim(), location(0), "the newest one");
+        let nothing = shop.with_store(&[&find[..], &["id = 99"]].concat());
+        assert_eq!(nothing.status.code(), Some(2), "{}", err(&nothing));
+
+        let backup = location(1);
+        let restore = ["restore", "--in-place", "--table", "public.users", "--where", "id = 7", "--follow-cascade", "--backup", &backup];
+        let dry = shop.with_store(&[&restore[..], &["--dry-run"]].concat());
+        assert_eq!(dry.status.code(), Some(0), "{}", err(&dry));
+        assert!(err(&dry).contains("511 rows: can be restored; nothing was changed"), "{}", err(&dry));
+        assert_eq!(count("users").await, 9);
+        // Not with the manifest of another backup.
+        let other = shop.with_store(&[&restore[..], &["--manifest-sha256", &newer]].concat());
+        assert_eq!(other.status.code(), Some(1));
+        assert!(err(&other).contains("is not the manifest that was published"), "{}", err(&other));
+        let restored = shop.with_store(&[&restore[..], &["--manifest-sha256", &sha256, "-o", "json"]].concat());
+        assert_eq!(restored.status.code(), Some(0), "{}", err(&restored));
+        let restored: Value = serde_json::from_slice(&restored.stdout).unwrap();
+        assert_eq!((&restored["done"], &restored["tables"][2]["inserted"]), (&json!(true), &json!(500)), "{restored:#}");
+        assert_eq!((count("users").await, count("leads").await, count("messages").await), (10, 100, 5000));
+
+        // What prevents a restore is reported, and by the exit status.
+        client.batch_execute("ALTER TABLE users ADD name text DEFAULT 'x'; DELETE FROM users WHERE id IN (7, 8); INSERT INTO leads VALUES (6, 9)").await.unwrap();
+        let conflicting = shop.with_store(&[&restore[..], &["--dry-run"]].concat());
+        assert_eq!(conflicting.status.code(), Some(2), "{}", err(&conflicting));
+        assert!(err(&conflicting).contains("1 rows of public.leads exist and are different, by (id): 6"), "{}", err(&conflicting));
+        let refused = shop.with_store(&["restore", "--in-place", "--table", "public.users", "--where", "id IN (SELECT 1)"]);
+        assert!(refused.status.code() == Some(1) && err(&refused).contains("\"select\" is not possible"), "{}", err(&refused));
+        drop(client);
+        shop.database.finish().await;
+    })
+    .await;
+}
