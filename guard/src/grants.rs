@@ -48,15 +48,20 @@ pub struct GrantsFor {
     pub backups: bool,
 }
 
-/// The SQL, with a comment that says why for each grant. Without a password: set one, or let the platform.
+/// The SQL, in one transaction, with a comment that says why for each grant. Without a password: set one, or let the
+/// platform. What an administrator without superuser may not be able to grant is tried, and replaced by what is next best,
+/// with a warning that says what it means.
 pub fn sql(grants: &GrantsFor) -> String {
     let role = identifier(&grants.role);
     let database = identifier(&grants.database);
+    let managed = matches!(grants.platform, Platform::Rds | Platform::CloudSql | Platform::Supabase);
     let mut lines = vec![
-        "-- Run in the database itself, as its administrator.".to_owned(),
-        format!("-- pgrail's login role. Never the role of an application. Set its password with: \\password {role}"),
+        "-- Run in the database itself, as its administrator: psql -v ON_ERROR_STOP=1 -f FILE. One transaction: after an error,".to_owned(),
+        "-- nothing was changed.".to_owned(),
+        "BEGIN;".to_owned(),
+        format!("-- pgrail's login role. Never the role of an application. Set its password afterwards with: \\password {role}"),
         format!(
-            "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {name}) THEN CREATE ROLE {role} LOGIN; END IF; END $$;",
+            "DO $pgrail$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {name}) THEN CREATE ROLE {role} LOGIN; END IF; END $pgrail$;",
             name = literal(&grants.role)
         ),
         format!("GRANT CONNECT ON DATABASE {database} TO {role};"),
@@ -66,32 +71,72 @@ pub fn sql(grants: &GrantsFor) -> String {
     for schema in &grants.schemas {
         lines.push(format!("GRANT USAGE ON SCHEMA {} TO {role};", identifier(schema)));
     }
+    let triggers: Vec<String> = grants
+        .schemas
+        .iter()
+        .map(|schema| format!("GRANT TRIGGER ON ALL TABLES IN SCHEMA {} TO {role};", identifier(schema)))
+        .collect();
     if grants.table_owners.is_empty() {
         lines.push(
             "-- Enough to stop deletes; not to make the triggers fire always, nor to drop them again.".to_owned(),
         );
-        for schema in &grants.schemas {
-            lines.push(format!("GRANT TRIGGER ON ALL TABLES IN SCHEMA {} TO {role};", identifier(schema)));
-        }
+        lines.extend(triggers.iter().cloned());
     } else {
         lines.push("-- To install triggers that fire whatever session_replication_role says, pgrail must be able to act as the owner.".to_owned());
         for owner in &grants.table_owners {
-            lines.push(format!("GRANT {} TO {role};", identifier(owner)));
+            let grant = format!("GRANT {} TO {role};", identifier(owner));
+            if managed {
+                let warning = format!(
+                    "membership in {owner} could not be granted (since PostgreSQL 16, that needs ADMIN OPTION on it, which no role has on \
+                     itself). TRIGGER was granted instead: guards are Degraded, and a session that may set \
+                     session_replication_role passes them. Give the tables to a role of their own (CREATE ROLE app_owner; ALTER \
+                     TABLE ... OWNER TO app_owner), and run this again with --table-owner app_owner"
+                );
+                lines.push(otherwise(&grant, &triggers, &warning));
+            } else {
+                lines.push(grant);
+            }
         }
     }
     if grants.backups {
-        lines.push("-- Backups read every table, whatever its policies.".to_owned());
-        lines.push(format!("GRANT pg_read_all_data TO {role};"));
-        lines.push(match grants.platform {
-            Platform::Plain | Platform::CloudNativePg => format!("ALTER ROLE {role} BYPASSRLS;"),
-            Platform::Rds | Platform::CloudSql | Platform::Supabase => {
-                format!("ALTER ROLE {role} BYPASSRLS;  -- where the platform allows it; tables with row level security are refused otherwise")
-            }
-        });
+        lines.extend(backups(grants, &role, managed));
     }
     lines.push(event_triggers(grants.platform, &role));
+    lines.push("COMMIT;".to_owned());
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// What only backups need: to read every table, whatever its policies.
+fn backups(grants: &GrantsFor, role: &str, managed: bool) -> Vec<String> {
+    let (read, bypass) = (format!("GRANT pg_read_all_data TO {role};"), format!("ALTER ROLE {role} BYPASSRLS;"));
+    let mut lines = vec!["-- Backups read every table, whatever its policies.".to_owned()];
+    if !managed {
+        lines.extend([read, bypass]);
+        return lines;
+    }
+    let select = |schema: &String| {
+        let schema = identifier(schema);
+        format!(
+            "GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}; GRANT SELECT ON ALL SEQUENCES IN SCHEMA {schema} TO {role};"
+        )
+    };
+    let warning = "pg_read_all_data could not be granted. SELECT on the existing tables of the schemas was granted instead: \
+                   run this again for new tables and other schemas, or exclude them from the backups";
+    lines.push(otherwise(&read, &grants.schemas.iter().map(select).collect::<Vec<_>>(), warning));
+    let warning = "BYPASSRLS could not be given: tables with row level security are refused by backups until they are excluded, \
+                   or another login reads them (spec.connection of the BackupSchedule)";
+    lines.push(otherwise(&bypass, &[], warning));
+    lines
+}
+
+/// Tries a statement. Where the administrator may not run it, others are run instead, with a warning.
+fn otherwise(statement: &str, instead: &[String], warning: &str) -> String {
+    let instead = instead.join("\n  ");
+    format!(
+        "DO $pgrail$ BEGIN\n  {statement}\nEXCEPTION WHEN insufficient_privilege OR invalid_grant_operation THEN\n  {instead}\n  RAISE WARNING USING MESSAGE = {};\nEND $pgrail$;",
+        literal(warning)
+    )
 }
 
 fn event_triggers(platform: Platform, role: &str) -> String {

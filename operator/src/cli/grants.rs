@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 /// Options of `pgrail grants`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  pgrail grants --platform supabase --table-owner postgres | psql \"$ADMIN_URL\"")]
+#[command(
+    after_help = "Example:\n  pgrail grants --platform supabase --table-owner postgres | psql -v ON_ERROR_STOP=1 \"$ADMIN_URL\""
+)]
 pub(super) struct GrantsArgs {
     /// Where the server runs
     #[arg(long, default_value = "plain", value_parser = Platform::ALL.map(|(name, _)| name))]
