@@ -1,6 +1,7 @@
 //! Which tables a dump holds: the same selection for pg_dump's arguments and for the rows that are counted.
 
 use serde::{Deserialize, Serialize};
+use wildmatch::WildMatch;
 
 use crate::PartialCause;
 
@@ -97,28 +98,7 @@ fn matches_table(pattern: &str, schema: &str, table: &str) -> bool {
 
 /// Whether a name matches a pattern of `*`, `?` and ordinary characters.
 fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    let (mut at_pattern, mut at_name) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while at_name < name.len() {
-        match pattern.get(at_pattern) {
-            Some('*') => {
-                star = Some((at_pattern, at_name));
-                at_pattern += 1;
-            }
-            Some(sign) if *sign == '?' || *sign == name[at_name] => {
-                at_pattern += 1;
-                at_name += 1;
-            }
-            _ => {
-                let Some((pattern_before, name_before)) = star else { return false };
-                star = Some((pattern_before, name_before + 1));
-                at_pattern = pattern_before + 1;
-                at_name = name_before + 1;
-            }
-        }
-    }
-    pattern[at_pattern..].iter().all(|sign| *sign == '*')
+    WildMatch::new(pattern).matches(name)
 }
 
 /// A pattern for pg_dump: literal text in quotes, `*` and `?` outside.
@@ -155,6 +135,25 @@ mod tests {
         assert_eq!(quoted("order_*"), "\"order_\"*");
         assert_eq!(quoted("*"), "*");
         assert_eq!(quoted("My\"Table?x"), "\"My\"\"Table\"?\"x\"");
+    }
+
+    /// The definition: what a pattern matches, by its first character.
+    fn defined(pattern: &[char], name: &[char]) -> bool {
+        match (pattern.split_first(), name.split_first()) {
+            (None, None) => true,
+            (Some(('*', rest)), _) if defined(rest, name) => true,
+            (Some(('*', _)), Some((_, name))) => defined(pattern, name),
+            (Some((sign, pattern)), Some((letter, name))) => (*sign == '?' || sign == letter) && defined(pattern, name),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_match_as_defined(pattern in "[ab?*ü]{0,7}", name in "[ab?*ü]{0,8}") {
+            let chars = |text: &str| text.chars().collect::<Vec<_>>();
+            prop_assert_eq!(matches(&pattern, &name), defined(&chars(&pattern), &chars(&name)));
+        }
     }
 
     #[test]

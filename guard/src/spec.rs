@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use wildmatch::WildMatch;
 
 /// Why a value cannot be part of a [`GuardSpec`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -237,31 +238,7 @@ fn is_glob(pattern: &str) -> bool {
 
 /// `*` any characters, `?` exactly one, everything else itself; case counts, as in PostgreSQL's catalogs.
 pub fn glob_matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == '?' || *c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                // The last star takes one character more.
-                Some((at, taken)) => {
-                    star = Some((at, taken + 1));
-                    p = at + 1;
-                    t = taken + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == '*')
+    WildMatch::new(pattern).matches(text)
 }
 
 /// What, besides rows, is protected.
@@ -409,6 +386,25 @@ mod tests {
             ("[a]", "a", false),
         ] {
             assert_eq!(glob_matches(pattern, text), expected, "{pattern} on {text}");
+        }
+    }
+
+    /// The definition: what a glob matches, by its first character.
+    fn defined(pattern: &[char], text: &[char]) -> bool {
+        match (pattern.split_first(), text.split_first()) {
+            (None, None) => true,
+            (Some(('*', rest)), _) if defined(rest, text) => true,
+            (Some(('*', _)), Some((_, text))) => defined(pattern, text),
+            (Some((sign, pattern)), Some((letter, text))) => (*sign == '?' || sign == letter) && defined(pattern, text),
+            _ => false,
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn globs_match_as_defined(pattern in "[ab?*ü]{0,7}", text in "[ab?*ü]{0,8}") {
+            let chars = |text: &str| text.chars().collect::<Vec<_>>();
+            proptest::prop_assert_eq!(glob_matches(&pattern, &text), defined(&chars(&pattern), &chars(&text)));
         }
     }
 
