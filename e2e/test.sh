@@ -73,16 +73,16 @@ stage() { # NAME COMMAND...
 # processes end with this script. Their exit codes do not matter: the stage that needs a part reports why it is missing.
 prepare() { # STAGE...
   local parts=() list
-  [[ " $* " =~ \ (lint|engines|controllers|node|regress)\  ]] && { parts+=(tests); background build e2e/build.sh; }
-  [[ " $* " =~ \ (controllers|node|chart|book)\  ]] && { parts+=(kube); background kube e2e/cluster/tools.sh kube kubernetes; }
-  [[ " $* " =~ \ (process|engines|controllers|node)\  ]] && { parts+=(versitygw); background versitygw e2e/cluster/tools.sh versitygw; }
+  [[ " $* " =~ \ (lint|engines|controllers|node|regress|faults)\  ]] && { parts+=(tests); background build e2e/build.sh; }
+  [[ " $* " =~ \ (controllers|node|chart|book|faults)\  ]] && { parts+=(kube); background kube e2e/cluster/tools.sh kube kubernetes; }
+  [[ " $* " =~ \ (process|engines|controllers|node|faults)\  ]] && { parts+=(versitygw); background versitygw e2e/cluster/tools.sh versitygw; }
   if [[ " $* " =~ \ (process|engines|controllers)\  ]]; then
     # shellcheck disable=SC2206 # words
     parts+=($majors pgbouncer)
     # shellcheck disable=SC2086
     background postgres e2e/postgres/software.sh $majors pgbouncer
   fi
-  if [[ " $* " == *" node "* && $(id -u) == 0 ]]; then parts+=(image); background image e2e/cluster/image.sh --postgresql 18 --no-load; fi
+  if [[ " $* " =~ \ (node|faults)\  && $(id -u) == 0 ]]; then parts+=(image); background image e2e/cluster/image.sh --postgresql 18 --no-load; fi
   (( ${#parts[@]} )) || return 0
   list=$(e2e/missing.sh "${parts[@]}")
   [[ -n $list ]] || return 0
@@ -131,6 +131,12 @@ regress() {
   PGRAIL_TEST_MAJORS=${PGRAIL_TEST_REGRESS:-18} PGRAIL_BIN=$target/debug/pgrail e2e/regress/test.sh
 }
 
+# What users do to a running pgrail, on a node with real pods.
+faults() {
+  e2e/build.sh || return
+  PGRAIL_BIN=$target/debug/pgrail e2e/faults/run.sh
+}
+
 trap 'e2e/cluster/down.sh --name "$cluster" >/dev/null 2>&1' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -138,14 +144,14 @@ trap 'exit 143' TERM
 stages=("$@")
 (( ${#stages[@]} )) || stages=(process chart book lint engines controllers node)
 for name in "${stages[@]}"; do
-  [[ $name =~ ^(lint|process|engines|controllers|node|chart|book|regress)$ ]] || { echo "no such stage: $name" >&2; exit 2; }
+  [[ $name =~ ^(lint|process|engines|controllers|node|chart|book|regress|faults)$ ]] || { echo "no such stage: $name" >&2; exit 2; }
 done
 prepare "${stages[@]}"
 for name in "${stages[@]}"; do
   case $name in
     lint) stage lint e2e/lint.sh ;;
     process) stage process e2e/process/smoke.sh ;;
-    engines | controllers | node | regress) stage "$name" "$name" ;;
+    engines | controllers | node | regress | faults) stage "$name" "$name" ;;
     chart) stage chart charts/test.sh ;;
     book) stage book docs/test.sh ;;
   esac

@@ -37,7 +37,9 @@ const IMAGE_GROUP: i64 = 65532;
 const GRACE_SECONDS: i64 = 30;
 /// Seconds for which an ended Job that no CronJob owns is kept: its result is read at once, its log maybe later.
 const KEEP_SECONDS: i32 = 7 * 24 * 3600;
-const STORE_DEADLINE_SECONDS: i64 = 6 * 3600;
+const PRUNE_DEADLINE_SECONDS: i64 = 6 * 3600;
+/// A pod that cannot start must not hold up the retention for ever without a report.
+const INVENTORY_DEADLINE_SECONDS: i64 = 3600;
 /// Readable by any user: the cluster may choose the pod's.
 const READABLE: i32 = 0o444;
 
@@ -152,7 +154,10 @@ fn store_job(
     let pod = pod(destination, labels.clone(), backup, None, container, store_volumes(destination));
     let spec = KubernetesJobSpec {
         backoff_limit: Some(1),
-        active_deadline_seconds: Some(STORE_DEADLINE_SECONDS),
+        active_deadline_seconds: Some(match task {
+            Task::Inventory => INVENTORY_DEADLINE_SECONDS,
+            Task::Dump | Task::Prune => PRUNE_DEADLINE_SECONDS,
+        }),
         // The controller deletes it when it has read its result; this is for the case that it does not.
         ttl_seconds_after_finished: Some(KEEP_SECONDS),
         ..retried(pod)
@@ -529,6 +534,7 @@ mod tests {
         assert_restricted(pod);
         assert!(!pod["volumes"].to_string().contains("shop-pgrail"));
         assert_eq!(pod["containers"][0]["args"], json!(["agent", "inventory"]));
+        assert_eq!(job["spec"]["activeDeadlineSeconds"], 3600);
         // The longest string that Linux passes to a process.
         let value = pod["containers"][0]["env"][0]["value"].as_str().unwrap();
         assert!(value.len() + "PGRAIL_AGENT_CONFIG=".len() < 128 * 1024 - 4096, "{}", value.len());
