@@ -23,9 +23,11 @@ pub const SCHEDULE_LABEL: &str = "pgrail.dev/schedule";
 pub const DATABASE_LABEL: &str = "pgrail.dev/database";
 /// Name of the `DatabaseBackup` that a Job creates.
 pub const BACKUP_LABEL: &str = "pgrail.dev/backup";
+/// Name of the `DatabaseRestore` of a Job.
+pub const RESTORE_LABEL: &str = "pgrail.dev/restore";
 /// Name of the policy that created an object.
 pub const POLICY_LABEL: &str = "pgrail.dev/policy";
-/// Task of a Job: `dump`, `inventory` or `prune`.
+/// Task of a Job: `dump`, `inventory`, `prune` or `restore`.
 pub const TASK_LABEL: &str = "pgrail.dev/task";
 /// Value of `app.kubernetes.io/managed-by` on all objects that the operator creates.
 pub const MANAGED_BY: &str = "pgrail";

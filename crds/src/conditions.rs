@@ -243,8 +243,26 @@ pub mod reasons {
         pub const SCHEDULE_NOT_FOUND: &str = "ScheduleNotFound";
     }
 
+    /// Reasons of `DatabaseRestore`.
+    pub mod restore {
+        /// The annotation `pgrail.dev/allow-in-place` is missing.
+        pub const IN_PLACE_NOT_ALLOWED: &str = "InPlaceNotAllowed";
+        /// The backup does not exist, or the schedule has no verified one.
+        pub const BACKUP_NOT_FOUND: &str = "BackupNotFound";
+        /// A condition is refused.
+        pub const INVALID_CONDITION: &str = "InvalidCondition";
+        /// The rows were restored.
+        pub const RESTORED: &str = "Restored";
+        /// The dry run ended, and nothing prevents the restore.
+        pub const DRY_RUN: &str = "DryRun";
+    }
+
     /// Reasons of failed backups
     pub mod agent {
+        /// Rows of the target are different from those of the backup, or parents of the rows are missing. Nothing was restored.
+        pub const CONFLICT: &str = "Conflict";
+        /// The target database refused what was to be restored. Nothing was restored.
+        pub const RESTORE_FAILED: &str = "RestoreFailed";
         /// The configuration of the run is invalid.
         pub const INVALID_REQUEST: &str = "InvalidRequest";
         /// `pg_dump` or `pg_restore` is not in the image, or does not start.
@@ -297,6 +315,10 @@ pub mod reasons {
 
     /// Other reasons of Events
     pub mod event {
+        /// Rows of a backup were restored.
+        pub const RESTORE_SUCCEEDED: &str = "RestoreSucceeded";
+        /// A restore failed. The target is as it was.
+        pub const RESTORE_FAILED: &str = "RestoreFailed";
         /// A bulk DELETE, UPDATE or TRUNCATE was stopped.
         pub const BULK_DELETE_BLOCKED: &str = "BulkDeleteBlocked";
         /// The database cannot be reached any more.

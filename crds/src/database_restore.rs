@@ -2,13 +2,12 @@
 
 use crate::backup_schedule::Decryption;
 use crate::common::LocalReference;
-use crate::guard_exemption::TableName;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Restores a backup, or some of its tables, into a new schema, a new database, or existing tables. Not implemented.
+/// Restores a backup, or some of its tables, into a new schema, a new database, or existing tables. Only mode `InPlace` is implemented.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "pgrail.dev",
@@ -19,7 +18,7 @@ use serde::{Deserialize, Serialize};
     category = "pgrail",
     status = "DatabaseRestoreStatus",
     derive = "PartialEq",
-    doc = "Restores a backup, or some of its tables, into a new schema, a new database, or existing tables. Not implemented.",
+    doc = "Restores a backup, or some of its tables, into a new schema, a new database, or existing tables. Only mode `InPlace` is implemented.",
     validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: create another DatabaseRestore"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
@@ -30,6 +29,8 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.target.mode) || self.target.mode != 'NewSchema' || (has(self.tables) && size(self.tables) > 0)").message("target.mode NewSchema requires tables"))]
+#[x_kube(validation = Rule::new("(has(self.target.mode) && self.target.mode == 'InPlace') || ((!has(self.tables) || self.tables.all(it, !has(it.where))) && !(has(self.followCascade) && self.followCascade) && !(has(self.dryRun) && self.dryRun))").message("tables[].where, followCascade and dryRun require target.mode InPlace"))]
+#[x_kube(validation = Rule::new("!has(self.target.mode) || self.target.mode != 'InPlace' || (has(self.tables) && size(self.tables) > 0)").message("target.mode InPlace requires tables"))]
 pub struct DatabaseRestoreSpec {
     /// The backup that is restored. `status.source` contains the selected backup.
     pub source: RestoreSource,
@@ -39,12 +40,47 @@ pub struct DatabaseRestoreSpec {
     /// Restores only these tables and the objects that they require. Default: all tables.
     #[serde(default)]
     #[schemars(length(max = 64))]
-    pub tables: Vec<TableName>,
+    pub tables: Vec<RestoreTable>,
+    /// With mode `InPlace`: restores with each row the rows that a deletion of it deletes, and the links that it sets to NULL.
+    #[serde(default)]
+    pub follow_cascade: bool,
     /// Target of the restore.
     pub target: RestoreTarget,
     /// With mode `InPlace`: what happens if a row already exists.
     #[serde(default)]
     pub conflict_policy: ConflictPolicy,
+    /// With mode `InPlace`: whether the triggers of the tables fire.
+    #[serde(default)]
+    pub triggers: RestoreTriggers,
+    /// With mode `InPlace`: only reports what would be restored.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A table of the backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreTable {
+    /// Name of the schema.
+    #[schemars(length(min = 1, max = 63))]
+    pub schema: String,
+    /// Name of the table.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// With mode `InPlace`: restores only the rows that this condition on the columns of the table selects, as `id = 42`.
+    #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub condition: Option<String>,
+}
+
+/// Whether the triggers of the tables fire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RestoreTriggers {
+    /// They fire, with the privileges of the owner of the table.
+    #[default]
+    Fire,
+    /// They do not fire. Other sessions cannot write to the tables until the restore ends.
+    Skip,
 }
 
 /// The backup that is restored.
@@ -121,7 +157,17 @@ pub struct DatabaseRestoreStatus {
     /// Number of existing rows that were kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped_rows: Option<i64>,
-    /// Number of rows in the manifest of the backup.
+    /// Number of these that are different from the backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub different_rows: Option<i64>,
+    /// Number of links that were restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_links: Option<i64>,
+    /// The tables, parents first. In a dry run: what would be restored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub tables: Vec<RestoredTable>,
+    /// Number of rows of the backup that are selected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_rows: Option<i64>,
     /// Duration in seconds.
@@ -143,6 +189,22 @@ pub struct DatabaseRestoreStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// What was restored into a table, or in a dry run would be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoredTable {
+    /// `schema.table`
+    pub table: String,
+    /// Number of inserted rows.
+    pub inserted: i64,
+    /// Number of rows that exist and are identical.
+    pub identical: i64,
+    /// Number of rows that exist and are different.
+    pub different: i64,
+    /// Number of restored links.
+    pub links: i64,
+}
+
 /// Phases of a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RestorePhase {
@@ -150,7 +212,7 @@ pub enum RestorePhase {
     Pending,
     /// The restore is running.
     Running,
-    /// The target contains all rows of the manifest.
+    /// The target contains all selected rows of the backup. In a dry run, nothing was changed.
     Succeeded,
     /// The restore failed.
     Failed,

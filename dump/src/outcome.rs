@@ -200,6 +200,58 @@ impl Failure {
     }
 }
 
+/// Rows that were restored, or in a dry run would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreResult {
+    /// Whether they were restored.
+    pub done: bool,
+    /// What prevents it: nothing was restored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    /// What the result does not cover.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// All tables together.
+    pub total: RestoredRows,
+    /// How many tables.
+    pub table_count: u64,
+    /// The tables, parents first; as many as there is room for.
+    pub tables: Vec<RestoredRows>,
+    /// How long it took, in seconds.
+    pub seconds: u64,
+}
+
+/// Rows of one table that were restored, or in a dry run would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoredRows {
+    /// `schema.table`
+    pub table: String,
+    /// Rows that are to be in the table.
+    pub selected: i64,
+    /// Rows that were inserted.
+    pub inserted: i64,
+    /// Rows that exist and are identical.
+    pub identical: i64,
+    /// Rows that exist and are different.
+    pub different: i64,
+    /// Links that were restored.
+    pub links: i64,
+}
+
+impl RestoreResult {
+    fn shorten(&mut self) {
+        self.tables.truncate(6);
+        for texts in [&mut self.problems, &mut self.notes] {
+            texts.truncate(4);
+            for text in texts.iter_mut() {
+                *text = truncated(text, 200);
+            }
+        }
+    }
+}
+
 /// What a container of a dump pod leaves behind as its termination message: compact JSON of at most 4,096 bytes.
 ///
 /// ```json
@@ -219,6 +271,8 @@ pub enum Message {
     Prune(PruneReport),
     /// The store was compared with what is recorded.
     Inventory(Inventory),
+    /// Rows were restored, or it is known what prevents it.
+    Restore(RestoreResult),
     /// The step failed.
     Failed(Failure),
 }
@@ -230,7 +284,7 @@ impl Message {
         match &mut message {
             Self::Dump(result) => result.details = None,
             Self::Verify(result) => result.backup.details = None,
-            Self::Prune(_) | Self::Inventory(_) | Self::Failed(_) => {}
+            Self::Prune(_) | Self::Inventory(_) | Self::Restore(_) | Self::Failed(_) => {}
         }
         let text = json(&message);
         if text.len() <= MESSAGE_BYTES {
@@ -238,6 +292,7 @@ impl Message {
         }
         match &mut message {
             Self::Prune(report) => report.shorten(),
+            Self::Restore(result) => result.shorten(),
             Self::Inventory(inventory) => return shortened(inventory.clone()),
             // Control characters grow sixfold in JSON.
             Self::Failed(failure) => {

@@ -67,7 +67,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [create, delete]
 # Required to set owner references on CronJobs and Jobs if the API server enforces OwnerReferencesPermissionEnforcement.
 - apiGroups: [pgrail.dev]
-  resources: [backupschedules/finalizers, databasebackups/finalizers]
+  resources: [backupschedules/finalizers, databasebackups/finalizers, databaserestores/finalizers]
   verbs: [update]
 # Reports the status, by server-side apply.
 - apiGroups: [pgrail.dev]
@@ -87,7 +87,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
-# Creates a CronJob for each BackupSchedule, and Jobs for single backups and for pruning. Deletes finished Jobs beyond the history limits.
+# Creates a CronJob for each BackupSchedule, and Jobs for single backups, for restores and for pruning. Deletes finished Jobs beyond the history limits.
 - apiGroups: [batch]
   resources: [cronjobs, jobs]
   verbs: [get, list, watch, create, patch, delete]

@@ -64,14 +64,16 @@ async fn an_object_that_the_types_cannot_read_is_told_so_and_harms_no_other() {
 }
 
 #[tokio::test]
-async fn kinds_without_a_controller_say_so() {
+async fn what_is_not_implemented_says_so() {
     let server = pgrail_testing::servers().remove(0);
     let fixture = Fixture::new(&server, "later").await;
     let manifest = json!({"metadata": {"name": "back"}, "spec": {
         "source": {"backupRef": {"name": "nightly-1"}}, "target": {"databaseRef": {"name": "shop"}}}});
     fixture.namespace.apply::<DatabaseRestore>(&manifest).await;
-    let waiting = |it: &DatabaseRestore| holds(it, "Ready", "Unknown", "NotImplemented");
-    wait_for(&fixture.namespace, "back", "told that nothing acts on it", waiting).await;
+    let refused = |it: &DatabaseRestore| holds(it, "Stalled", "True", "NotImplemented");
+    let restore = wait_for(&fixture.namespace, "back", "only rows are restored", refused).await;
+    let message = pgrail_e2e::condition(&restore, "Ready").unwrap().2;
+    assert!(message.starts_with("spec.target.mode NewDatabase is not part of pgrail"), "{message}");
     fixture.finish().await;
 }
 

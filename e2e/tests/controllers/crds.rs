@@ -105,6 +105,23 @@ async fn bad_objects_are_refused_with_the_remedy() {
     let restore = json!({"metadata": {"name": "back"}, "spec": {
         "source": {"backupRef": {"name": "now"}}, "target": {"databaseRef": {"name": "shop"}, "mode": "NewSchema"}}});
     refuses::<DatabaseRestore>(&namespace, restore, "NewSchema requires tables").await;
+    let target = |mode: &str| json!({"databaseRef": {"name": "shop"}, "mode": mode});
+    for (change, expected) in [
+        (json!({"target": target("InPlace")}), "InPlace requires tables"),
+        (
+            json!({"target": target("NewDatabase"), "followCascade": true}),
+            "followCascade and dryRun require target.mode InPlace",
+        ),
+        (json!({"tables": [{"schema": "public", "name": "users", "where": "id = 1"}]}), "require target.mode InPlace"),
+        (
+            json!({"target": target("InPlace"), "tables": [{"schema": "public", "name": "users", "where": ""}]}),
+            "at least 1 char",
+        ),
+    ] {
+        let mut spec = json!({"source": {"backupRef": {"name": "now"}}, "target": {"databaseRef": {"name": "shop"}}});
+        spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        refuses::<DatabaseRestore>(&namespace, json!({"metadata": {"name": "back"}, "spec": spec}), expected).await;
+    }
     namespace.finish().await;
 }
 

@@ -11,3 +11,4 @@ mod fixture;
 mod guard_faults;
 mod guards;
 mod quiet;
+mod restores;

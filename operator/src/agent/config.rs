@@ -52,6 +52,9 @@ pub(crate) struct AgentConfig {
     /// For `pgrail agent prune`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) prune: Option<PruneConfig>,
+    /// For `pgrail agent restore`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) restore: Option<RestoreConfig>,
 }
 
 /// The rules of the operator for addresses: loopback, link-local and the apiserver's are refused.
@@ -124,6 +127,47 @@ pub(crate) struct DumpConfig {
     pub(crate) row_counts: RowCounts,
     /// How the dump is verified before it is published.
     pub(crate) verification: VerificationLevel,
+}
+
+/// Rows of a backup that are restored into the tables that they came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_excessive_bools, reason = "as the fields of the spec")]
+pub(crate) struct RestoreConfig {
+    /// The directory of the backup below the store's prefix.
+    pub(crate) location: String,
+    /// SHA-256 of its manifest: no other one is used.
+    pub(crate) manifest_sha256: String,
+    /// Overrides the Secret's keys.
+    #[serde(default)]
+    pub(crate) connection: ConnectionConfig,
+    /// Which rows.
+    pub(crate) tables: Vec<RestoreTableConfig>,
+    /// With the rows that depend on them.
+    #[serde(default)]
+    pub(crate) follow_cascade: bool,
+    /// Whether existing rows that are different are kept; else they are a failure.
+    #[serde(default)]
+    pub(crate) skip_existing: bool,
+    /// Whether triggers of the tables do not fire.
+    #[serde(default)]
+    pub(crate) skip_triggers: bool,
+    /// Whether nothing is changed.
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+}
+
+/// Rows of one table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RestoreTableConfig {
+    /// Its schema.
+    pub(crate) schema: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// A condition on its columns; none: all rows.
+    #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) condition: Option<String>,
 }
 
 /// Overrides the keys of the connection's Secret: `crate::secret::Overrides`.

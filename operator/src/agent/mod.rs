@@ -10,6 +10,7 @@ mod inventory;
 mod outcome;
 mod progress;
 mod prune;
+mod restore;
 pub(crate) mod run_name;
 mod settings;
 mod verify;
@@ -45,6 +46,8 @@ enum Step {
     Inventory,
     /// Removes dumps that retention does not keep, and leftovers of failed runs
     Prune,
+    /// Restores rows of a backup into the tables that they came from
+    Restore,
 }
 
 /// Paths and identity of the pod; the defaults are what the operator mounts.
@@ -92,6 +95,7 @@ pub(crate) async fn run(args: AgentArgs) -> ExitCode {
         Step::Verify => verify::run(places).await,
         Step::Inventory => inventory::run(places).await,
         Step::Prune => prune::run(places).await,
+        Step::Restore => restore::run(places).await,
     };
     finish(outcome, &places.termination_log).await
 }

@@ -31,7 +31,7 @@ pub(super) async fn finish(message: Message, termination_log: &Path) -> ExitCode
             let retryable = report.refused.iter().any(|refused| refused.reason.retryable());
             ExitCode::from(if retryable { 1 } else { EXIT_NOT_RETRYABLE })
         }
-        Message::Dump(_) | Message::Verify(_) | Message::Inventory(_) | Message::Prune(_) => {
+        Message::Dump(_) | Message::Verify(_) | Message::Inventory(_) | Message::Prune(_) | Message::Restore(_) => {
             tracing::info!("{text}");
             ExitCode::SUCCESS
         }

@@ -155,7 +155,7 @@ fn reject_not_implemented(spec: &BackupScheduleSpec) -> Result<(), JobSpecError>
     Ok(())
 }
 
-fn connection(declared: &Connection) -> Result<ConnectionSpec, JobSpecError> {
+pub(crate) fn connection(declared: &Connection) -> Result<ConnectionSpec, JobSpecError> {
     let port = declared.port.map(u16::try_from).transpose();
     let port =
         port.map_err(|_| JobSpecError::Field { field: "spec.connection.port", problem: "it is not 1 to 65535" })?;

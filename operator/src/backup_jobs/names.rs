@@ -21,6 +21,7 @@ pub(crate) enum Task {
     Inventory,
     /// Removes dumps.
     Prune,
+    Restore,
 }
 
 impl Task {
@@ -30,13 +31,14 @@ impl Task {
             Self::Dump => "dump",
             Self::Inventory => "inventory",
             Self::Prune => "prune",
+            Self::Restore => "restore",
         }
     }
 }
 
 pub(crate) fn job_name(backup: &str, task: Task) -> String {
     // The pod's host name would be cut at a dot.
-    let name = bounded(&backup.replace('.', "-"), LONGEST_JOB - 6);
+    let name = bounded(&backup.replace('.', "-"), LONGEST_JOB - 8);
     format!("{name}-{}", task.as_str())
 }
 

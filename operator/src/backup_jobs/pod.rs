@@ -4,11 +4,12 @@
 //! A dump's pod has two containers with a result each: `dump`, which alone has the login, then `verify`.
 
 use super::destination::Destination;
-use super::job_spec::JobSpec;
+use super::job_spec::{ConnectionSpec, JobSpec};
 use super::names::{self, Task};
 use crate::agent::config::{
     AddressConfig, AgentConfig, CA_DIRECTORY, CA_FILE, CONFIG_VARIABLE, CONNECTION_DIRECTORY, EXIT_NOT_RETRYABLE,
-    InventoryConfig, JOB_VARIABLE, POD_UID_VARIABLE, PruneConfig, STORE_DIRECTORY, VOLUME_DIRECTORY, WORK_DIRECTORY,
+    InventoryConfig, JOB_VARIABLE, POD_UID_VARIABLE, PruneConfig, RestoreConfig, STORE_DIRECTORY, VOLUME_DIRECTORY,
+    WORK_DIRECTORY,
 };
 use crate::settings::Settings;
 use k8s_openapi::api::batch::v1::{
@@ -30,6 +31,7 @@ pub(crate) const DUMP_CONTAINER: &str = "dump";
 pub(crate) const VERIFY_CONTAINER: &str = "verify";
 pub(crate) const PRUNE_CONTAINER: &str = "prune";
 pub(crate) const INVENTORY_CONTAINER: &str = "inventory";
+pub(crate) const RESTORE_CONTAINER: &str = "restore";
 
 /// The group that may write to a volume of `file://`: the image's own.
 const IMAGE_GROUP: i64 = 65532;
@@ -83,18 +85,16 @@ pub(crate) fn dump_job(
         dump: Some(job.dump_config(backup)),
         inventory: None,
         prune: None,
+        restore: None,
     };
     let destination = &job.destination;
     let labels = names::labels(Task::Dump, destination.schedule.as_deref(), &destination.database);
     let env = environment(&config)?;
     let store = store_mounts(destination);
-    let mut secret_mounts = vec![mount("connection", CONNECTION_DIRECTORY, true)];
-    if job.connection.ca.is_some() {
-        secret_mounts.push(mount("ca", CA_DIRECTORY, true));
-    }
+    let secret_mounts = connection_mounts(&job.connection);
     let dump = container(DUMP_CONTAINER, destination, image, env.clone(), [secret_mounts, store.clone()].concat());
     let verify = container(VERIFY_CONTAINER, destination, image, env, store);
-    let volumes = [connection_volumes(job), store_volumes(destination)].concat();
+    let volumes = [connection_volumes(&job.connection), store_volumes(destination)].concat();
     let pod = pod(destination, labels.clone(), backup, Some(dump), verify, volumes);
     let spec = KubernetesJobSpec {
         backoff_limit: Some(job.backoff_limit),
@@ -104,6 +104,32 @@ pub(crate) fn dump_job(
         ..retried(pod)
     };
     Ok(JobTemplateSpec { metadata: Some(metadata(labels, backup)), spec: Some(spec) })
+}
+
+/// The Job of a restore.
+pub(crate) fn restore_job(
+    destination: &Destination,
+    connection: &ConnectionSpec,
+    image: &Installation,
+    restore: RestoreConfig,
+) -> Result<JobTemplateSpec, serde_json::Error> {
+    let config = AgentConfig {
+        addresses: Some(image.addresses.clone()),
+        identity: destination.identity.clone(),
+        store: destination.store.config.clone(),
+        dump: None,
+        inventory: None,
+        prune: None,
+        restore: Some(restore),
+    };
+    let labels = names::labels(Task::Restore, None, &destination.database);
+    let mounts = [connection_mounts(connection), store_mounts(destination)].concat();
+    let container = container(RESTORE_CONTAINER, destination, image, environment(&config)?, mounts);
+    let volumes = [connection_volumes(connection), store_volumes(destination)].concat();
+    let pod = pod(destination, labels.clone(), None, None, container, volumes);
+    let spec =
+        KubernetesJobSpec { backoff_limit: Some(1), ttl_seconds_after_finished: Some(KEEP_SECONDS), ..retried(pod) };
+    Ok(JobTemplateSpec { metadata: Some(metadata(labels, None)), spec: Some(spec) })
 }
 
 /// The Job template of a prune.
@@ -120,6 +146,7 @@ pub(crate) fn prune_job(
         dump: None,
         inventory: None,
         prune: Some(prune),
+        restore: None,
     };
     store_job(destination, image, (Task::Prune, PRUNE_CONTAINER), &config, backup)
 }
@@ -137,6 +164,7 @@ pub(crate) fn inventory_job(
         dump: None,
         inventory: Some(inventory),
         prune: None,
+        restore: None,
     };
     store_job(destination, image, (Task::Inventory, INVENTORY_CONTAINER), &config, None)
 }
@@ -326,9 +354,14 @@ fn pod_security(ids: PodIdentity, writes_to_volume: bool) -> PodSecurityContext 
     }
 }
 
-fn connection_volumes(job: &JobSpec) -> Vec<Volume> {
-    let mut volumes = vec![secret("connection", &job.connection.secret, None)];
-    if let Some(ca) = &job.connection.ca {
+fn connection_mounts(connection: &ConnectionSpec) -> Vec<VolumeMount> {
+    let ca = connection.ca.iter().map(|_| mount("ca", CA_DIRECTORY, true));
+    std::iter::once(mount("connection", CONNECTION_DIRECTORY, true)).chain(ca).collect()
+}
+
+fn connection_volumes(connection: &ConnectionSpec) -> Vec<Volume> {
+    let mut volumes = vec![secret("connection", &connection.secret, None)];
+    if let Some(ca) = &connection.ca {
         let items = vec![KeyToPath { key: ca.key.clone(), path: CA_FILE.to_owned(), mode: None }];
         volumes.push(secret("ca", &ca.name, Some(items)));
     }

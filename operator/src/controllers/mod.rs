@@ -2,6 +2,7 @@
 
 pub(crate) mod backup_schedule;
 pub(crate) mod database_backup;
+pub(crate) mod database_restore;
 pub(crate) mod guard_exemption;
 pub(crate) mod not_implemented;
 pub(crate) mod protected_database;

@@ -8,7 +8,7 @@ use kube::Resource;
 use kube::api::Api;
 use kube::runtime::controller::Action;
 use pgrail_crds::conditions::{READY, reasons};
-use pgrail_crds::{Condition, DatabaseRestore, GuardrailPolicy};
+use pgrail_crds::{Condition, GuardrailPolicy};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -23,15 +23,7 @@ const RESYNC: Duration = Duration::from_hours(1);
 /// Watches the kinds until `stop`.
 pub(crate) async fn run(context: &Arc<Context>, stop: CancellationToken) {
     let policies = Api::all(context.client.clone());
-    futures::join!(
-        run_controller(
-            watch(context.watched()).0,
-            Waiting::<DatabaseRestore>::new(context),
-            Arc::clone(context),
-            stop.clone()
-        ),
-        run_controller(watch(policies).0, Waiting::<GuardrailPolicy>::new(context), Arc::clone(context), stop),
-    );
+    run_controller(watch(policies).0, Waiting::<GuardrailPolicy>::new(context), Arc::clone(context), stop).await;
 }
 
 /// Says `Ready=Unknown` on every object of a kind.

@@ -1,6 +1,6 @@
 //! Why an object is not carried out as declared: a reason for programs, a message for people.
 
-use pgrail_crds::conditions::reasons::{self, agent, backup, database, exemption, guard, reachable};
+use pgrail_crds::conditions::reasons::{self, agent, backup, database, exemption, guard, reachable, restore};
 
 macro_rules! reasons {
     ($($variant:ident = $constant:path,)*) => {
@@ -129,6 +129,14 @@ reasons! {
     StoreUnchecked = backup::STORE_UNCHECKED,
     ScheduleNotFound = backup::SCHEDULE_NOT_FOUND,
 
+    InPlaceNotAllowed = restore::IN_PLACE_NOT_ALLOWED,
+    BackupNotFound = restore::BACKUP_NOT_FOUND,
+    InvalidCondition = restore::INVALID_CONDITION,
+    Restored = restore::RESTORED,
+    DryRun = restore::DRY_RUN,
+
+    Conflict = agent::CONFLICT,
+    RestoreFailed = agent::RESTORE_FAILED,
     InvalidRequest = agent::INVALID_REQUEST,
     ClientMissing = agent::CLIENT_MISSING,
     VersionMismatch = agent::VERSION_MISMATCH,

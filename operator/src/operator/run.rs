@@ -6,7 +6,8 @@ use crate::agent::config::AddressConfig;
 use crate::allowed_stores::{AllowedStores, StorePatternError};
 use crate::context::Context;
 use crate::controllers::{
-    backup_schedule, database_backup, guard_exemption, not_implemented, protected_database, table_guard,
+    backup_schedule, database_backup, database_restore, guard_exemption, not_implemented, protected_database,
+    table_guard,
 };
 use crate::database::{AllowedHosts, Databases, Limits, PatternError};
 use crate::kubernetes::backoff::Backoff;
@@ -172,6 +173,7 @@ async fn controllers(context: &Arc<Context>, stop: &CancellationToken) {
         guard_exemption::run(&guard_watch, context, stop.clone()),
         backup_schedule::run(&backup_watch, &database_watch, context, stop.clone()),
         database_backup::run(backups, context, stop.clone()),
+        database_restore::run(context, stop.clone()),
         not_implemented::run(context, stop.clone()),
     );
 }

@@ -393,6 +393,7 @@ mod tests {
                 dump: None,
                 inventory: Some(InventoryConfig { known }),
                 prune: None,
+                restore: None,
             };
             let now = at("2026-11-23T12:00:00Z");
             let basis =

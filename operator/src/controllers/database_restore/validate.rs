@@ -1,0 +1,142 @@
+//! From a restore and what it refers to, to its Job. Pure.
+
+use super::dereference::References;
+use crate::agent::config::{RestoreConfig, RestoreTableConfig};
+use crate::backup_jobs::destination::{self, Destination};
+use crate::backup_jobs::error::JobSpecError;
+use crate::backup_jobs::job_spec::{self, ConnectionSpec};
+use crate::backup_jobs::names::location_in;
+use crate::backup_jobs::record::is_verified;
+use crate::context::Context;
+use crate::kubernetes::rejection::{Reason, Rejection};
+use kube::ResourceExt;
+use pgrail_crds::annotations::ALLOW_IN_PLACE;
+use pgrail_crds::{ConflictPolicy, DatabaseRestore, RestoreMode, RestoreTriggers};
+use pgrail_restore::Condition;
+
+/// A restore that can be carried out.
+#[derive(Debug)]
+pub(super) struct Validated {
+    pub(super) destination: Destination,
+    pub(super) connection: ConnectionSpec,
+    pub(super) config: RestoreConfig,
+}
+
+/// What can be validated without anything else.
+pub(super) fn spec(restore: &DatabaseRestore) -> Result<(), Rejection> {
+    let spec = &restore.spec;
+    let version = env!("CARGO_PKG_VERSION");
+    let default = if spec.tables.is_empty() { RestoreMode::NewDatabase } else { RestoreMode::NewSchema };
+    let mode = spec.target.mode.unwrap_or(default);
+    if mode != RestoreMode::InPlace {
+        let message = format!(
+            "spec.target.mode {mode:?} is not part of pgrail {version}: use InPlace to restore rows into their tables, or pg_restore"
+        );
+        return Err(Rejection::new(Reason::NotImplemented, message));
+    }
+    if spec.decryption.identity_secret_ref.is_some() {
+        let message = format!("spec.decryption.identitySecretRef is not part of pgrail {version}: remove it");
+        return Err(Rejection::new(Reason::NotImplemented, message));
+    }
+    if restore.annotations().get(ALLOW_IN_PLACE).map(String::as_str) != Some("true") {
+        let message = format!(
+            "mode InPlace inserts rows into live tables: to allow it, set the annotation {ALLOW_IN_PLACE}: \"true\" on this object"
+        );
+        return Err(Rejection::new(Reason::InPlaceNotAllowed, message));
+    }
+    for (place, table) in spec.tables.iter().enumerate() {
+        if let Some(Err(error)) = table.condition.as_deref().map(Condition::parse) {
+            let message = format!("spec.tables[{place}].where: {}", error.problem);
+            return Err(Rejection::new(Reason::InvalidCondition, message));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn validate(
+    restore: &DatabaseRestore,
+    references: References,
+    context: &Context,
+) -> Result<Validated, Rejection> {
+    let References { backup, schedule, database, secrets } = references;
+    let name = backup.name_any();
+    let rejected = |error: JobSpecError| error.rejection();
+    let mut destination = match &schedule {
+        Some(schedule) => destination::of_schedule(schedule, &context.cluster_id),
+        None => destination::of_backup(&backup, &context.cluster_id),
+    }
+    .map_err(rejected)?;
+    destination.database.clone_from(&restore.spec.target.database_ref.name);
+    destination.store.check_allowed(&context.settings.allowed_stores).map_err(rejected)?;
+    if let Some(error) = secrets.connection {
+        return Err(JobSpecError::from(error).rejection());
+    }
+    destination.store.check_secret(secrets.store).map_err(rejected)?;
+    let connection = job_spec::connection(&database.spec.connection).map_err(rejected)?;
+    if !is_verified(&backup) {
+        return Err(Rejection::new(Reason::Unverified, format!("the backup {name:?} was not verified: name another")));
+    }
+    let status = backup.status.as_ref();
+    let Some(manifest_sha256) = status.and_then(|status| status.manifest_sha256.clone()) else {
+        let message = format!(
+            "the backup {name:?} has no status.manifestSha256, since an earlier version made it: restore it with pg_restore, or name a later one"
+        );
+        return Err(Rejection::new(Reason::Unverified, message));
+    };
+    let Some(location) = location_in(&destination.store.config.url, &backup) else {
+        let message = format!("the backup {name:?} is not in the store that the schedule has now");
+        return Err(Rejection::new(Reason::InvalidStorage, message));
+    };
+    let spec = &restore.spec;
+    let tables = spec.tables.iter().map(|table| RestoreTableConfig {
+        schema: table.schema.clone(),
+        name: table.name.clone(),
+        condition: table.condition.clone(),
+    });
+    let config = RestoreConfig {
+        location,
+        manifest_sha256,
+        connection: connection.overrides.clone(),
+        tables: tables.collect(),
+        follow_cascade: spec.follow_cascade,
+        skip_existing: spec.conflict_policy == ConflictPolicy::SkipExisting,
+        skip_triggers: spec.triggers == RestoreTriggers::Skip,
+        dry_run: spec.dry_run,
+    };
+    Ok(Validated { destination, connection, config })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn reason(annotation: Value, change: Value) -> Option<Reason> {
+        let mut spec = json!({
+            "source": {"backupRef": {"name": "b"}}, "tables": [{"schema": "public", "name": "users", "where": "id = 42"}],
+            "target": {"databaseRef": {"name": "shop"}, "mode": "InPlace"},
+        });
+        for (key, value) in change.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let object = json!({"apiVersion": "pgrail.dev/v1alpha1", "kind": "DatabaseRestore",
+            "metadata": {"name": "back", "annotations": annotation}, "spec": spec});
+        super::spec(&serde_json::from_value(object).unwrap()).err().map(|rejection| rejection.reason)
+    }
+
+    #[test]
+    fn what_is_not_built_and_what_is_not_allowed_is_refused() {
+        let allowed = || json!({"pgrail.dev/allow-in-place": "true"});
+        assert_eq!(reason(allowed(), json!({})), None);
+        assert_eq!(reason(json!({}), json!({})), Some(Reason::InPlaceNotAllowed));
+        assert_eq!(reason(json!({"pgrail.dev/allow-in-place": "yes"}), json!({})), Some(Reason::InPlaceNotAllowed));
+        for mode in [json!("NewSchema"), json!("NewDatabase"), Value::Null] {
+            let target = json!({"databaseRef": {"name": "shop"}, "mode": mode});
+            assert_eq!(reason(allowed(), json!({"target": target})), Some(Reason::NotImplemented));
+        }
+        let identity = json!({"identitySecretRef": {"name": "age", "key": "identity"}});
+        assert_eq!(reason(allowed(), json!({"decryption": identity})), Some(Reason::NotImplemented));
+        let tables = json!([{"schema": "public", "name": "users", "where": "id IN (SELECT 1)"}]);
+        assert_eq!(reason(allowed(), json!({"tables": tables})), Some(Reason::InvalidCondition));
+    }
+}
