@@ -89,7 +89,7 @@ pub enum TlsMode {
 }
 
 /// Maximum numbers of rows that a statement or transaction can change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.maxTransactionRows) || (self.maxTransactionRows >= self.maxRows && self.maxTransactionRows >= self.maxCascadeRows)")
@@ -114,6 +114,33 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_updated_rows: Option<i64>,
+    /// Maximum numbers of rows that all transactions of all sessions together can remove within some time. Default: not
+    /// limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+}
+
+/// Maximum numbers of rows that all transactions of all sessions together can remove within any such time, by the clock
+/// of the database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.maxRows) || has(self.maxCascadeRows)").message("window must have maxRows, maxCascadeRows, or both")
+)]
+pub struct Window {
+    /// Length of the window, 1m to 24h.
+    #[schemars(schema_with = "crate::schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('24h')").message("duration must be between 1m and 24h"))]
+    pub duration: Duration,
+    /// Maximum number of rows of the guarded table. Default: not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub max_rows: Option<i64>,
+    /// Maximum number of rows of other tables that are deleted, or set to NULL or DEFAULT, by foreign keys. Default: not
+    /// limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub max_cascade_rows: Option<i64>,
 }
 
 /// Default of `maxRows`.
@@ -135,12 +162,13 @@ impl Default for Limits {
             max_cascade_rows: DEFAULT_MAX_CASCADE_ROWS,
             max_transaction_rows: None,
             max_updated_rows: None,
+            window: None,
         }
     }
 }
 
 /// Limits that replace other limits. A field that is not set keeps the other limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitOverrides {
     /// Replaces `maxRows`.
@@ -159,6 +187,10 @@ pub struct LimitOverrides {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_updated_rows: Option<i64>,
+    /// Replaces `window` as a whole. An allowance with a window counts what its role removes in that window, and not in the
+    /// window of the guard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
 }
 
 /// An operation that an allowance or exemption allows.

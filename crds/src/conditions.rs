@@ -321,6 +321,8 @@ pub mod reasons {
         pub const RESTORE_FAILED: &str = "RestoreFailed";
         /// A bulk DELETE, UPDATE or TRUNCATE was stopped.
         pub const BULK_DELETE_BLOCKED: &str = "BulkDeleteBlocked";
+        /// The window of a table stopped a statement.
+        pub const WINDOW_EXHAUSTED: &str = "WindowExhausted";
         /// The database cannot be reached any more.
         pub const DATABASE_UNREACHABLE: &str = "DatabaseUnreachable";
         /// The database can be reached again.

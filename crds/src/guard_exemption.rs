@@ -1,6 +1,6 @@
 //! `GuardExemption`.
 
-use crate::common::{LocalReference, Operation, delete_only};
+use crate::common::{LocalReference, Operation, Window, delete_only};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
@@ -77,7 +77,7 @@ pub struct GuardExemptionSpec {
 }
 
 /// Limits that replace the limits of the guards.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExemptionLimits {
     /// Replaces `maxRows`.
@@ -96,6 +96,9 @@ pub struct ExemptionLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_updated_rows: Option<i64>,
+    /// Replaces `window` as a whole. What the role removes is counted in this window, and not in that of the guard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
 }
 
 /// A table by exact name.

@@ -125,7 +125,7 @@ pub enum Protection {
 /// Selects tables by exact name or glob. `*` matches any number of characters, and `?` matches one. Globs do not match
 /// system
 /// schemas.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TableSelector {
     /// Exact name or glob of the schema.
@@ -144,7 +144,7 @@ pub struct TableSelector {
 }
 
 /// A permanent allowance of a login role.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Allowance {
     /// The login role (`session_user`).
@@ -223,10 +223,34 @@ pub struct GuardedTable {
     /// Of these, statements that were counted before the counter in the database was reset.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempts_before: i64,
+    /// How much of the window of `spec.limits` is used. Moved at most every 10 minutes, and when the window is used up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowUse>,
     /// What is missing, and how to fix it.
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub message: String,
+}
+
+/// How much of a window is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WindowUse {
+    /// Rows of the table that all transactions removed within the window, rounded to two digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<i64>,
+    /// `window.maxRows`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+    /// Rows of other tables, rounded to two digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cascade_removed: Option<i64>,
+    /// `window.maxCascadeRows`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cascade_limit: Option<i64>,
+    /// Since when it is counted: the installation, or the last time when the statistics of the server were lost or reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
 }
 
 /// Verified state of a table.

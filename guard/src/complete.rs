@@ -8,7 +8,7 @@ use crate::catalog::{Catalog, Oid, TableKind};
 use crate::closure::{self, Effect};
 use crate::configuration::{AllowanceRow, Assignment, Configuration, MemberEffect, MemberRow, RelationRow};
 use crate::desired::{Desired, Numbers, Root};
-use crate::gate::{self, Gate, Limits, RootChecks};
+use crate::gate::{self, Gate, Limits, RootChecks, WindowLimits};
 use crate::routines::{create_trigger_function, trigger_function};
 use crate::spec::Operation;
 use crate::sql::literal;
@@ -59,6 +59,7 @@ pub(crate) fn complete(catalog: &Catalog, mut configuration: Configuration, numb
     let updates = desired.roots.values().filter(|root| root.checks.limits_updates());
     desired.sequences = updates.map(|root| format!("updated_{}", root.checks.id)).collect();
     desired.sequences.extend(configuration.assignments.iter().map(|held| format!("blocked_{}", held.id)));
+    desired.sequences.extend(desired.roots.values().flat_map(|root| window_sequences(root, &configuration.allowances)));
     desired.distance = distances(catalog, &desired.roots);
 
     // A root keeps the name that its guards know; every other table has its own.
@@ -115,10 +116,48 @@ fn root(
         partitioned: closure.tree.iter().any(is_partitioned),
         has_allowances: allowances().next().is_some(),
         allowances_per_statement: allowances().any(|allowance| allowance.limits.max_transaction_rows.is_some()),
+        windows: windows(&assignments),
         enforced: limits(&enforced),
         warned: warned.iter().map(|held| (held.id, limits(&[held]))).collect(),
     };
     Root { oid, closure, checks, assignments, above: BTreeSet::new() }
+}
+
+fn windows(assignments: &[Assignment]) -> Vec<WindowLimits> {
+    let of = |held: &Assignment| {
+        let window = held.window.filter(|_| held.protect_delete)?;
+        Some(WindowLimits { assignment: held.id, rows: window.max_rows, cascade_rows: window.max_cascade_rows })
+    };
+    assignments.iter().filter_map(of).collect()
+}
+
+/// The sequences of the windows of a root: for each kind where the counters stood and two buckets, when it began to count,
+/// and when it last stopped a statement; for an allowance, the buckets; what a session has counted.
+fn window_sequences(root: &Root, allowances: &[AllowanceRow]) -> Vec<String> {
+    let id = root.checks.id;
+    let buckets = |key: &str| {
+        ["rows", "cascade"].map(|kind| ["even", "odd"].map(|parity| format!("window_{kind}_{parity}_{key}"))).concat()
+    };
+    let mut names = Vec::new();
+    for WindowLimits { assignment, rows, cascade_rows } in &root.checks.windows {
+        for (kind, _) in [("rows", rows), ("cascade", cascade_rows)].iter().filter(|(_, limit)| limit.is_some()) {
+            names.extend(["", "even_", "odd_"].map(|part| format!("window_{kind}_{part}{assignment}")));
+        }
+        names.extend(["since", "stopped"].map(|what| format!("window_{what}_{assignment}")));
+    }
+    if names.is_empty() {
+        return names;
+    }
+    names.push(format!("window_counted_{id}"));
+    let windowed = |guard: &i32| root.assignments.iter().any(|held| held.guard == *guard && held.window.is_some());
+    let for_root = allowances.iter().filter(|right| {
+        right.is_for(id)
+            && !right.unlimited
+            && right.operations.contains(&Operation::Delete)
+            && right.guards.iter().any(windowed)
+    });
+    names.extend(for_root.flat_map(|right| buckets(&format!("w{}_{id}", right.id))));
+    names
 }
 
 /// The strictest of each kind.
@@ -241,6 +280,9 @@ fn add_statement_triggers(catalog: &Catalog, desired: &mut Desired) {
         if checks.limits_deletes() {
             desired.routines.insert(format!("note_{}", checks.id), gate::create_note(checks));
         }
+        if !checks.windows.is_empty() {
+            desired.routines.insert(format!("window_{}", checks.id), gate::create_window(checks));
+        }
         if checks.limits_updates() {
             desired.routines.insert(format!("updating_{}", checks.id), gate::create_updating(checks));
         }
@@ -259,6 +301,12 @@ fn add_statement_triggers(catalog: &Catalog, desired: &mut Desired) {
                 add(
                     format!("pgrail_note_{id}"),
                     format!("BEFORE DELETE ON {ident} FOR EACH STATEMENT WHEN ({when}pgrail.note_{id}())"),
+                );
+            }
+            if !checks.windows.is_empty() {
+                add(
+                    format!("pgrail_window_{id}"),
+                    format!("AFTER DELETE ON {ident} FOR EACH STATEMENT WHEN (pgrail.window_{id}())"),
                 );
             }
             if checks.limits_updates() {

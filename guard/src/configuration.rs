@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Oid;
-use crate::spec::{Capture, GuardName, Operation, PartialLimits, Protect, TableLimits};
+use crate::spec::{Capture, GuardName, Operation, PartialLimits, Protect, TableLimits, Window};
 use crate::sql::digest;
 
 /// Everything that is configured in one database, for all its guards. Each list is sorted by identifier.
@@ -69,6 +69,9 @@ pub struct Assignment {
     pub max_transaction_rows: Option<i64>,
     /// See [`TableLimits`].
     pub max_updated_rows: Option<i64>,
+    /// See [`TableLimits`].
+    #[serde(default)]
+    pub window: Option<Window>,
     /// See [`Protect`].
     pub protect_delete: bool,
     /// See [`Protect`].
@@ -82,7 +85,7 @@ pub struct Assignment {
 impl Assignment {
     /// An assignment with these limits and protections.
     pub fn new(id: i32, root: i32, guard: i32, limits: TableLimits, protect: Protect) -> Self {
-        let TableLimits { max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows } = limits;
+        let TableLimits { max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows, window } = limits;
         let Protect { delete, truncate, drop, drop_partition } = protect;
         Self {
             id,
@@ -92,6 +95,7 @@ impl Assignment {
             max_cascade_rows,
             max_transaction_rows,
             max_updated_rows,
+            window,
             protect_delete: delete,
             protect_truncate: truncate,
             protect_drop: drop,

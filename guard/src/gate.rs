@@ -30,8 +30,21 @@ pub struct RootChecks {
     pub allowances_per_statement: bool,
     /// The strictest limits of the guards that stop.
     pub enforced: Limits,
+    /// What all transactions together may remove.
+    pub windows: Vec<WindowLimits>,
     /// The limits of every guard that only warns, by the number of its assignment: each warns for itself, once per statement.
     pub warned: Vec<(i32, Limits)>,
+}
+
+/// What an assignment allows all transactions together, within the time that its window has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowLimits {
+    /// The assignment's number.
+    pub assignment: i32,
+    /// Rows of the root.
+    pub rows: Option<i64>,
+    /// Rows of other tables.
+    pub cascade_rows: Option<i64>,
 }
 
 /// Limits that hold together.
@@ -456,6 +469,44 @@ BEGIN
   RETURN false;
 END $note$",
         noted(4),
+    )
+}
+
+/// `CREATE OR REPLACE FUNCTION pgrail.window_<id>()`: a statement on the root ends. Whether the shared counters, with what
+/// this session has not reported, have left the range in which a window need not be examined: what was removed since is less
+/// than a 16th of it. See `observe_window`. Where a sequence is missing, `check_window` decides.
+pub fn create_window(root: &RootChecks) -> String {
+    let id = root.id;
+    let shared = |what: &str, oids: &BTreeSet<Oid>| {
+        let of = |oid: &Oid| {
+            format!("pg_catalog.pg_stat_get_tuples_{what}({oid}::pg_catalog.oid) {PLUS} {}", counter(what, *oid))
+        };
+        oids.iter().map(of).collect::<Vec<_>>()
+    };
+    let total = |tables: Vec<String>| {
+        if tables.is_empty() { "0::pg_catalog.int8".to_owned() } else { tables.join(&format!(" {PLUS} ")) }
+    };
+    let rows = total(shared("deleted", &root.leaves));
+    let cascaded = total([shared("deleted", &root.deleted), shared("updated", &root.updated)].concat());
+    let examined = root.windows.iter().flat_map(|window| {
+        [("rows", &rows, window.rows), ("cascade", &cascaded, window.cascade_rows)].into_iter().filter_map(
+            |(kind, total, limit)| {
+                let step = (limit? / 16).max(1).ilog2();
+                let stood = format!(
+                    "pg_catalog.pg_sequence_last_value(pg_catalog.to_regclass('pgrail.window_{kind}_{}'))",
+                    window.assignment
+                );
+                Some(format!("((({total} {MINUS} {stood}) OPERATOR(pg_catalog.>>) {step}) {EQ} 0) IS NOT TRUE"))
+            },
+        )
+    });
+    let examined = examined.collect::<Vec<_>>().join("\n    OR ");
+    format!(
+        "CREATE OR REPLACE FUNCTION pgrail.window_{id}() RETURNS pg_catalog.bool
+LANGUAGE plpgsql VOLATILE AS $window$
+BEGIN
+  RETURN ({examined}) AND pgrail.check_window({id});
+END $window$"
     )
 }
 

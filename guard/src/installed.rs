@@ -102,6 +102,7 @@ fn limits(held: &Assignment) -> PartialLimits {
         max_cascade_rows: Some(held.max_cascade_rows),
         max_transaction_rows: held.max_transaction_rows,
         max_updated_rows: held.max_updated_rows,
+        window: held.window,
     }
 }
 

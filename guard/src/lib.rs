@@ -40,6 +40,7 @@ mod status;
 mod steps;
 pub mod tamper;
 pub mod undo;
+pub mod window;
 
 pub use apply::{ApplyError, apply};
 pub use blast_radius::BlastRadius;
@@ -60,3 +61,4 @@ pub use rehearse::{Rehearsal, RehearseError, Request, rehearse};
 pub use spec::*;
 pub use tamper::{TableTamper, TamperFacts};
 pub use undo::{Conflicts, Undo, UndoError, Undone, undo};
+pub use window::{WindowUse, windows};

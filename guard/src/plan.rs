@@ -8,7 +8,7 @@ use crate::catalog::Oid;
 use crate::sql::literal;
 
 /// The version of pgrail's own schema that this version installs.
-pub const SCHEMA_VERSION: i32 = 2;
+pub const SCHEMA_VERSION: i32 = 3;
 
 /// How a table stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -156,8 +156,9 @@ pub fn plan_uninstall(observed: &Observed) -> Plan {
 pub(crate) fn numbers(observed: &Observed) -> Numbers {
     let suffix = |name: &str| name.rsplit_once('_').and_then(|(_, number)| number.parse::<i32>().ok());
     let live = &observed.live;
-    let of_relation =
-        |name: &str| ["gate_", "note_", "updating_", "config_root_"].iter().any(|kind| name.starts_with(kind));
+    let of_relation = |name: &str| {
+        ["gate_", "note_", "updating_", "window_", "config_root_"].iter().any(|kind| name.starts_with(kind))
+    };
     let routines = live.routines.iter().filter(|it| of_relation(&it.name)).filter_map(|routine| suffix(&routine.name));
     let triggers = live.triggers.iter().filter_map(|trigger| suffix(&trigger.name));
     let pins =
@@ -165,7 +166,7 @@ pub(crate) fn numbers(observed: &Observed) -> Numbers {
     let sequences = live
         .relations
         .iter()
-        .filter(|it| it.kind == "S" && it.name.starts_with("blocked_"))
+        .filter(|it| it.kind == "S" && (it.name.starts_with("blocked_") || it.name.starts_with("window_")))
         .filter_map(|it| suffix(&it.name));
     let empty = Configuration::default();
     let known = observed.recorded.as_ref().map_or(&empty, |recorded| &recorded.configuration);

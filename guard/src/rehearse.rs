@@ -22,6 +22,7 @@ use thiserror::Error;
 use tokio_postgres::Client;
 
 use crate::catalog::{self, Catalog, CatalogError, Oid};
+use crate::window::WindowUse;
 use estimate::Target;
 use run::{Ended, Gates, Session};
 pub use tree::{Rows, TableRows};
@@ -125,6 +126,9 @@ pub struct Rehearsal {
     pub tables: Vec<TableRows>,
     /// Tables that were changed otherwise: by triggers, or through `ON UPDATE`.
     pub other_tables: Vec<TableRows>,
+    /// How much of the windows of these tables is used, without this statement; empty where this login may not read it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<WindowUse>,
     /// Triggers of the application on tables that were changed.
     pub triggers: Vec<UserTrigger>,
     /// Whether the guard counted it as an attempt: this login has no right to prevent that.
@@ -286,12 +290,14 @@ pub async fn rehearse(client: &Client, request: &Request, cancel: impl AsyncFn()
     };
     let counted_as_attempt = !session.is_quiet() && (verdict != Verdict::Passes || !guarded.warned.is_empty());
     let warned = session.names(&guarded.warned).await?;
+    let mut windows = session.windows().await?;
     let shown = counted.unwrap_or(guarded);
     let (tables, other_tables) = tree::build(&targets.targets, &shown.counted, &catalog);
     let mut total = Rows::default();
     for table in tables.iter().chain(&other_tables) {
         total.add(table.total());
     }
+    windows.retain(|it| tables.iter().any(|table| table.table == it.table));
     Ok(Rehearsal {
         verdict,
         warned,
@@ -301,6 +307,7 @@ pub async fn rehearse(client: &Client, request: &Request, cancel: impl AsyncFn()
         total,
         tables,
         other_tables,
+        windows,
         triggers: shown.triggers,
         counted_as_attempt,
         login: session.login().to_owned(),

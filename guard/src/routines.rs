@@ -10,6 +10,7 @@ pub(crate) const SCHEMA_SQL: &str = include_str!("sql/schema.sql");
 pub(crate) const FUNCTIONS_SQL: &str = concat!(
     include_str!("sql/documents.sql"),
     include_str!("sql/functions.sql"),
+    include_str!("sql/window_functions.sql"),
     include_str!("sql/capture_functions.sql")
 );
 /// What is recorded as the source of each of them.
@@ -26,7 +27,7 @@ pub(crate) fn is_document(name: &str) -> bool {
     name.starts_with("config_")
 }
 
-/// The functions of `documents.sql` and `functions.sql`, and whether every role may call them.
+/// The functions of `documents.sql`, `functions.sql` and `window_functions.sql`, and whether every role may call them.
 pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("allowances_for", false),
     ("charge", false),
@@ -34,6 +35,9 @@ pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("check_drop", false),
     ("check_limits", true),
     ("check_truncate", true),
+    ("check_window", true),
+    ("count_in_window", false),
+    ("count_removed", false),
     ("counts", false),
     ("document", false),
     ("is_allowed", false),
@@ -43,6 +47,7 @@ pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("named", false),
     ("noop", false),
     ("note_baseline", true),
+    ("observe_window", false),
     ("on_ddl", false),
     ("on_drop", false),
     ("prune_captured_rows", true),
@@ -54,6 +59,11 @@ pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("root", false),
     ("updated_before", true),
     ("violation", false),
+    ("window_buckets", false),
+    ("window_counters", false),
+    ("window_has_tables", false),
+    ("window_violation", false),
+    ("windows", false),
     ("write_configuration", false),
     ("write_document", false),
 ];

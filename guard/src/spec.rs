@@ -39,6 +39,15 @@ pub enum SpecError {
         /// `maxCascadeRows`
         cascade: i64,
     },
+    /// A window has no limit.
+    #[error("window must have maxRows, maxCascadeRows, or both")]
+    WindowWithoutLimit,
+    /// The time of a window is out of range.
+    #[error("window.duration must be from 1m to 24h, got {seconds} s")]
+    WindowOutOfRange {
+        /// What was given.
+        seconds: i64,
+    },
     /// A bound of what is kept of deleted rows is out of range.
     #[error("capture.{field} must be from {least} to {most}, got {value}")]
     CaptureOutOfRange {
@@ -118,6 +127,35 @@ pub enum Mode {
     Warn,
 }
 
+/// What all transactions of all sessions together may remove within any such time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Seconds.
+    pub duration: i64,
+    /// Rows of the guarded table; absent: not limited.
+    pub max_rows: Option<i64>,
+    /// Rows of other tables; absent: not limited.
+    pub max_cascade_rows: Option<i64>,
+}
+
+impl Window {
+    /// Refuses negative limits, none at all, and a duration outside of a minute and a day.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        for (field, value) in [("window.maxRows", self.max_rows), ("window.maxCascadeRows", self.max_cascade_rows)] {
+            if let Some(value) = value.filter(|value| *value < 0) {
+                return Err(SpecError::NegativeLimit { field, value });
+            }
+        }
+        if self.max_rows.is_none() && self.max_cascade_rows.is_none() {
+            return Err(SpecError::WindowWithoutLimit);
+        }
+        if !(60..=86_400).contains(&self.duration) {
+            return Err(SpecError::WindowOutOfRange { seconds: self.duration });
+        }
+        Ok(())
+    }
+}
+
 /// The limits that hold for one table. All are numbers of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableLimits {
@@ -129,11 +167,13 @@ pub struct TableLimits {
     pub max_transaction_rows: Option<i64>,
     /// Rows of the guarded table that one client statement may UPDATE; absent: not limited.
     pub max_updated_rows: Option<i64>,
+    /// What all transactions together may remove; absent: not limited.
+    pub window: Option<Window>,
 }
 
 impl Default for TableLimits {
     fn default() -> Self {
-        Self { max_rows: 100, max_cascade_rows: 1000, max_transaction_rows: None, max_updated_rows: None }
+        Self { max_rows: 100, max_cascade_rows: 1000, max_transaction_rows: None, max_updated_rows: None, window: None }
     }
 }
 
@@ -146,6 +186,7 @@ impl TableLimits {
             max_cascade_rows: over.max_cascade_rows.unwrap_or(self.max_cascade_rows),
             max_transaction_rows: over.max_transaction_rows.or(self.max_transaction_rows),
             max_updated_rows: over.max_updated_rows.or(self.max_updated_rows),
+            window: over.window.or(self.window),
         }
     }
 
@@ -162,6 +203,7 @@ impl TableLimits {
                 return Err(SpecError::NegativeLimit { field, value });
             }
         }
+        self.window.map_or(Ok(()), |window| window.validate())?;
         match self.max_transaction_rows {
             Some(total) if total < self.max_rows.max(self.max_cascade_rows) => {
                 Err(SpecError::TotalBelowLimits { total, rows: self.max_rows, cascade: self.max_cascade_rows })
@@ -182,6 +224,9 @@ pub struct PartialLimits {
     pub max_transaction_rows: Option<i64>,
     /// See [`TableLimits::max_updated_rows`].
     pub max_updated_rows: Option<i64>,
+    /// See [`TableLimits::window`]: replaced as a whole.
+    #[serde(default)]
+    pub window: Option<Window>,
 }
 
 /// Which tables a guard is for: an exact name or a glob in each part (`*` any characters, `?` exactly one).

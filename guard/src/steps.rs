@@ -183,7 +183,7 @@ fn routines(desired: &Desired, observed: &Observed, drift: &mut Vec<Drift>) -> (
     let missing_allowed = desired.allowed.iter().filter(|name| !allowed.contains(name.as_str()));
     // No row in them lasts: nothing of them belongs into the log, or into a publication.
     let mut statements: Vec<Statement> = missing_sequences
-        .map(|name| format!("CREATE SEQUENCE pgrail.{name}"))
+        .map(|name| create_sequence(name))
         .chain(missing_allowed.map(|name| format!("CREATE UNLOGGED TABLE pgrail.{name} ()")))
         .map(Statement::Batch)
         .collect();
@@ -426,6 +426,7 @@ fn schema_off(routines: &[LiveRoutine], relations: &[LiveRelation]) -> Vec<Strin
         "usage",
         "budget",
         "baseline",
+        "removal",
         "allowance",
         "member",
         "assignment",
@@ -444,7 +445,7 @@ fn schema_off(routines: &[LiveRoutine], relations: &[LiveRelation]) -> Vec<Strin
         .map(|view| format!("DROP VIEW pgrail.{}", view.name))
         .collect();
     // What depends on types of tables and views goes before them; the functions of triggers on tables after those.
-    let last = ["settle", "refund"];
+    let last = ["settle", "refund", "count_removed"];
     let (late, functions): (Vec<&LiveRoutine>, Vec<&LiveRoutine>) =
         routines.iter().partition(|routine| last.contains(&routine.name.as_str()));
     let drop =
@@ -466,7 +467,13 @@ fn schema_off(routines: &[LiveRoutine], relations: &[LiveRelation]) -> Vec<Strin
 }
 
 fn is_counter(sequence: &str) -> bool {
-    sequence.starts_with("blocked_") || sequence.starts_with("updated_")
+    ["blocked_", "updated_", "window_"].iter().any(|kind| sequence.starts_with(kind))
+}
+
+/// Those of windows hold any number.
+fn create_sequence(name: &str) -> String {
+    let any = if name.starts_with("window_") { format!(" MINVALUE {} START 0", i64::MIN) } else { String::new() };
+    format!("CREATE SEQUENCE pgrail.{name}{any}")
 }
 
 /// Version 1 called them otherwise.

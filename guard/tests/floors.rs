@@ -10,7 +10,7 @@ fn imports_go_one_way() {
         &[
             &["catalog", "deferred", "sql", "spec"],
             &["closure", "configuration", "capabilities", "grants", "gate"],
-            &["blast_radius", "desired", "observe", "outcome", "plan"],
+            &["blast_radius", "desired", "observe", "outcome", "plan", "window"],
             &["capture", "counters", "light_check", "matching", "rehearse", "tamper", "undo"],
             &["routines"],
             &["complete", "drop_protection", "steps"],

@@ -5,15 +5,20 @@ mod common;
 use std::process::Output;
 
 use common::{FRIDAY, count, friday, friday_rows, install, limited, remove, run, stopped, verify};
-use pgrail_guard::{Allowance, GuardSpec, Moved, Operation, PartialLimits, TableLimits, ensure, observe};
+use pgrail_guard::{Allowance, GuardSpec, Moved, Operation, PartialLimits, TableLimits, Window, ensure, observe};
 use pgrail_testing::{Client, Database, Server, for_each_server, programs};
 
 const USERS: &[(&str, &str)] = &[("public", "users")];
 
 /// Everything that writes: limits of updates, per statement and of transactions, an allowance.
 fn spec(role: &str) -> GuardSpec {
-    let limits =
-        TableLimits { max_rows: 3, max_cascade_rows: 400, max_transaction_rows: Some(2000), max_updated_rows: Some(5) };
+    let limits = TableLimits {
+        max_rows: 3,
+        max_cascade_rows: 400,
+        max_transaction_rows: Some(2000),
+        max_updated_rows: Some(5),
+        window: Some(Window { duration: 3600, max_rows: Some(30), max_cascade_rows: Some(4000) }),
+    };
     let allowance = Allowance {
         role: role.to_owned(),
         limits: PartialLimits { max_rows: Some(10), max_cascade_rows: Some(2000), ..PartialLimits::default() },

@@ -235,6 +235,7 @@ fn two_levels(rows: i64, cascade: i64, total: i64) -> GuardSpec {
         max_cascade_rows: cascade,
         max_transaction_rows: Some(total),
         max_updated_rows: None,
+        window: None,
     };
     GuardSpec { limits, ..guard("a/b", USERS) }
 }

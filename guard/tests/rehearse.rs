@@ -86,7 +86,7 @@ async fn limits_per_statement_updates_merges_and_upserts() {
     for_each_server(async |server| {
         let database = server.database("rehearse").await;
         let mut client = friday(&database, 50).await;
-        let limits = TableLimits { max_rows: 5, max_cascade_rows: 1000, max_transaction_rows: Some(2000), max_updated_rows: Some(10) };
+        let limits = TableLimits { max_rows: 5, max_cascade_rows: 1000, max_transaction_rows: Some(2000), max_updated_rows: Some(10), window: None };
         install(&mut client, &GuardSpec { limits, ..guard("a/b", USERS) }).await;
         let session = database.connect().await;
         let before = traces(&client, FRIDAY_TABLES).await;

@@ -147,8 +147,13 @@ async fn limits_per_statement_and_per_transaction() {
             let purge = server.role_name("purge");
             login(&client, &purge).await;
             let limits = PartialLimits { max_transaction_rows: Some(120), ..rows(50, 0) };
-            let base =
-                TableLimits { max_rows: 5, max_cascade_rows: 5, max_transaction_rows: total, max_updated_rows: None };
+            let base = TableLimits {
+                max_rows: 5,
+                max_cascade_rows: 5,
+                max_transaction_rows: total,
+                max_updated_rows: None,
+                window: None,
+            };
             let spec =
                 allowing(GuardSpec { limits: base, ..guard("a/b", USERS) }, &purge, limits, &[Operation::Delete]);
             install(&mut client, &spec).await;

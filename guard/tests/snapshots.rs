@@ -3,7 +3,7 @@
 mod common;
 
 use common::{FRIDAY, run, verify};
-use pgrail_guard::{GuardSpec, StepKind, TableLimits, counters};
+use pgrail_guard::{GuardSpec, StepKind, TableLimits, Window, counters};
 use pgrail_testing::server;
 
 async fn numbered(spec: &GuardSpec, schema: &str) -> String {
@@ -41,8 +41,13 @@ async fn a_guard_on_ordinary_tables() {
 
 #[tokio::test]
 async fn a_guard_with_everything_on_a_partitioned_table() {
-    let limits =
-        TableLimits { max_rows: 10, max_cascade_rows: 20, max_transaction_rows: Some(100), max_updated_rows: Some(50) };
+    let limits = TableLimits {
+        max_rows: 10,
+        max_cascade_rows: 20,
+        max_transaction_rows: Some(100),
+        max_updated_rows: Some(50),
+        window: Some(Window { duration: 3600, max_rows: Some(1000), max_cascade_rows: Some(20_000) }),
+    };
     let spec = GuardSpec { limits, ..common::guard("shop/orders", &[("public", "orders")]) };
     let schema = "CREATE TABLE orders (id int PRIMARY KEY) PARTITION BY RANGE (id);
         CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (1) TO (100);

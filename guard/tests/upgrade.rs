@@ -4,8 +4,8 @@ mod common;
 
 use common::{count, friday, guard, limited, run, stopped};
 use pgrail_guard::{
-    Allowance, Capture, Conflicts, GuardSpec, Mode, Operation, PartialLimits, Progress, Protect, TableLimits, captured,
-    counters, ensure, exemption_uses, observe, undo,
+    Allowance, Capture, Conflicts, GuardSpec, Mode, Operation, PartialLimits, Progress, Protect, TableLimits, Window,
+    captured, counters, ensure, exemption_uses, observe, undo,
 };
 use pgrail_testing::{Client, Database, for_each_server};
 
@@ -16,6 +16,7 @@ fn core() -> GuardSpec {
         max_cascade_rows: 1000,
         max_transaction_rows: Some(2000),
         max_updated_rows: Some(5),
+        window: None,
     };
     GuardSpec {
         limits,
@@ -31,9 +32,13 @@ fn core() -> GuardSpec {
 }
 
 async fn version_1(database: &Database) -> Client {
+    installed(database, include_str!("fixtures/version_1.sql")).await
+}
+
+async fn installed(database: &Database, steps: &str) -> Client {
     let client = friday(database, 20).await;
     run(&client, include_str!("fixtures/version_1_tables.sql")).await;
-    let mut sql = include_str!("fixtures/version_1.sql").to_owned();
+    let mut sql = steps.to_owned();
     for table in observe(&client).await.expect("observe").catalog.tables() {
         sql = sql.replace(&format!("<<{}>>", table.label()), &table.oid.to_string());
     }
@@ -103,6 +108,43 @@ async fn version_1_is_replaced_without_a_moment_in_which_nothing_is_stopped() {
         let undone = undo(client.as_mut(), kept[0].transaction, Conflicts::Refuse, false).await.expect("undo");
         assert!(undone.done && count(&client, "users").await == 20, "{undone:?}");
         assert_eq!(count(&client, "pg_class c WHERE c.relname IN ('captured', 'captured_transaction')").await, 0);
+        drop((app, client));
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn version_2_gets_windows_without_a_moment_in_which_nothing_is_stopped() {
+    for_each_server(async |server| {
+        let database = server.database("version_2").await;
+        let mut client = installed(&database, include_str!("fixtures/version_2.sql")).await;
+        let app = database.connect().await;
+        stopped(&app, "PGR01", "DELETE FROM users").await;
+        // Nothing is drift; what it wrote reads as guards without a window.
+        let plan = pgrail_guard::plan(&core(), &observe(&client).await.expect("observe")).expect("plan");
+        assert!(plan.drift().is_empty(), "{:?}", plan.drift());
+        let window = Some(Window { duration: 600, max_rows: Some(4), max_cascade_rows: Some(2000) });
+        let spec = GuardSpec { limits: TableLimits { window, ..core().limits }, ..core() };
+        let plan = pgrail_guard::plan(&spec, &observe(&client).await.expect("observe")).expect("plan");
+        for _ in 0..plan.steps().len() {
+            let plan = pgrail_guard::plan(&spec, &observe(&client).await.expect("observe")).expect("plan");
+            let applied = pgrail_guard::apply(client.as_mut(), &plan.interrupted_after(1)).await.expect("apply");
+            assert!(applied.is_complete(), "{:?}", applied.unfinished());
+            stopped(&app, "PGR01", "DELETE FROM users").await;
+            stopped(&app, "PGR01", "DELETE FROM events WHERE id <= 10").await;
+            run(&app, "BEGIN; DELETE FROM users WHERE id = 8; ROLLBACK").await;
+        }
+        let ensured = ensure(client.as_mut(), &spec).await.expect("ensure");
+        assert_eq!(ensured.progress, Progress::UpToDate, "{}", ensured.plan.sql().join("\n"));
+        let users = counters(&client).await.expect("counters");
+        let users = users.iter().find(|counter| counter.table == "public.users").expect("users");
+        assert_eq!(users.blocked_attempts, 1 + i64::try_from(plan.steps().len()).unwrap());
+        let mut deleted = 0;
+        while app.batch_execute(&format!("DELETE FROM users WHERE id = {}", deleted + 1)).await.is_ok() {
+            deleted += 1;
+        }
+        assert!((2..=4).contains(&deleted), "{deleted}");
         drop((app, client));
         database.finish().await;
     })

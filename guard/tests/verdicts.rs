@@ -121,12 +121,12 @@ async fn the_guard_agrees_with_what_the_server_would_remove() {
                 .map(|_| {
                     let (max_rows, max_cascade_rows) = (random.below(12) as i64, random.below(25) as i64);
                     let max_transaction_rows = random.chance(30).then(|| max_rows.max(max_cascade_rows) + random.below(10) as i64);
-                    TableLimits { max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows: None }
+                    TableLimits { max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows: None, window: None }
                 })
                 .collect();
             let selectors = (0..tables).filter(|table| everything || *table == root).map(|table| {
-                let TableLimits { max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows } = all[table];
-                let limits = PartialLimits { max_rows: Some(max_rows), max_cascade_rows: Some(max_cascade_rows), max_transaction_rows, max_updated_rows };
+                let TableLimits { max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows, window } = all[table];
+                let limits = PartialLimits { max_rows: Some(max_rows), max_cascade_rows: Some(max_cascade_rows), max_transaction_rows, max_updated_rows, window };
                 TableSelector::new("t", format!("t{table}"), Vec::new(), limits).unwrap()
             });
             let spec = GuardSpec {

@@ -36,6 +36,14 @@ struct TableLabels {
     table: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WindowLabels {
+    namespace: String,
+    guard: String,
+    table: String,
+    kind: String,
+}
+
 /// Every metric, registered once.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -44,6 +52,9 @@ pub(crate) struct Metrics {
     status_writes: Family<ControllerLabel, Counter>,
     guard_steps: Family<ObjectLabels, Counter>,
     blocked_attempts: Family<TableLabels, Counter>,
+    window_removed: Family<WindowLabels, Gauge>,
+    window_limit: Family<WindowLabels, Gauge>,
+    window_exhausted: Family<TableLabels, Counter>,
     drift_repairs: Family<ObjectLabels, Counter>,
     guard_enforced: Family<ObjectLabels, Gauge>,
     database_reachable: Family<ObjectLabels, Gauge>,
@@ -64,6 +75,9 @@ impl Default for Metrics {
             status_writes: Family::default(),
             guard_steps: Family::default(),
             blocked_attempts: Family::default(),
+            window_removed: Family::default(),
+            window_limit: Family::default(),
+            window_exhausted: Family::default(),
             drift_repairs: Family::default(),
             guard_enforced: Family::default(),
             database_reachable: Family::default(),
@@ -94,6 +108,21 @@ impl Metrics {
             "blocked_attempts",
             "Statements stopped, or in mode Warn warned of, since this operator started",
             self.blocked_attempts.clone(),
+        );
+        registry.register(
+            "window_removed_rows",
+            "Rows that all transactions removed within the window of a table",
+            self.window_removed.clone(),
+        );
+        registry.register(
+            "window_limit_rows",
+            "Rows that all transactions may remove within the window of a table",
+            self.window_limit.clone(),
+        );
+        registry.register(
+            "window_exhausted",
+            "Windows that stopped a statement, once per length of the window",
+            self.window_exhausted.clone(),
         );
         registry.register("drift_repairs", "Guards that were repaired", self.drift_repairs.clone());
         registry.register("guard_enforced", "1 while every matched table stops deletes", self.guard_enforced.clone());
@@ -143,6 +172,34 @@ impl Metrics {
         self.tables().entry(object(namespace, guard)).or_default().insert(table.to_owned());
     }
 
+    /// How much of a window is used. `kind`: `rows`, or `cascade` for rows of other tables.
+    pub(crate) fn window(
+        &self,
+        namespace: &str,
+        guard: &str,
+        table: &str,
+        kind: &'static str,
+        removed: i64,
+        limit: i64,
+    ) {
+        let labels = WindowLabels {
+            namespace: namespace.to_owned(),
+            guard: guard.to_owned(),
+            table: table.to_owned(),
+            kind: kind.to_owned(),
+        };
+        self.window_removed.get_or_create(&labels).set(removed);
+        self.window_limit.get_or_create(&labels).set(limit);
+        self.tables().entry(object(namespace, guard)).or_default().insert(table.to_owned());
+    }
+
+    /// A window stopped a statement.
+    pub(crate) fn window_exhausted(&self, namespace: &str, guard: &str, table: &str) {
+        let labels = TableLabels { namespace: namespace.to_owned(), guard: guard.to_owned(), table: table.to_owned() };
+        self.window_exhausted.get_or_create(&labels).inc();
+        self.tables().entry(object(namespace, guard)).or_default().insert(table.to_owned());
+    }
+
     /// A guard was repaired.
     pub(crate) fn drift_repaired(&self, namespace: &str, name: &str) {
         self.drift_repairs.get_or_create(&object(namespace, name)).inc();
@@ -180,6 +237,13 @@ impl Metrics {
         for table in self.tables().remove(&guard).into_iter().flatten() {
             let labels = TableLabels { namespace: namespace.to_owned(), guard: name.to_owned(), table };
             self.blocked_attempts.remove(&labels);
+            self.window_exhausted.remove(&labels);
+            for kind in ["rows", "cascade"] {
+                let TableLabels { namespace, guard, table } = labels.clone();
+                let labels = WindowLabels { namespace, guard, table, kind: kind.to_owned() };
+                self.window_removed.remove(&labels);
+                self.window_limit.remove(&labels);
+            }
         }
     }
 

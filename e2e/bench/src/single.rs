@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use pgrail_guard::TableLimits;
+use pgrail_guard::{TableLimits, Window};
 use pgrail_testing::{Database, Server, programs};
 
 use crate::Result;
@@ -27,10 +27,19 @@ const SHAPES: [Shape; 3] = [
     Shape { name: "five", label: "5 referencing tables", referencing: 5, rows: false },
     Shape { name: "busy", label: "5, a row in each", referencing: 5, rows: true },
 ];
-const VARIANTS: [(&str, &str); 3] = [("none", "unguarded"), ("transaction", "per transaction"), ("two", "two levels")];
-/// Share of the unguarded throughput, microseconds of processor time: per transaction, two levels.
-const BARS: [(f64, f64); 2] = [(0.95, 20.0), (0.90, 40.0)];
+const VARIANTS: [(&str, &str); 4] = [
+    ("none", "unguarded"),
+    ("transaction", "per transaction"),
+    ("two", "two levels"),
+    ("window", "per transaction, with a window"),
+];
+/// Share of the unguarded throughput, microseconds of processor time: per transaction, two levels, with a window.
+const BARS: [(f64, f64); 3] = [(0.95, 20.0), (0.90, 40.0), (0.90, 30.0)];
+/// Microseconds that a window adds to a guard without one.
+const WINDOW_BAR: f64 = 10.0;
 
+const OUT_OF_REACH: Window =
+    Window { duration: 3600, max_rows: Some(100_000_000), max_cascade_rows: Some(1_000_000_000) };
 const CPU_ROUNDS: i32 = 24;
 const CPU_DELETES: i32 = 250;
 const CPU_ROWS: i32 = (CPU_ROUNDS + 1) * CPU_DELETES;
@@ -45,7 +54,8 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
          time: user and system time of the server process for {CPU_DELETES} deletes, one session at a time, \
          {CPU_ROUNDS} rounds in alternation, as the difference to the unguarded table in the same round. There, a \
          COMMIT does not wait for the disk, which would cause more noise than the difference. *Per transaction*: \
-         `maxRows` and `maxCascadeRows`. *Two levels*: also `maxTransactionRows`. The referencing tables have a \
+         `maxRows` and `maxCascadeRows`. *Two levels*: also `maxTransactionRows`. *With a window*: \
+         per transaction, with both limits of `window` out of reach. The referencing tables have a \
          cascade and an index. In the last shape, one row of each is deleted, too, six rows in total; there is no bar \
          for it."
     );
@@ -83,6 +93,7 @@ async fn prepare(database: &Database) -> Result<()> {
             let limits = match variant {
                 "transaction" => TableLimits::default(),
                 "two" => TableLimits { max_transaction_rows: Some(10_000), ..TableLimits::default() },
+                "window" => TableLimits { window: Some(OUT_OF_REACH), ..TableLimits::default() },
                 _ => continue,
             };
             install(&mut client, &guard(&table, limits)?).await?;
@@ -141,6 +152,15 @@ async fn processor_time(database: &Database, row: &mut Row) -> Result<()> {
                 row.line(what, measured, &format!("≤ + {bar:.0} µs"), added <= bar);
             }
         }
+        let [_, without, _, with] = [0, 1, 2, 3].map(|at| &used[at]);
+        let added: Vec<f64> = with.iter().zip(without).map(|(with, without)| with - without).collect();
+        let added = median(&added);
+        row.number(format!("{}_window_over_guard_us", shape.name), added);
+        let (what, measured) = (
+            format!("a window, {}: CPU time per delete, beside the same guard without", shape.label),
+            format!("{:.0} µs + {added:.1} µs", median(without)),
+        );
+        row.line(what, measured, &format!("≤ + {WINDOW_BAR:.0} µs"), added <= WINDOW_BAR);
     }
     Ok(())
 }

@@ -59,6 +59,15 @@ async fn bad_objects_are_refused_with_the_remedy() {
         ("/spec/mode", json!("Block"), "supported values: \"Enforce\", \"Warn\""),
         ("/spec/protect", json!(["Truncate"]), "protect must contain Delete"),
         ("/spec/allowance", json!([]), "field not declared in schema"),
+        ("/spec/limits", json!({"window": {"duration": "30s", "maxRows": 10}}), "duration must be between 1m and 24h"),
+        ("/spec/limits", json!({"window": {"duration": "25h", "maxRows": 10}}), "duration must be between 1m and 24h"),
+        ("/spec/limits", json!({"window": {"duration": "1h"}}), "window must have maxRows, maxCascadeRows, or both"),
+        ("/spec/limits", json!({"window": {"duration": "1h", "maxRows": -1}}), "should be greater than or equal to 0"),
+        (
+            "/spec/allowances",
+            json!([{"role": "job", "limits": {"window": {"duration": "48h", "maxRows": 10}}}]),
+            "duration must be between 1m and 24h",
+        ),
         ("/spec/capture", json!({"maxRows": 0}), "should be greater than or equal to 1"),
         ("/spec/capture", json!({"retention": "10s"}), "retention must be between"),
     ] {

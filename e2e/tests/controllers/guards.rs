@@ -260,3 +260,34 @@ async fn conditions_follow_every_change_of_the_spec() {
     }
     fixture.finish().await;
 }
+
+#[tokio::test]
+async fn a_loop_that_deletes_one_by_one_is_stopped_and_reported() {
+    for_each_server(async |server| {
+        let fixture = Fixture::with_guard(&server, "window").await;
+        let mut manifest = table_guard(&["users"]);
+        manifest["spec"]["limits"] = json!({"window": {"duration": "1h", "maxRows": 60, "maxCascadeRows": 100_000}});
+        fixture.guard(&manifest, "Enforced", "True", "Verified").await;
+        let mut deleted = 0;
+        while fixture.app.execute("DELETE FROM users WHERE id = $1", &[&(deleted + 1)]).await.is_ok() {
+            deleted += 1;
+        }
+        assert_eq!(deleted, 60);
+        assert_eq!(refused(&fixture.app, "DELETE FROM users WHERE id = 400").await, "PGR01");
+        let guard = wait_for(&fixture.namespace, "core", "the window is used up", |guard: &TableGuard| {
+            let window = guard.status.iter().flat_map(|status| &status.tables).find_map(|row| row.window.as_ref());
+            window.is_some_and(|it| it.removed == Some(60) && it.limit == Some(60) && it.since.is_some())
+        })
+        .await;
+        let window = guard.status.unwrap().tables[0].window.clone().unwrap();
+        assert_eq!((window.cascade_limit, window.cascade_removed.is_some_and(|rows| rows > 0)), (Some(100_000), true));
+        fixture.namespace.event("core", "WindowExhausted", "60 of 60 rows of public.users").await;
+        let metric =
+            fixture.operator.metric("pgrail_window_removed_rows", &["table=\"public.users\"", "kind=\"rows\""]).await;
+        assert!((metric - 60.0).abs() < f64::EPSILON, "{metric}");
+        let exhausted = fixture.operator.metric("pgrail_window_exhausted_total", &["table=\"public.users\""]).await;
+        assert!((exhausted - 1.0).abs() < f64::EPSILON, "{exhausted}");
+        fixture.finish().await;
+    })
+    .await;
+}

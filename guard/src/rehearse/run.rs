@@ -14,6 +14,8 @@ use super::estimate::{self, Target};
 use super::tree::Counted;
 use super::{RehearseError, Request, UserTrigger};
 use crate::catalog::{Catalog, Oid};
+use crate::observe::ObserveError;
+use crate::window::{self, WindowUse};
 
 /// The SQLSTATE of a gate when the row cap is exceeded.
 pub(super) const CAP: &str = "PGR00";
@@ -198,6 +200,20 @@ impl<'a, C: AsyncFn()> Session<'a, C> {
                 Ok((None, Some(format!("counted up to where the guard stopped it: {error}"))))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// How much of the windows is used.
+    pub async fn windows(&self) -> Result<Vec<WindowUse>, RehearseError> {
+        if !self.facts.may_prepare {
+            return Ok(Vec::new());
+        }
+        match window::windows(self.client, None).await {
+            Ok(windows) => Ok(windows),
+            // An older version of pgrail in the database has none.
+            Err(ObserveError::Query(error)) if error.code() == Some(&SqlState::UNDEFINED_FUNCTION) => Ok(Vec::new()),
+            Err(ObserveError::Query(error)) => Err(error.into()),
+            Err(_) => Ok(Vec::new()),
         }
     }
 

@@ -11,11 +11,11 @@ SELECT json_build_object(
       SELECT id, name, enforce, CASE WHEN capture_rows IS NOT NULL THEN json_build_object('retention', capture_seconds, 'max_rows', capture_rows) END AS capture FROM pgrail.guard) g), '[]'),
   'relations', coalesce((SELECT json_agg(r ORDER BY id) FROM (SELECT id, rel::oid::int8 AS rel, label, above FROM pgrail.relation) r), '[]'),
   'assignments', coalesce((SELECT json_agg(a ORDER BY id) FROM (
-      SELECT id, root, guard, max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows,
-             protect_delete, protect_truncate, protect_drop, protect_drop_partition FROM pgrail.assignment) a), '[]'),
+      SELECT id, root, guard, max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows, to_jsonb(a) -> 'window' AS "window",
+             protect_delete, protect_truncate, protect_drop, protect_drop_partition FROM pgrail.assignment a) a), '[]'),
   'allowances', coalesce((SELECT json_agg(w ORDER BY id) FROM (
-      SELECT id, guards, exemption, object, role, operations, roots, unlimited, max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows,
-             extract(epoch FROM not_before)::int8 AS not_before, extract(epoch FROM not_after)::int8 AS not_after, total_rows FROM pgrail.allowance) w), '[]'),
+      SELECT id, guards, exemption, object, role, operations, roots, unlimited, max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows, to_jsonb(w) -> 'window' AS "window",
+             extract(epoch FROM not_before)::int8 AS not_before, extract(epoch FROM not_after)::int8 AS not_after, total_rows FROM pgrail.allowance w) w), '[]'),
   'members', coalesce((SELECT json_agg(m ORDER BY root, rel, effect) FROM (SELECT root, rel::oid::int8 AS rel, effect, path FROM pgrail.member) m), '[]'),
   'triggers', coalesce((SELECT json_agg(t) FROM (SELECT rel::oid::int8 AS rel, name, source, fingerprint FROM pgrail.trigger) t), '[]'),
   'routines', coalesce((SELECT json_agg(r) FROM (SELECT name, source, fingerprint FROM pgrail.routine) r), '[]'),

@@ -31,4 +31,8 @@ SELECT coalesce((SELECT array_agg(rel ORDER BY rel) FILTER (WHERE deletes) FROM 
          format('CREATE OR REPLACE FUNCTION pgrail.%I(rel pg_catalog.oid, event pg_catalog.int4) RETURNS pg_catalog.bool LANGUAGE plpgsql VOLATILE AS %L;', gate,
            format('BEGIN IF %s OPERATOR(pg_catalog.>) %s THEN RAISE EXCEPTION USING ERRCODE = ''PGR00'', MESSAGE = ''pgrail: the row cap of the rehearsal is exceeded''; END IF; RETURN %s; END',
              sum, $2::bigint + before, CASE WHEN $3::bool THEN format('pgrail.%I(rel, event)', original) ELSE 'false' END)), '' ORDER BY gate)
-         FROM gates, total), '') AS sql
+         FROM gates, total), '') ||
+       -- Neither do windows stop it then.
+       CASE WHEN $3::bool THEN '' ELSE coalesce((SELECT string_agg(
+         format('CREATE OR REPLACE FUNCTION pgrail.%I() RETURNS pg_catalog.bool LANGUAGE plpgsql VOLATILE AS %L;', p.proname, 'BEGIN RETURN false; END'), '' ORDER BY p.proname)
+         FROM roots JOIN pg_proc p ON p.pronamespace = 'pgrail'::regnamespace AND p.proname = 'window_' || roots.id), '') END AS sql

@@ -1,4 +1,4 @@
--- pgrail's own schema in a guarded database, version 2.
+-- pgrail's own schema in a guarded database, version 3.
 -- The configuration is in functions that return a constant ("documents", see documents.sql): those are neither published
 -- nor locked by pg_dump, survive a crash and are on every standby. Views of the names that were tables in version 1 show it.
 -- What is only needed while the server runs is in unlogged tables: no publication carries them. Every role can read them,
@@ -37,6 +37,16 @@ CREATE UNLOGGED TABLE IF NOT EXISTS pgrail.baseline (
   PRIMARY KEY (root, xid)
 );
 
+-- A transaction that a window counts: written, and deleted again, by its first statement that must be counted. What stays is
+-- the event of the trigger that counts at the end of the transaction.
+CREATE UNLOGGED TABLE IF NOT EXISTS pgrail.removal (
+  root int NOT NULL,
+  rows bigint NOT NULL,                                 -- rows of the root so far
+  assignments int[] NOT NULL,                           -- whose windows it counts in
+  allowances int[] NOT NULL,                            -- the same of allowances
+  durations int[] NOT NULL                              -- of their windows, in seconds
+);
+
 -- Every document by its name. Each of the views below reads its documents once for a query, however it is joined.
 CREATE OR REPLACE VIEW pgrail.documents WITH (security_invoker = true) AS
   SELECT substr(p.proname, 8)::text AS name, split_part(p.prosrc, '$json$', 2)::jsonb AS content
@@ -71,10 +81,11 @@ CREATE OR REPLACE VIEW pgrail.assignment WITH (security_invoker = true) AS WITH 
          a.protect_drop, a.protect_drop_partition,
          -- Read once, not once for each root.
          coalesce(((SELECT c.content -> 'seen' FROM pgrail.documents c WHERE c.name = 'counters') ->> a.id::text)::bigint, 0) AS seen,
-         coalesce(((SELECT c.content -> 'skipped' FROM pgrail.documents c WHERE c.name = 'counters') ->> a.id::text)::bigint, 0) AS skipped
+         coalesce(((SELECT c.content -> 'skipped' FROM pgrail.documents c WHERE c.name = 'counters') ->> a.id::text)::bigint, 0) AS skipped,
+         nullif(a."window", 'null') AS "window"
   FROM pgrail.documents d
   CROSS JOIN LATERAL jsonb_to_recordset(d.content -> 'assignments') AS a(id int, root int, guard int, max_rows bigint, max_cascade_rows bigint,
-    max_transaction_rows bigint, max_updated_rows bigint, protect_delete bool, protect_truncate bool, protect_drop bool, protect_drop_partition bool)
+    max_transaction_rows bigint, max_updated_rows bigint, "window" jsonb, protect_delete bool, protect_truncate bool, protect_drop bool, protect_drop_partition bool)
   WHERE d.name LIKE 'root\_%'
 ) SELECT * FROM read;
 
@@ -82,10 +93,11 @@ CREATE OR REPLACE VIEW pgrail.assignment WITH (security_invoker = true) AS WITH 
 CREATE OR REPLACE VIEW pgrail.allowance WITH (security_invoker = true) AS WITH read AS MATERIALIZED (
   SELECT w.id, w.guards, w.exemption, w.object, w.role, w.operations, w.roots, w.unlimited, w.max_rows, w.max_cascade_rows, w.max_transaction_rows,
          w.max_updated_rows, to_timestamp(w.not_before) AS not_before, to_timestamp(w.not_after) AS not_after, w.total_rows,
-         CASE WHEN w.total_rows IS NULL THEN 0 ELSE coalesce(b.used, w.total_rows) END AS spent, w.total_rows IS NOT NULL AND b.used IS NULL AS lost
+         CASE WHEN w.total_rows IS NULL THEN 0 ELSE coalesce(b.used, w.total_rows) END AS spent, w.total_rows IS NOT NULL AND b.used IS NULL AS lost,
+         nullif(w."window", 'null') AS "window"
   FROM pgrail.documents d
   CROSS JOIN LATERAL jsonb_to_recordset(d.content) AS w(id int, guards int[], exemption text, object text, role name, operations text[], roots int[],
-    unlimited bool, max_rows bigint, max_cascade_rows bigint, max_transaction_rows bigint, max_updated_rows bigint, not_before bigint, not_after bigint, total_rows bigint)
+    unlimited bool, max_rows bigint, max_cascade_rows bigint, max_transaction_rows bigint, max_updated_rows bigint, "window" jsonb, not_before bigint, not_after bigint, total_rows bigint)
   LEFT JOIN pgrail.budget b ON b.allowance = w.id
   WHERE d.name = 'allowances'
 ) SELECT * FROM read;

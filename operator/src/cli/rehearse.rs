@@ -139,6 +139,15 @@ fn print(out: &mut impl Write, rehearsal: &Rehearsal, request: &Request) -> std:
             writeln!(out, "  {}: {} runs {}", trigger.table, trigger.name, trigger.function)?;
         }
     }
+    for window in &rehearsal.windows {
+        let left = |(removed, limit): (i64, i64), what: &str| format!("{} of {limit} {what}", (limit - removed).max(0));
+        let of = [
+            window.rows.map(|rows| left(rows, "rows")),
+            window.cascade_rows.map(|rows| left(rows, "rows of other tables")),
+        ];
+        let left = of.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        writeln!(out, "\nLeft of the window of {} on {} ({} s): {left}", window.guard, window.table, window.seconds)?;
+    }
     writeln!(out, "\nRolled back. Values taken from sequences stay used.")?;
     if rehearsal.counted_as_attempt {
         writeln!(out, "The guard counted it as an attempt: {} has no right to prevent that.", rehearsal.login)?;

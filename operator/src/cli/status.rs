@@ -9,7 +9,7 @@ use crate::controllers::table_guard::report::report;
 use crate::controllers::table_guard::state::GuardState;
 use jiff::Timestamp;
 use pgrail_crds::TableGuard;
-use pgrail_guard::{Allowance, GuardSpec, Installed, Mode, PartialLimits, Protect};
+use pgrail_guard::{Allowance, GuardSpec, Installed, Mode, PartialLimits, Protect, Window};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -98,14 +98,22 @@ fn manifest(spec: &GuardSpec, database: &str) -> Value {
 }
 
 fn limits(limits: PartialLimits) -> Value {
-    let PartialLimits { max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows } = limits;
+    let PartialLimits { max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows, window } = limits;
     let fields = [
         ("maxRows", max_rows),
         ("maxCascadeRows", max_cascade_rows),
         ("maxTransactionRows", max_transaction_rows),
         ("maxUpdatedRows", max_updated_rows),
     ];
-    fields.into_iter().filter_map(|(field, value)| Some((field, json!(value?)))).collect()
+    let mut fields: serde_json::Map<String, Value> =
+        fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), json!(value?)))).collect();
+    if let Some(Window { duration, max_rows, max_cascade_rows }) = window {
+        let limits = [("maxRows", max_rows), ("maxCascadeRows", max_cascade_rows)];
+        let limits = limits.into_iter().filter_map(|(field, value)| Some((field.to_owned(), json!(value?))));
+        let duration = ("duration".to_owned(), json!(format!("{duration}s")));
+        fields.insert("window".to_owned(), limits.chain([duration]).collect());
+    }
+    fields.into()
 }
 
 fn allowance(it: &Allowance) -> Value {

@@ -1,6 +1,6 @@
 //! What can be checked of an exemption without its database; and the engine's specification of it. Pure.
 
-use crate::controllers::table_guard::validate::operations;
+use crate::controllers::table_guard::validate::{operations, window};
 use crate::kubernetes::rejection::{Reason, Rejection};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -64,7 +64,9 @@ pub(crate) fn validate(exemption: &GuardExemption, cluster_id: &str) -> Result<E
         max_cascade_rows: limits.max_cascade_rows,
         max_transaction_rows: limits.max_transaction_rows,
         max_updated_rows: limits.max_updated_rows,
+        window: limits.window.as_ref().map(window),
     };
+    limits.window.map_or(Ok(()), |it| it.validate()).map_err(at("spec.limits"))?;
     if let Some(total) = limits.max_transaction_rows {
         let largest = limits.max_rows.unwrap_or(0).max(limits.max_cascade_rows.unwrap_or(0));
         if total < largest {

@@ -2,20 +2,27 @@
 
 use super::apply::Outcome;
 use super::attempts::Attempts;
-use super::report::attempts_of;
+use super::report::{attempts_of, windows_of};
 use super::state::GuardState;
+use super::window;
 use crate::context::Context;
 use crate::kubernetes::events::Severity;
 use crate::kubernetes::text::listed;
 use kube::ResourceExt;
 use pgrail_crds::conditions::reasons::event;
 use pgrail_crds::{GuardMode, TableGuard, TableGuardStatus};
-use pgrail_guard::TableState;
+use pgrail_guard::{TableState, WindowUse};
 
 /// Publishes what happened since the last status.
 pub(super) async fn announce(guard: &TableGuard, outcome: &Outcome, context: &Context) {
     for attempts in attempts_of(outcome, guard.status.as_ref()).iter().filter(|attempts| attempts.more > 0) {
         announce_attempts(guard, attempts, context).await;
+    }
+    for exhausted in windows_of(outcome).iter().flat_map(|windows| &windows.exhausted) {
+        announce_exhausted(guard, exhausted, context).await;
+    }
+    if let Some(windows) = windows_of(outcome) {
+        measure(guard, &windows.uses, context);
     }
     let Outcome::Checked(state) = outcome else { return };
     let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
@@ -41,6 +48,25 @@ pub(super) async fn announce(guard: &TableGuard, outcome: &Outcome, context: &Co
         let note = format!("repaired: {}", what.join("; "));
         tracing::warn!(namespace, name, what = ?what, "drift repaired");
         context.events.publish(guard, Severity::Warning, "Repair", event::DRIFT_REPAIRED, note, now).await;
+    }
+}
+
+async fn announce_exhausted(guard: &TableGuard, exhausted: &WindowUse, context: &Context) {
+    let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
+    context.metrics.window_exhausted(&namespace, &name, &exhausted.table);
+    let note = window::exhausted(exhausted, guard.spec.mode);
+    tracing::info!(namespace, name, table = exhausted.table, "window used up");
+    context.events.publish(guard, Severity::Warning, "Enforce", event::WINDOW_EXHAUSTED, note, context.now()).await;
+}
+
+fn measure(guard: &TableGuard, uses: &[WindowUse], context: &Context) {
+    let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
+    for it in uses {
+        for (kind, rows) in [("rows", it.rows), ("cascade", it.cascade_rows)] {
+            if let Some((removed, limit)) = rows {
+                context.metrics.window(&namespace, &name, &it.table, kind, removed, limit);
+            }
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Installing a guard, or reading its counters: what is reported is what was found afterwards, not what was done.
 
 use super::memory::{Check, Memory};
-use super::observe::counters;
+use super::observe::{counters, windows};
 use super::plan::{Work, retry};
 use super::state::GuardState;
+use super::window::Windows;
 use crate::context::Context;
 use crate::database::{DatabaseError, Session};
 use crate::kubernetes::rejection::{Reason, Rejection};
@@ -19,8 +20,8 @@ pub(crate) enum Outcome {
     Rejected(Rejection),
     /// The database does not answer: the last known state stands.
     Unreachable(DatabaseError),
-    /// Nothing but counters can have changed.
-    Unchanged(Vec<Counter>),
+    /// Nothing but counters and windows can have changed.
+    Unchanged(Vec<Counter>, Windows),
     /// Checked in full.
     Checked(Box<GuardState>),
 }
@@ -43,7 +44,11 @@ pub(super) async fn apply(
     context: &Context,
 ) -> Result<Outcome, DatabaseError> {
     match work {
-        Work::Count => Ok(Outcome::Unchanged(counters(target.spec, session).await?)),
+        Work::Count => {
+            let counters = counters(target.spec, session).await?;
+            let uses = windows(target.spec, session).await?;
+            Ok(Outcome::Unchanged(counters, memory.windows.observed(target.guard, uses, context.now())))
+        }
         Work::Ensure => ensure(target, fingerprint, session, memory, context).await,
     }
 }
@@ -64,7 +69,10 @@ async fn ensure(
     };
     context.metrics.guard_steps(&guard.namespace().unwrap_or_default(), &guard.name_any(), ensured.steps());
     let (found, now) = (ensured.fingerprint.clone(), context.now());
-    let state = GuardState::new(ensured, was_installed(guard));
+    let mut state = GuardState::new(ensured, was_installed(guard));
+    // Where nothing could be installed, there is nothing to read.
+    let uses = if state.failure.is_none() { windows(spec, session).await? } else { Vec::new() };
+    state.windows = memory.windows.observed(guard, uses, now);
     let retry = state.is_incomplete().then(|| retry(now, *interval, last.as_ref(), fingerprint));
     memory.record(guard, Check { generation: guard.metadata.generation, fingerprint: found, at: now, retry });
     Ok(Outcome::Checked(Box::new(state)))

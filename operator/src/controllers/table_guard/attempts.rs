@@ -105,6 +105,7 @@ mod tests {
             rows_at_risk: 0,
             blocked_attempts: *blocked_attempts,
             attempts_before: *attempts_before,
+            window: None,
             message: String::new(),
         };
         TableGuardStatus { tables: rows.iter().map(row).collect(), ..TableGuardStatus::default() }

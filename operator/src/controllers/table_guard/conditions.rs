@@ -13,7 +13,7 @@ use pgrail_guard::TableState;
 /// Sets all of them.
 pub(super) fn report(guard: &TableGuard, outcome: &Outcome, conditions: &mut Conditions) {
     match outcome {
-        Outcome::Unchanged(_) => {}
+        Outcome::Unchanged(..) => {}
         Outcome::Checked(state) => checked(guard, state, conditions),
         Outcome::Unreachable(error) => {
             let message = format!("the last known state is kept: {}", error.message);

@@ -1,5 +1,6 @@
 //! What the controller remembers: the last check of each guard, and deletions.
 
+use super::window::WindowMemory;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::TableGuard;
@@ -15,6 +16,8 @@ const MASS_WINDOW: SignedDuration = SignedDuration::from_secs(60);
 #[derive(Default)]
 pub(crate) struct Memory {
     checks: Mutex<HashMap<String, Check>>,
+    /// What was reported of windows.
+    pub(super) windows: WindowMemory,
     /// Guards that are being deleted.
     pub(super) deletions: Deletions,
 }

@@ -14,6 +14,7 @@ mod protection;
 pub(crate) mod report;
 pub(crate) mod state;
 pub(crate) mod validate;
+mod window;
 
 use crate::context::Context;
 use crate::database::Session;
@@ -50,6 +51,7 @@ pub(crate) fn run(
     of_kind.on_delete(move |guard: &ObjectRef<Watched<TableGuard>>| {
         of_deleted.metrics.forget_guard(guard.namespace.as_deref().unwrap_or_default(), &guard.name);
         remembered.deleted(guard.extra.uid.as_deref().unwrap_or_default());
+        remembered.windows.deleted(guard.extra.uid.as_deref().unwrap_or_default());
         forget(guard);
     });
     let store = of_kind.store();
@@ -108,13 +110,13 @@ impl Reconciler for TableGuards {
         let (outcome, interval) = enforce(&guard, databases, memory, context).await?;
         let latest = context.latest(guard, |guard| report::report(guard, &outcome, context.now())).await?;
         let Some((guard, next)) = latest else { return Ok(Action::requeue(AT_ONCE)) };
-        if matches!(outcome, Outcome::Unchanged(_)) && !is_reported(&guard) {
+        if matches!(outcome, Outcome::Unchanged(..)) && !is_reported(&guard) {
             // The conditions are those of an earlier generation: only a full check can replace them.
             memory.forget(&guard);
             return Ok(Action::requeue(AT_ONCE));
         }
         let written = context.write_status(Self::NAME, guard.as_ref(), guard.status.as_ref(), &next).await;
-        let checked = matches!(outcome, Outcome::Unchanged(_) | Outcome::Checked(_));
+        let checked = matches!(outcome, Outcome::Unchanged(..) | Outcome::Checked(_));
         if !checked || written.is_err() {
             // The conditions are not those of the last full check.
             memory.forget(&guard);
@@ -173,7 +175,7 @@ fn wait(guard: &TableGuard, outcome: &Outcome, interval: Duration, memory: &Memo
     match outcome {
         Outcome::Rejected(_) => STALLED_RETRY,
         Outcome::Unreachable(_) => context.backoff.next(&key).min(interval),
-        Outcome::Checked(_) | Outcome::Unchanged(_) => {
+        Outcome::Checked(_) | Outcome::Unchanged(..) => {
             context.backoff.reset(&key);
             let retry = memory.check(guard).and_then(|check| check.retry);
             let due = retry.and_then(|retry| Duration::try_from(retry.due.duration_since(context.now())).ok());

@@ -4,6 +4,7 @@ use super::apply::Outcome;
 use super::attempts::{Attempts, Counted, LISTED, attempts};
 use super::conditions;
 use super::state::GuardState;
+use super::window::{self, Windows};
 use crate::controllers::protected_database::two_digits;
 use crate::kubernetes::conditions::{Conditions, whole_seconds};
 use crate::kubernetes::text::truncated;
@@ -31,7 +32,10 @@ pub(crate) fn report(guard: &TableGuard, outcome: &Outcome, now: Timestamp) -> T
         status.tables = rows(&status.tables, state, &attempts);
     }
     status.observed_generation = guard.metadata.generation;
-    if !matches!(outcome, Outcome::Unchanged(_)) {
+    if let Some(windows) = windows_of(outcome) {
+        window::report(&mut status.tables, guard.status.as_ref(), windows);
+    }
+    if !matches!(outcome, Outcome::Unchanged(..)) {
         let mut next = Conditions::new(&status.conditions, guard.metadata.generation, now);
         conditions::report(guard, outcome, &mut next);
         status.conditions = next.finish();
@@ -42,7 +46,7 @@ pub(crate) fn report(guard: &TableGuard, outcome: &Outcome, now: Timestamp) -> T
 /// The attempts on each table, with those since the last status.
 pub(super) fn attempts_of(outcome: &Outcome, previous: Option<&TableGuardStatus>) -> Vec<Attempts> {
     let counters: Vec<Counted<'_>> = match outcome {
-        Outcome::Unchanged(counters) => counters
+        Outcome::Unchanged(counters, _) => counters
             .iter()
             .map(|it| Counted { table: &it.table, renamed_from: None, value: it.blocked_attempts })
             .collect(),
@@ -58,6 +62,15 @@ pub(super) fn attempts_of(outcome: &Outcome, previous: Option<&TableGuardStatus>
         Outcome::Rejected(_) | Outcome::Unreachable(_) => return Vec::new(),
     };
     attempts(previous, &counters)
+}
+
+/// The windows that were found.
+pub(super) fn windows_of(outcome: &Outcome) -> Option<&Windows> {
+    match outcome {
+        Outcome::Unchanged(_, windows) => Some(windows),
+        Outcome::Checked(state) => Some(&state.windows),
+        Outcome::Rejected(_) | Outcome::Unreachable(_) => None,
+    }
 }
 
 fn count(status: &mut TableGuardStatus, attempts: &[Attempts], now: Timestamp) {
@@ -87,6 +100,7 @@ fn rows(previous: &[GuardedTable], state: &GuardState, attempts: &[Attempts]) ->
         rows_at_risk: 0,
         blocked_attempts: attempts.get(table).map_or(0, |it| it.total),
         attempts_before: attempts.get(table).map_or(0, |it| it.before),
+        window: None,
         message: truncated(message, LONGEST_TABLE_MESSAGE),
     };
     let tables = state.tables.iter().map(|it| GuardedTable {
@@ -110,6 +124,7 @@ fn rows(previous: &[GuardedTable], state: &GuardState, attempts: &[Attempts]) ->
             rows_at_risk: rest.iter().map(|it| it.rows_at_risk).sum(),
             blocked_attempts: rest.iter().map(|it| it.blocked_attempts).sum(),
             attempts_before: 0,
+            window: None,
             message: String::new(),
         });
     }
@@ -184,6 +199,7 @@ pub(super) mod tests {
             incomplete,
             track_counts: true,
             tamper: Ok(TamperFacts::default()),
+            windows: Windows::default(),
         }
     }
 
@@ -237,7 +253,7 @@ pub(super) mod tests {
         let first = report(&guard(None), &checked(|_| {}), at(100));
         let second = report(&guard(Some(first.clone())), &checked(|_| {}), at(200));
         assert_eq!(first, second);
-        let counted = report(&guard(Some(first.clone())), &Outcome::Unchanged(Vec::new()), at(300));
+        let counted = report(&guard(Some(first.clone())), &Outcome::Unchanged(Vec::new(), Windows::default()), at(300));
         assert_eq!(first, counted);
     }
 
@@ -290,7 +306,7 @@ pub(super) mod tests {
         assert_eq!((reset.blocked_attempts, reset.tables[0].blocked_attempts), (Some(12), 12));
         assert_eq!(reset.last_blocked_time.as_ref().unwrap().0, at(100));
         let counter = Counter { guard: "shop/core".to_owned(), table: "public.users".to_owned(), blocked_attempts: 3 };
-        let more = report(&guard(Some(reset)), &Outcome::Unchanged(vec![counter]), at(300));
+        let more = report(&guard(Some(reset)), &Outcome::Unchanged(vec![counter], Windows::default()), at(300));
         assert_eq!((more.blocked_attempts, more.tables[0].blocked_attempts), (Some(15), 15));
         assert_eq!(more.last_blocked_time.unwrap().0, at(300));
     }

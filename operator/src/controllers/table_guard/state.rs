@@ -1,5 +1,6 @@
 //! The state of a guard after everything that could be done was done: what the catalog said, never what was intended. Pure.
 
+use super::window::Windows;
 use crate::kubernetes::rejection::{Reason, Rejection};
 use crate::kubernetes::text::chain;
 use pgrail_guard::{Applied, Drift, Ensured, Outcome, Progress, Refused, TableState, TableStatus, TamperFacts};
@@ -28,6 +29,8 @@ pub(crate) struct GuardState {
     pub(super) incomplete: bool,
     pub(super) track_counts: bool,
     pub(super) tamper: Result<TamperFacts, String>,
+    /// How much of the windows is used.
+    pub(super) windows: Windows,
 }
 
 /// A table that loses rows with a guarded one, on which something could not be done.
@@ -56,6 +59,7 @@ impl GuardState {
             incomplete: !plan.is_empty(),
             track_counts: observed.live.track_counts,
             tamper: tamper.map_err(|error| chain(&error)),
+            windows: Windows::default(),
         };
         match progress {
             Progress::UpToDate => {}

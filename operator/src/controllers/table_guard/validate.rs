@@ -7,7 +7,7 @@ use pgrail_crds::annotations::{RELEASE, TAKE_OVER};
 use pgrail_crds::{GuardMode, LimitOverrides, Operation, Protection, TableGuard};
 use pgrail_guard::{
     Allowance, Capture, ClusterId, GuardName, GuardSpec, Mode, PartialLimits, Protect, SpecError, TableLimits,
-    TableSelector,
+    TableSelector, Window,
 };
 
 /// The engine's specification of a guard. `cluster_id` is recorded as the owner of what is installed.
@@ -36,6 +36,7 @@ pub(crate) fn validate(guard: &TableGuard, cluster_id: &str) -> Result<GuardSpec
         max_cascade_rows: guard.spec.limits.max_cascade_rows,
         max_transaction_rows: guard.spec.limits.max_transaction_rows,
         max_updated_rows: guard.spec.limits.max_updated_rows,
+        window: guard.spec.limits.window.as_ref().map(window),
     };
     spec.limits.validate().map_err(at("spec.limits"))?;
     for (index, selector) in spec.selectors.iter().enumerate() {
@@ -49,6 +50,10 @@ pub(crate) fn validate(guard: &TableGuard, cluster_id: &str) -> Result<GuardSpec
         drop: protects(Protection::Drop),
         drop_partition: protects(Protection::DropPartition),
     };
+    for (index, declared) in guard.spec.allowances.iter().enumerate() {
+        let window = declared.limits.window.as_ref().map(window);
+        window.map_or(Ok(()), |it| it.validate()).map_err(at(&format!("spec.allowances[{index}].limits")))?;
+    }
     spec.allowances = guard.spec.allowances.iter().map(allowance).collect();
     spec.capture = guard.spec.capture.as_ref().map(capture);
     spec.capture.map_or(Ok(()), |capture| capture.validate()).map_err(at("spec.capture"))?;
@@ -69,6 +74,17 @@ fn overrides(limits: &LimitOverrides) -> PartialLimits {
         max_cascade_rows: limits.max_cascade_rows,
         max_transaction_rows: limits.max_transaction_rows,
         max_updated_rows: limits.max_updated_rows,
+        window: limits.window.as_ref().map(window),
+    }
+}
+
+/// A window, as the engine has it.
+pub(crate) fn window(declared: &pgrail_crds::Window) -> Window {
+    let duration = std::time::Duration::from(declared.duration);
+    Window {
+        duration: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        max_rows: declared.max_rows,
+        max_cascade_rows: declared.max_cascade_rows,
     }
 }
 
