@@ -184,7 +184,7 @@ fn store_job(
         backoff_limit: Some(1),
         active_deadline_seconds: Some(match task {
             Task::Inventory => INVENTORY_DEADLINE_SECONDS,
-            Task::Dump | Task::Prune => PRUNE_DEADLINE_SECONDS,
+            Task::Dump | Task::Prune | Task::Restore => PRUNE_DEADLINE_SECONDS,
         }),
         // The controller deletes it when it has read its result; this is for the case that it does not.
         ttl_seconds_after_finished: Some(KEEP_SECONDS),
