@@ -78,7 +78,7 @@ server_down() {
 answers() { [[ $(admin "SELECT 1") == 1 ]]; }
 
 operator_killed() {
-  local tables=1000
+  local tables=2000
   admin "SET ROLE shop_owner; CREATE SCHEMA many" >/dev/null
   admin "DO \$\$ BEGIN SET LOCAL ROLE shop_owner; FOR n IN 1..$tables LOOP EXECUTE format('CREATE TABLE many.t%s AS SELECT generate_series(1, 50) AS id', n); END LOOP; END \$\$" >/dev/null
   admin "GRANT USAGE ON SCHEMA many TO shop_app; GRANT SELECT, DELETE ON ALL TABLES IN SCHEMA many TO shop_app" >/dev/null
@@ -95,7 +95,7 @@ YAML
   kubectl -n pgrail-system delete pod -l app.kubernetes.io/name=pgrail --force --grace-period=0 >/dev/null 2>&1
   installed=$(with_triggers)
   must test "$installed" -lt "$tables"
-  must await 180 "everything is guarded" is tguard many Enforced "True Verified"
+  must await 300 "everything is guarded" is tguard many Enforced "True Verified"
   local took=$awaited
   must test "$(with_triggers)" == "$tables"
   must stopped "many.t$tables"

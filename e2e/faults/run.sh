@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh: the faults that a user can cause, on a real node with real pods, seen from outside: kubectl and psql only. Writes the
-# table of docs/src/faults.md. Root; ten minutes; not part of `make test`.
+# table of docs/src/faults.md. Root; fifteen minutes; not part of `make test`.
 #   FAULTS="renamed dump_lost"   only these
 #   FAULTS_KEEP=1                leaves the node running
 # shellcheck disable=SC1090,SC1091
