@@ -80,6 +80,13 @@ impl<'a> AsOwner<'a> {
         Ok(row.try_get(0)?)
     }
 
+    /// Collects the statistics of a temporary table of pgrail's role: without them, the planner assumes that it is small, and
+    /// compares each of its rows with each of another table.
+    pub(crate) async fn analyze(&mut self, temporary: &str) -> Result<(), RestoreError> {
+        self.settle().await?;
+        Ok(self.within.batch_execute(&format!("{READING}; ANALYZE {temporary}")).await?)
+    }
+
     /// Fires what the current owner's statements deferred, as that owner. Otherwise it would fire when another owner, or
     /// pgrail's role, ends a statement or the transaction, and up to PostgreSQL 17 as that role.
     pub(crate) async fn settle(&mut self) -> Result<(), RestoreError> {

@@ -61,6 +61,7 @@ pub(crate) async fn classify(
     );
     (found.selected, found.inserted, found.identical, found.different) =
         as_owner.run(table.owner_oid(), Access::Read, &sql).await?;
+    as_owner.analyze(&table.classes()).await?;
     if found.different > 0 && conflicts == Conflicts::Fail {
         let which = match table.key() {
             Some(key) => {
@@ -160,6 +161,7 @@ pub(crate) async fn find_orphans(
             create_keys(within, parent, &reference.referenced, &table.owner_ident).await?;
             let fill = fill_keys(parent, &reference.referenced, &parent.of_class(MISSING));
             as_owner.execute(parent.owner_oid(), Access::Read, &fill).await?;
+            as_owner.analyze(&parent.keys()).await?;
             let _ = write!(condition, " AND NOT EXISTS (SELECT FROM {} k WHERE {})", parent.keys(), equal("k"));
         }
         let rows = table.of_class(MISSING);

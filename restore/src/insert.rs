@@ -124,6 +124,7 @@ pub(crate) async fn links(
             create_keys(within, parent, &cascade.referenced, &child.owner_ident).await?;
             let fill = fill_keys(parent, &cascade.referenced, &parent.selected(None));
             as_owner.execute(parent.owner_oid(), Access::Read, &fill).await?;
+            as_owner.analyze(&parent.keys()).await?;
             let (target, rows) = (child.target(), child.rows());
             let count = format!("SELECT pg_catalog.count(*) FROM {target} t, ({rows}) x WHERE {condition}");
             let counted: i64 = as_owner.run(child.owner_oid(), Access::Read, &count).await?;

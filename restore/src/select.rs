@@ -93,6 +93,7 @@ async fn add(within: &Transaction<'_>, table: &Staged, rows: &str, round: i32) -
     );
     let mut as_owner = AsOwner::new(within);
     let added = as_owner.run(table.owner_oid(), Access::ReadOnly, &sql).await?;
+    as_owner.analyze(&selection).await?;
     as_owner.finish().await?;
     Ok(added)
 }
@@ -109,9 +110,8 @@ pub(crate) async fn keys(
     create_keys(within, parent, &cascade.referenced, &child.owner_ident).await?;
     let mut as_owner = AsOwner::new(within);
     as_owner.execute(parent.owner_oid(), Access::ReadOnly, &fill_keys(parent, &cascade.referenced, rows)).await?;
-    as_owner.finish().await?;
-    within.batch_execute(&format!("{READING}; ANALYZE {}", parent.keys())).await?;
-    Ok(())
+    as_owner.analyze(&parent.keys()).await?;
+    as_owner.finish().await
 }
 
 /// The statement that fills the keys of a table.
