@@ -143,6 +143,21 @@ pub struct Live {
     pub foreign_owned: Vec<String>,
     /// Event triggers that call our functions.
     pub event_triggers: Vec<LiveEventTrigger>,
+    /// Tables with disabled triggers of foreign keys.
+    #[serde(default)]
+    pub disabled_keys: Vec<Oid>,
+}
+
+impl Live {
+    /// Whether an event trigger notifies of DDL commands.
+    pub fn notifies_ddl(&self) -> bool {
+        self.event_triggers.iter().any(|trigger| trigger.name == "pgrail_ddl" && trigger.always)
+    }
+
+    /// Whether foreign keys that refer to this table, or that it has, are disabled.
+    pub fn has_disabled_keys(&self, table: Oid) -> bool {
+        self.disabled_keys.contains(&table)
+    }
 }
 
 /// A trigger as pgrail installed it.

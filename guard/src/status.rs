@@ -77,7 +77,7 @@ pub(crate) fn statuses(
         table: table.clone(),
         renamed_from: None,
         state: TableState::Missing,
-        message: "no such table; it is guarded as soon as it exists".to_owned(),
+        message: "no such table".to_owned(),
         closure: 0,
         rows_at_risk: 0,
         blocked_attempts: 0,
@@ -111,6 +111,19 @@ fn table_state(
         plan.drift.iter().find(|drift| drifted.contains(drift.table.as_str()) && drift.table.starts_with("pgrail."))
     {
         return (TableState::Drifted, drift.to_string());
+    }
+    let without_keys: Vec<String> = involved
+        .iter()
+        .filter(|oid| observed.live.has_disabled_keys(**oid))
+        .map(|oid| observed.catalog.label(*oid))
+        .collect();
+    if let Some(first) = without_keys.first() {
+        let message = format!(
+            "foreign keys of {} are disabled, as DISABLE TRIGGER ALL does: a delete leaves orphaned rows. Look for those, then \
+             ALTER TABLE {first} ENABLE TRIGGER ALL",
+            listed(&without_keys)
+        );
+        return (TableState::Drifted, message);
     }
     let behind: Vec<String> = involved.intersection(waiting).map(|oid| observed.catalog.label(*oid)).collect();
     if !behind.is_empty() {

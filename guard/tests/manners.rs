@@ -235,7 +235,7 @@ async fn drift_is_found_named_and_repaired() {
             ("CREATE OR REPLACE FUNCTION pgrail.check_limits(p_root int, p_kind int, p_rel oid) RETURNS bool LANGUAGE sql AS 'SELECT false'", "pgrail.check_limits", "changed"),
             ("REVOKE EXECUTE ON FUNCTION pgrail.check_limits FROM PUBLIC", "pgrail.check_limits", "changed"),
             ("CREATE OR REPLACE FUNCTION pgrail.gate_1(rel oid, event int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN false; END'", "pgrail.gate_1", "changed"),
-            ("ALTER TABLE messages DISABLE TRIGGER ALL", "public.messages", "disabled"),
+            ("ALTER TABLE messages DISABLE TRIGGER USER", "public.messages", "disabled"),
             ("SELECT pgrail.write_document('root_1', jsonb_set(pgrail.document('root_1'), '{assignments,0,max_rows}', '1000000'))", "pgrail.assignment", "the configuration was changed"),
             ("SELECT pgrail.write_document('root_1', jsonb_set(pgrail.document('root_1'), '{members}', '[]'))", "pgrail.member", "the configuration was changed"),
             ("SELECT pgrail.write_document('guards', jsonb_set(pgrail.document('guards'), '{0,enforce}', 'false'))", "pgrail.guard", "the configuration was changed"),

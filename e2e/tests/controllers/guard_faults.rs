@@ -116,6 +116,64 @@ async fn dropping_pgrails_schema_is_drift_and_takes_no_counted_attempt_away() {
 }
 
 #[tokio::test]
+async fn foreign_keys_that_were_disabled_with_the_guard_are_reported() {
+    for_each_server(async |server| {
+        let fixture = Fixture::with_guard(&server, "keys").await;
+        fixture.app.batch_execute("ALTER TABLE leads DISABLE TRIGGER ALL").await.unwrap();
+        wait_for(&fixture.namespace, "core", "the guard's triggers are enabled again", repaired(1)).await;
+        let guard = fixture.guard_until("core", "Enforced", "False", "Drifted").await;
+        let (_, _, message) = condition(&guard, "Enforced").unwrap();
+        assert!(
+            message.contains("foreign keys") && message.contains("ALTER TABLE public.leads ENABLE TRIGGER ALL"),
+            "{message}"
+        );
+        // With the keys the guard's own triggers are enabled, but no longer ALWAYS: that is drift again.
+        fixture.app.batch_execute("ALTER TABLE leads ENABLE TRIGGER ALL").await.unwrap();
+        fixture.guard_until("core", "Enforced", "True", "Verified").await;
+        fixture.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_outage_and_its_end_are_events() {
+    let server = pgrail_testing::servers().remove(0);
+    let fixture = Fixture::with_guard(&server, "events").await;
+    let admin = pgrail_testing::connect(&server.uri).await;
+    let name = &fixture.database.name;
+    admin.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await.unwrap();
+    let end =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND application_name = 'pgrail'";
+    admin.query(end, &[&name]).await.unwrap();
+    let event = async |wanted: &str| {
+        pgrail_e2e::eventually(&format!("the Event {wanted}"), async || {
+            let events = fixture.namespace.events("shop").await;
+            events.iter().any(|(reason, _)| reason == wanted).then_some(())
+        })
+        .await;
+    };
+    event("DatabaseUnreachable").await;
+    admin.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")).await.unwrap();
+    event("DatabaseRecovered").await;
+    fixture.guard_until("core", "Ready", "True", "AsDeclared").await;
+    fixture.finish().await;
+}
+
+#[tokio::test]
+async fn where_no_event_trigger_is_possible_enforced_says_the_interval() {
+    let server = pgrail_testing::servers().remove(0);
+    let fixture = Fixture::new(&server, "interval").await;
+    let roles = Roles::create(&server, &fixture).await;
+    fixture.app.batch_execute(&format!("GRANT {} TO {}", roles.other, roles.pgrail)).await.unwrap();
+    fixture.namespace.apply::<ProtectedDatabase>(&protected_database()).await;
+    let guard = fixture.guard(&table_guard(&["users"]), "Enforced", "True", "Verified").await;
+    let (_, _, message) = condition(&guard, "Enforced").unwrap();
+    assert!(message.contains("within 5s (checkInterval)"), "{message}");
+    fixture.finish().await;
+    roles.drop(&server).await;
+}
+
+#[tokio::test]
 async fn a_new_owner_is_judged_at_the_next_check() {
     let server = pgrail_testing::servers().remove(0);
     let fixture = Fixture::with_guard(&server, "newowner").await;

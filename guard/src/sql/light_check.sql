@@ -5,6 +5,8 @@ parts(part) AS (
   SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', c.oid, c.relname, c.relnamespace, c.relkind, c.relowner, c.relispartition, c.relacl, c.relrowsecurity, c.relforcerowsecurity), 1))
   FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND c.relpersistence <> 't'
  UNION ALL
+  SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', t.oid, t.tgrelid), 14)) FROM pg_catalog.pg_trigger t WHERE t.tgisinternal AND t.tgenabled = 'D'
+ UNION ALL
   SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', n.oid, n.nspname, n.nspowner), 2)) FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_'
  UNION ALL
   SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', f.oid, f.conrelid, f.confrelid, f.confdeltype), 3))

@@ -57,6 +57,10 @@ SELECT pg_catalog.json_build_object(
   'foreign_owned', coalesce((
     SELECT pg_catalog.json_agg(c.relname ORDER BY c.relname) FROM pg_catalog.pg_class c JOIN ours ON c.relnamespace = ours.oid
     WHERE c.relkind IN ('r', 'S', 'v') AND c.relowner <> ours.nspowner AND c.relname !~ '^captured_[a-z_]*[0-9]+(_id_seq)?$'), '[]'),
+  -- DISABLE TRIGGER ALL disables foreign keys too: deletes then leave orphaned rows.
+  'disabled_keys', coalesce((
+    SELECT pg_catalog.json_agg(DISTINCT t.tgrelid::int8) FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_constraint k ON k.oid = t.tgconstraint AND k.contype = 'f'
+    WHERE t.tgisinternal AND t.tgenabled = 'D'), '[]'),
   'event_triggers', coalesce((
     SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', e.evtname, 'always', e.evtenabled = 'A', 'owned', pg_catalog.pg_has_role(e.evtowner, 'USAGE')) ORDER BY e.evtname)
     FROM pg_catalog.pg_event_trigger e JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid JOIN ours ON p.pronamespace = ours.oid), '[]')

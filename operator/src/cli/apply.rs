@@ -6,7 +6,7 @@ use super::output::{self, Format};
 use super::{CommandError, NOT_AS_DECLARED, OWNER, PAUSE, TRIES, exemptions};
 use crate::controllers::table_guard::apply::Outcome;
 use crate::controllers::table_guard::report::report;
-use crate::controllers::table_guard::state::GuardState;
+use crate::controllers::table_guard::state::{GuardState, Recheck};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use pgrail_crds::conditions::{DROP_PROTECTED, TAMPER_RESISTANT};
@@ -43,7 +43,7 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<ExitCode, CommandError> {
             ensured = pgrail_guard::ensure(&mut client, spec).await?;
         }
         print_problems(spec.name.as_str(), &ensured.progress);
-        let state = GuardState::new(ensured, false);
+        let state = GuardState::new(ensured, false, Recheck::Never);
         declared &= state.is_enforced();
         let mut status = report(object, &Outcome::Checked(Box::new(state)), Timestamp::now());
         name_missing(&mut status);

@@ -6,7 +6,7 @@ use super::output::Format;
 use super::{CommandError, NOT_AS_DECLARED, OWNER};
 use crate::controllers::table_guard::apply::Outcome;
 use crate::controllers::table_guard::report::report;
-use crate::controllers::table_guard::state::GuardState;
+use crate::controllers::table_guard::state::{GuardState, Recheck};
 use jiff::Timestamp;
 use pgrail_crds::TableGuard;
 use pgrail_guard::{Allowance, GuardSpec, Installed, Mode, PartialLimits, Protect, Window};
@@ -55,7 +55,7 @@ pub(super) async fn run(args: StatusArgs) -> Result<ExitCode, CommandError> {
     let mut as_installed = true;
     let mut objects = Vec::new();
     for (spec, ensured) in guards {
-        let state = GuardState::new(ensured, true);
+        let state = GuardState::new(ensured, true, if owner == OWNER { Recheck::Never } else { Recheck::Unknown });
         as_installed &= state.is_enforced();
         let mut guard: TableGuard = serde_json::from_value(manifest(&spec, &database))?;
         guard.status = Some(report(&guard, &Outcome::Checked(Box::new(state)), Timestamp::now()));

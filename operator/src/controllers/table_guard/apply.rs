@@ -3,7 +3,7 @@
 use super::memory::{Check, Memory};
 use super::observe::{counters, windows};
 use super::plan::{Work, retry};
-use super::state::GuardState;
+use super::state::{GuardState, Recheck};
 use super::window::Windows;
 use crate::context::Context;
 use crate::database::{DatabaseError, Session};
@@ -69,7 +69,7 @@ async fn ensure(
     };
     context.metrics.guard_steps(&guard.namespace().unwrap_or_default(), &guard.name_any(), ensured.steps());
     let (found, now) = (ensured.fingerprint.clone(), context.now());
-    let mut state = GuardState::new(ensured, was_installed(guard));
+    let mut state = GuardState::new(ensured, was_installed(guard), Recheck::Every(*interval));
     // Where nothing could be installed, there is nothing to read.
     let uses = if state.failure.is_none() { windows(spec, session).await? } else { Vec::new() };
     state.windows = memory.windows.observed(guard, uses, now);

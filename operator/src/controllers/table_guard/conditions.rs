@@ -2,7 +2,7 @@
 
 use super::apply::Outcome;
 use super::protection;
-use super::state::GuardState;
+use super::state::{GuardState, Recheck};
 use crate::kubernetes::conditions::{Conditions, Status};
 use crate::kubernetes::rejection::{Reason, Rejection};
 use crate::kubernetes::text::listed;
@@ -71,6 +71,7 @@ fn checked(guard: &TableGuard, state: &GuardState, conditions: &mut Conditions) 
             if !renamed.is_empty() {
                 message = format!("{message}, and on renamed ones: {}", listed(&renamed));
             }
+            message.push_str(&window(state));
             conditions.set(ENFORCED, Status::True, Reason::Verified, message);
         }
         Some(Rejection { reason, message }) => {
@@ -106,6 +107,18 @@ fn not_ready(state: &GuardState) -> Option<Rejection> {
     Some(Rejection::new(reason, format!("{table}: {message}")))
 }
 
+/// How long a new child table is not guarded, where that is not at once.
+fn window(state: &GuardState) -> String {
+    match state.recheck {
+        Recheck::AtOnce | Recheck::Unknown => String::new(),
+        Recheck::Every(interval) => format!(
+            "; a new child table is guarded within {}s (checkInterval), since no event trigger reports it",
+            interval.as_secs()
+        ),
+        Recheck::Never => "; without an operator, a new child table is guarded only by another apply".to_owned(),
+    }
+}
+
 /// Why DELETE and TRUNCATE are not stopped, or not on every table.
 fn not_enforced(guard: &TableGuard, state: &GuardState) -> Option<Rejection> {
     let because = |reason, message: String| Some(Rejection::new(reason, message));
@@ -119,7 +132,11 @@ fn not_enforced(guard: &TableGuard, state: &GuardState) -> Option<Rejection> {
         return because(Reason::Warn, message.to_owned());
     }
     if !state.missing.is_empty() {
-        let message = format!("no such table: {}. It is guarded as soon as it exists", listed(&state.missing));
+        let when = match state.recheck {
+            Recheck::AtOnce | Recheck::Every(_) | Recheck::Unknown => "It is guarded as soon as it exists",
+            Recheck::Never => "Run apply again when it exists: without an operator, nothing guards it later",
+        };
+        let message = format!("no such table: {}. {when}", listed(&state.missing));
         return because(Reason::TablesMissing, message);
     }
     if let Some(refused) = state.refused.first() {

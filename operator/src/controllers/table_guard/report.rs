@@ -162,7 +162,7 @@ fn table_state(state: pgrail_guard::TableState) -> TableState {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::state::ClosureTable;
+    use super::super::state::{ClosureTable, Recheck};
     use super::*;
     use crate::database::DatabaseError;
     use crate::kubernetes::rejection::{Reason, Rejection};
@@ -198,6 +198,7 @@ pub(super) mod tests {
             lacking: BTreeSet::new(),
             incomplete,
             track_counts: true,
+            recheck: Recheck::AtOnce,
             tamper: Ok(TamperFacts::default()),
             windows: Windows::default(),
         }
@@ -343,6 +344,24 @@ pub(super) mod tests {
         let status = report(&guard(None), &checked(|state| state.track_counts = false), at(100));
         is(&status, "Enforced", "False", "TrackCountsOff");
         assert_eq!(status.tables_enforced, Some(0));
+    }
+
+    #[test]
+    fn the_message_says_when_new_child_tables_are_guarded() {
+        let message =
+            |change: fn(&mut GuardState)| condition(&report(&guard(None), &checked(change), at(100)), "Enforced").2;
+        assert_eq!(message(|_| {}), "DELETE and TRUNCATE are limited on 1 of 1 tables");
+        assert!(
+            message(|state| state.recheck = Recheck::Every(std::time::Duration::from_secs(30)))
+                .contains("within 30s (checkInterval)")
+        );
+        let never = message(|state| state.recheck = Recheck::Never);
+        assert!(never.contains("without an operator"), "{never}");
+        let missing = message(|state| {
+            state.missing.push("public.later".to_owned());
+            state.recheck = Recheck::Never;
+        });
+        assert!(missing.contains("without an operator"), "{missing}");
     }
 
     #[test]

@@ -5,6 +5,20 @@ use crate::kubernetes::rejection::{Reason, Rejection};
 use crate::kubernetes::text::chain;
 use pgrail_guard::{Applied, Drift, Ensured, Outcome, Progress, Refused, TableState, TableStatus, TamperFacts};
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// When the database is checked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recheck {
+    /// As soon as something changes: an event trigger notifies of it.
+    AtOnce,
+    /// At least that often.
+    Every(Duration),
+    /// Not by itself: there is no operator.
+    Never,
+    /// By an operator whose interval is not known here.
+    Unknown,
+}
 
 /// What a guard is found to be.
 #[derive(Debug)]
@@ -28,6 +42,7 @@ pub(crate) struct GuardState {
     /// Steps are left to do.
     pub(super) incomplete: bool,
     pub(super) track_counts: bool,
+    pub(super) recheck: Recheck,
     pub(super) tamper: Result<TamperFacts, String>,
     /// How much of the windows is used.
     pub(super) windows: Windows,
@@ -45,7 +60,7 @@ pub(super) struct ClosureTable {
 
 impl GuardState {
     /// From what was found, and what was done before. `installed_before`: the guard was in the database at the last check.
-    pub(crate) fn new(ensured: Ensured, installed_before: bool) -> Self {
+    pub(crate) fn new(ensured: Ensured, installed_before: bool, recheck: Recheck) -> Self {
         let Ensured { observed, plan, tamper, progress, fingerprint: _ } = ensured;
         let mut state = Self {
             tables: plan.tables().to_vec(),
@@ -58,6 +73,7 @@ impl GuardState {
             lacking: BTreeSet::new(),
             incomplete: !plan.is_empty(),
             track_counts: observed.live.track_counts,
+            recheck: if recheck != Recheck::Never && observed.live.notifies_ddl() { Recheck::AtOnce } else { recheck },
             tamper: tamper.map_err(|error| chain(&error)),
             windows: Windows::default(),
         };
