@@ -100,7 +100,8 @@ pub mod reasons {
         pub const TABLES_MISSING: &str = "TablesMissing";
         /// The guard is not installed on all tables yet.
         pub const INSTALLING: &str = "Installing";
-        /// The guard in the database was changed.
+        /// The guard in the database was changed; or foreign keys of a table are disabled, as `DISABLE TRIGGER ALL`
+        /// does: deletes are still limited, but leave orphaned rows.
         pub const DRIFTED: &str = "Drifted";
         /// The login role lacks a privilege.
         pub const NO_PRIVILEGE: &str = "NoPrivilege";
