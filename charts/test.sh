@@ -103,7 +103,11 @@ check "a security context is added to the default one" bash -c "grep -q 'runAsUs
 check "appVersion is the program's version" grep -qx "version = \"$(sed -n 's/^appVersion: "\(.*\)"/\1/p' $chart/Chart.yaml)\"" Cargo.toml
 
 # What is off by default
-for kind in ServiceMonitor PrometheusRule NetworkPolicy PodDisruptionBudget ConfigMap; do
+check "a NetworkPolicy is on by default" count_is default NetworkPolicy 1
+check "metrics can be read from the namespace monitoring" holds default NetworkPolicy pgrail "kubernetes.io/metadata.name: monitoring"
+check "the NetworkPolicy can be disabled" count_is minimal-rights NetworkPolicy 0
+check "other peers replace the default ones" bash -c "! grep -q 'kubernetes.io/metadata.name: monitoring' '$scratch/everything'"
+for kind in ServiceMonitor PrometheusRule PodDisruptionBudget ConfigMap; do
   check "$kind is off by default" count_is default "$kind" 0
   check "$kind can be enabled" count_is everything "$kind" 1
 done
