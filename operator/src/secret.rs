@@ -118,7 +118,7 @@ const KNOWN_KEYS: &[&str] = &[
 ];
 
 /// The known ones among the ignored keys, and how many others there are.
-fn known_keys(ignored: Vec<String>) -> Vec<String> {
+pub(crate) fn known_keys(ignored: Vec<String>) -> Vec<String> {
     let (mut known, others): (Vec<_>, Vec<_>) = ignored.into_iter().partition(|key| KNOWN_KEYS.contains(&key.as_str()));
     if !others.is_empty() {
         known.push(format!("{} that no driver is known to use", others.len()));

@@ -51,12 +51,23 @@ impl std::fmt::Debug for PartialSettings {
 }
 
 /// A parsed URI.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ParsedUri {
     /// Parameters.
     pub parts: PartialSettings,
-    /// Names of ignored parameters: of other drivers (`pgbouncer` of Prisma), or of libpq (`keepalives`).
+    /// Names of ignored parameters: of other drivers (`pgbouncer` of Prisma), or of libpq (`keepalives`). An unknown name
+    /// can be a part of a password: it must not be shown.
     pub ignored_keys: Vec<String>,
+}
+
+impl std::fmt::Debug for ParsedUri {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ParsedUri")
+            .field("parts", &self.parts)
+            .field("ignored_keys", &self.ignored_keys.len())
+            .finish()
+    }
 }
 
 /// Error of parsing a URI.
@@ -65,8 +76,10 @@ pub enum UriError {
     /// Another scheme, or none.
     #[error("not a PostgreSQL URI: it must start with postgres:// or postgresql://, without jdbc: and without +driver")]
     Scheme,
-    /// An `@` after `/`, `?` or `#`, which is probably a part of a password.
-    #[error("invalid URI: percent-encode the characters '/', '?', '#' and '@' in the password (%2F, %3F, %23, %40)")]
+    /// An `@` after `/`, `?` or `#`, or an unknown parameter after `password`, which is probably a part of a password.
+    #[error(
+        "invalid URI: percent-encode the characters '/', '?', '#', '@' and '&' in the password (%2F, %3F, %23, %40, %26)"
+    )]
     UnencodedPassword,
     /// A `%` without two hexadecimal digits, invalid UTF-8, or a null byte.
     #[error(
@@ -175,16 +188,21 @@ fn parse_rest(rest: &str, files: Files) -> Result<ParsedUri, UriError> {
     read_authority(authority, &mut parts)?;
     parts.database = filled(decode(path.strip_prefix('/').unwrap_or(path))?);
     let mut ignored_keys = Vec::new();
+    let mut after_password = false;
     for parameter in query.unwrap_or_default().split('&').filter(|parameter| !parameter.is_empty()) {
         let (key, value) = parameter.split_once('=').ok_or(UriError::Parameters)?;
         if value.contains('=') || !is_key(key) {
             return Err(UriError::Parameters);
         }
-        if !read_parameter(key, decode(value)?, files, &mut parts)?
-            && !ignored_keys.iter().any(|ignored| ignored == key)
-        {
+        let known = read_parameter(key, decode(value)?, files, &mut parts)?;
+        if !known && after_password {
+            // It would be named to the user.
+            return Err(UriError::UnencodedPassword);
+        }
+        if !known && !ignored_keys.iter().any(|ignored| ignored == key) {
             ignored_keys.push(key.to_owned());
         }
+        after_password |= key == "password";
     }
     Ok(ParsedUri { parts, ignored_keys })
 }

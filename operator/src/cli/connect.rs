@@ -4,6 +4,7 @@
 mod password_file;
 
 use crate::kubernetes::text::chain;
+use crate::secret::known_keys;
 use password_file::Wanted;
 use pgrail_postgres::{
     ConnectError, Connection, ConnectionSettings, MissingPart, ParsedUri, PartialSettings, Password, TlsMode, UriError,
@@ -84,8 +85,9 @@ impl DatabaseArgs {
             }
             (None, None) => return Err(ConnectionError::Missing),
         };
-        if !parsed.ignored_keys.is_empty() {
-            eprintln!("pgrail: ignored in the database URL: {}", parsed.ignored_keys.join(", "));
+        let ignored = known_keys(std::mem::take(&mut parsed.ignored_keys));
+        if !ignored.is_empty() {
+            eprintln!("pgrail: ignored in the database URL: {}", ignored.join(", "));
         }
         from_environment(&mut parsed.parts)?;
         let (ca_file, password_file) = (parsed.parts.ca_file.take(), parsed.parts.password_file.take());

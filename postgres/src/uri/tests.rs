@@ -186,6 +186,15 @@ proptest! {
         prop_assert_eq!(parts.user, Some(user));
     }
 
+    /// The rest of a password after an `&` looks like a parameter, whose name would be shown.
+    #[test]
+    fn an_unknown_parameter_after_the_password_is_a_part_of_it(rest in "[A-Za-z]{1,8}zz") {
+        let uri = format!("postgres://u@h/d?password=a&{rest}=b");
+        prop_assert_eq!(parse_uri(&uri).unwrap_err(), UriError::UnencodedPassword);
+        let before = parsed(&format!("postgres://u@h/d?{rest}=b&password=a&sslmode=require"));
+        prop_assert_eq!(before.ignored_keys, [rest]);
+    }
+
     /// However a password is mistyped into a URI, neither an error nor a Debug output quotes it.
     #[test]
     fn a_password_never_shows(before in "[ -~]{0,6}", after in "[ -~]{0,6}", place in 0..4) {
