@@ -102,7 +102,7 @@ create_database regression
 sql "$database_url" -c "CREATE SCHEMA elsewhere" -c "CREATE TABLE elsewhere.orders (id int PRIMARY KEY)" \
   -c "CREATE TABLE elsewhere.items (id int PRIMARY KEY, order_id int REFERENCES elsewhere.orders ON DELETE CASCADE)"
 manifest elsewhere Delete,Truncate,Drop >"$work/guard.yaml"
-"$program" apply -f "$work/guard.yaml" --database-url "$database_url"
+DATABASE_URL=$database_url "$program" apply -f "$work/guard.yaml"
 judge another-schema
 
 create_database regression
@@ -110,7 +110,7 @@ manifest public Delete >"$work/guard.yaml"
 (
   trap 'exit 0' TERM
   while true; do
-    if "$program" apply -f "$work/guard.yaml" --database-url "$database_url" >"$work/apply.out" 2>&1; then
+    if DATABASE_URL=$database_url "$program" apply -f "$work/guard.yaml" >"$work/apply.out" 2>&1; then
       echo applied
     else
       echo "exit code $?"
