@@ -5,6 +5,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use pgrail_guard::{ClusterId, GuardName, GuardSpec, TableSelector, apply, observe, plan, plan_removal};
 use pgrail_testing::{Client, for_each_server};
@@ -130,6 +131,11 @@ async fn a_user_and_everything_that_was_theirs_is_restored_while_others_go_on_wr
         assert_eq!((again.done, again.total(|table| table.inserted)), (true, 0), "{again:#?}");
         assert_eq!(again.total(|table| table.identical), restored.total(|table| table.inserted));
         let left = "(SELECT relname AS name FROM pg_class UNION ALL SELECT proname FROM pg_proc UNION ALL SELECT typname FROM pg_type) t WHERE name LIKE 'pgrail%'";
+        // Temporary tables go when the server has ended the session, which is after the client has closed it.
+        let ended = Instant::now() + Duration::from_secs(30);
+        while count(&admin, left).await > 0 && Instant::now() < ended {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         assert_eq!(count(&admin, left).await, 0);
         remove(&mut client).await;
         drop(client);
