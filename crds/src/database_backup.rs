@@ -76,6 +76,20 @@ pub struct DatabaseBackupSpec {
     pub deletion_policy: DeletionPolicy,
 }
 
+impl DatabaseBackupSpec {
+    /// A backup with the settings of a `BackupSchedule`, whose retention decides how long it is kept.
+    pub fn of_schedule(name: impl Into<String>) -> Self {
+        Self {
+            schedule_ref: Some(LocalReference { name: name.into() }),
+            database_ref: None,
+            storage: None,
+            dump: None,
+            pinned: false,
+            deletion_policy: retain(),
+        }
+    }
+}
+
 /// Observed state of a `DatabaseBackup`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    DumpDetails, DumpRequest, DumpResult, Failure, PartialCause, Phase, Progress, Reason, RowCounts, Segment, Store,
-    StoreError, TableRows,
+    DumpDetails, DumpRequest, DumpResult, Failure, PartialCause, Phase, Progress, Reason, Remarks, RowCounts, Segment,
+    Store, StoreError, TableRows,
     archive::{Contents, DecodeError, Decoded, Decoder, Head},
     clients::{Running, ToolError},
     connection::{self, Environment},
@@ -153,10 +153,12 @@ pub async fn dump_until(
         sha256: uploaded.sha256,
         encrypted: !request.age_recipients.is_empty(),
         partial: !partial_because.is_empty(),
-        partial_because,
-        unlogged_tables,
-        warnings,
-        replay_lag_seconds: server.replay_lag.map(|lag| u64::try_from(lag.as_secs()).unwrap_or_default()),
+        remarks: Remarks {
+            partial_because,
+            unlogged_tables,
+            warnings,
+            replay_lag_seconds: server.replay_lag.map(|lag| u64::try_from(lag.as_secs()).unwrap_or_default()),
+        },
         details: Some(Box::new(DumpDetails {
             identity: request.identity.clone(),
             database_name: server.database,

@@ -90,8 +90,8 @@ pub use identity::{BackupIdentity, IdentityError, ScheduleIdentity};
 pub use inventory::{Found, Inventory, InventoryError, InventoryRequest, KNOWN_AT_MOST, Known, Marks, inventory};
 pub use manifest::{MANIFEST, MANIFEST_VERSION, Manifest, ManifestError, Verification};
 pub use outcome::{
-    DumpDetails, DumpResult, Failure, MESSAGE_BYTES, Message, PartialCause, Phase, RestoreResult, RestoredRows,
-    VerificationLevel, VerifyResult,
+    DumpDetails, DumpResult, Failure, MESSAGE_BYTES, Message, PartialCause, Phase, Remarks, RestoreResult,
+    RestoredRows, VerificationLevel, VerifyResult,
 };
 pub use preflight::PreflightError;
 pub use prune::{GRACE, PruneError, PruneReport, PruneRequest, Refused, prune};

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupIdentity, Compression, Contents, DumpDetails, DumpResult, Filter, Head, PartialCause, Reason, RowCounts,
-    Segment, Source, Store, StoreError, TableRows, VerificationLevel, text::sha256,
+    BackupIdentity, Compression, Contents, DumpDetails, DumpResult, Filter, Head, Reason, Remarks, RowCounts, Segment,
+    Source, Store, StoreError, TableRows, VerificationLevel, text::sha256,
 };
 
 /// The name of a manifest within its dump's directory.
@@ -53,18 +53,9 @@ pub struct Manifest {
     pub age_recipients: Vec<String>,
     /// What was left out.
     pub filter: Filter,
-    /// Why it holds less than the whole database, if it does.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub partial_because: Vec<PartialCause>,
-    /// `schema.table` of tables whose rows the standby could not read.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unlogged_tables: Vec<String>,
-    /// Lines that pg_dump wrote to its standard error.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
-    /// On a standby: how far its replay was behind, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replay_lag_seconds: Option<u64>,
+    /// What it lacks.
+    #[serde(flatten)]
+    pub remarks: Remarks,
     /// Its size in the store, in bytes.
     pub size_bytes: u64,
     /// SHA-256 of all segments in order, in hexadecimal.
@@ -168,10 +159,7 @@ impl Manifest {
             compression: details.compression,
             age_recipients: details.age_recipients.clone(),
             filter: details.filter.clone(),
-            partial_because: result.partial_because.clone(),
-            unlogged_tables: result.unlogged_tables.clone(),
-            warnings: result.warnings.clone(),
-            replay_lag_seconds: result.replay_lag_seconds,
+            remarks: result.remarks.clone(),
             size_bytes: result.size_bytes,
             sha256: result.sha256.clone(),
             segments: details.segments.clone(),
@@ -188,7 +176,7 @@ impl Manifest {
 
     /// Whether it holds less than the whole database.
     pub fn is_partial(&self) -> bool {
-        !self.partial_because.is_empty() || !self.filter.partial_because().is_empty()
+        !self.remarks.partial_because.is_empty() || !self.filter.partial_because().is_empty()
     }
 
     /// Reads the manifest of the dump in a directory.
@@ -196,8 +184,8 @@ impl Manifest {
         Ok(Self::read_with_sha256(store, location).await?.0)
     }
 
-    /// The same, and refuses it unless it is the one that was published: with this SHA-256, in hexadecimal. Whoever can write
-    /// to the store could otherwise have SQL run by a restore.
+    /// The same, and refuses it unless it is the one that was published: with this SHA-256, in hexadecimal. A user
+    /// who can write to the store could otherwise have SQL run by a restore.
     pub async fn read_published(store: &Store, location: &str, expected: &str) -> Result<Self, ManifestError> {
         let (manifest, found) = Self::read_with_sha256(store, location).await?;
         if found == expected {

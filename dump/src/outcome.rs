@@ -50,6 +50,18 @@ pub struct DumpResult {
     pub encrypted: bool,
     /// Whether it holds less than the whole database.
     pub partial: bool,
+    /// What it lacks.
+    #[serde(flatten)]
+    pub remarks: Remarks,
+    /// What verification and manifest need; not part of a container's message, which has no room for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Box<DumpDetails>>,
+}
+
+/// What a dump lacks, and what pg_dump said of it: the same in the result and in the manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Remarks {
     /// What is missing from it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partial_because: Vec<PartialCause>,
@@ -62,9 +74,6 @@ pub struct DumpResult {
     /// On a standby: how far its replay was behind, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay_lag_seconds: Option<u64>,
-    /// What verification and manifest need; not part of a container's message, which has no room for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub details: Option<Box<DumpDetails>>,
 }
 
 /// Why a dump holds less than the whole database.
@@ -301,10 +310,11 @@ impl Message {
             // Every other text in these is bounded.
             Self::Dump(result) | Self::Verify(VerifyResult { backup: result, .. }) => {
                 result.server_version = truncated(&result.server_version, 40);
-                result.warnings.truncate(3);
-                result.warnings.iter_mut().for_each(|warning| *warning = truncated(warning, 150));
-                result.unlogged_tables.truncate(5);
-                result.unlogged_tables.iter_mut().for_each(|table| *table = truncated(table, 100));
+                let remarks = &mut result.remarks;
+                remarks.warnings.truncate(3);
+                remarks.warnings.iter_mut().for_each(|warning| *warning = truncated(warning, 150));
+                remarks.unlogged_tables.truncate(5);
+                remarks.unlogged_tables.iter_mut().for_each(|table| *table = truncated(table, 100));
             }
         }
         json(&message)
@@ -374,10 +384,12 @@ mod tests {
             sha256: "a".repeat(64),
             encrypted: false,
             partial: true,
-            partial_because: vec![PartialCause::Schemas, PartialCause::UnloggedTables],
-            unlogged_tables: vec!["\"".repeat(128); 1000],
-            warnings: vec!["\"".repeat(400); 20],
-            replay_lag_seconds: Some(7),
+            remarks: Remarks {
+                partial_because: vec![PartialCause::Schemas, PartialCause::UnloggedTables],
+                unlogged_tables: vec!["\"".repeat(128); 1000],
+                warnings: vec!["\"".repeat(400); 20],
+                replay_lag_seconds: Some(7),
+            },
             details: None,
         };
         let message = Message::Dump(result).to_json();

@@ -45,7 +45,7 @@ async fn a_dump_is_verified_and_published() {
             assert_eq!(manifest.sha256, result.sha256);
             assert_eq!(manifest.tables, details.table_rows);
             assert_eq!(manifest.database_name, database.name);
-            assert!(!manifest.is_partial() && manifest.warnings.is_empty());
+            assert!(!manifest.is_partial() && manifest.remarks.warnings.is_empty());
 
             // The file is what pg_dump made, and its digest is the one that sha256sum computes.
             let output =
@@ -179,7 +179,7 @@ async fn a_part_of_the_database_is_marked_as_such() {
         request.filter.exclude_table_data = vec!["orders".into(), "public.ca?he".into()];
         let result = dump(&request, &store.store, &quiet).await.unwrap();
         assert!(result.partial);
-        assert_eq!(result.partial_because, [PartialCause::ExcludeTables, PartialCause::ExcludeTableData]);
+        assert_eq!(result.remarks.partial_because, [PartialCause::ExcludeTables, PartialCause::ExcludeTableData]);
         assert_eq!((result.tables, result.rows), (SHOP_TABLES - 4, SHOP_ROWS - 5000 - 400 - 1));
         verify(&verify_request(&result), &store.store, &quiet).await.unwrap();
 

@@ -313,9 +313,9 @@ async fn warnings_of_a_successful_pg_dump_are_kept() {
         request.client_directory = Some(directory.path().to_owned());
         let result = dump(&request, &store.store, &quiet).await.unwrap();
         let expected = ["pg_dump: warning: could not find where to insert IF EXISTS, ***"];
-        assert_eq!(result.warnings, expected);
+        assert_eq!(result.remarks.warnings, expected);
         verify(&verify_request(&result), &store.store, &quiet).await.unwrap();
-        assert_eq!(Manifest::read(&store.store, &result.location).await.unwrap().warnings, expected);
+        assert_eq!(Manifest::read(&store.store, &result.location).await.unwrap().remarks.warnings, expected);
     }
     database.finish().await;
 }

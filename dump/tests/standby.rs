@@ -94,11 +94,11 @@ async fn a_dump_from_a_standby_shows_what_it_replayed() {
     let result = dump(&request, &store.store, &quiet).await.unwrap();
     // The unlogged table's one row is not there, which the result says.
     assert_eq!((result.tables, result.rows), (SHOP_TABLES - 1, SHOP_ROWS - 1));
-    assert_eq!(result.unlogged_tables, ["public.cache"]);
-    assert!(result.partial && result.partial_because == [PartialCause::UnloggedTables]);
+    assert_eq!(result.remarks.unlogged_tables, ["public.cache"]);
+    assert!(result.partial && result.remarks.partial_because == [PartialCause::UnloggedTables]);
     verify(&verify_request(&result), &store.store, &quiet).await.unwrap();
     let manifest = Manifest::read(&store.store, &result.location).await.unwrap();
-    assert!(manifest.is_partial() && manifest.unlogged_tables == ["public.cache"]);
+    assert!(manifest.is_partial() && manifest.remarks.unlogged_tables == ["public.cache"]);
 
     // Replay stands still: the dump is as old as what was replayed, whatever the standby's clock says.
     client.batch_execute("SELECT pg_wal_replay_pause()").await.unwrap();
@@ -113,7 +113,7 @@ async fn a_dump_from_a_standby_shows_what_it_replayed() {
     let stale = dump(&request, &store.store, &quiet).await.unwrap();
     assert_eq!(stale.rows, SHOP_ROWS - 1);
     assert!(stale.snapshot_time <= before_the_insert, "{} is later than {before_the_insert}", stale.snapshot_time);
-    assert!(stale.replay_lag_seconds >= Some(1), "{:?}", stale.replay_lag_seconds);
+    assert!(stale.remarks.replay_lag_seconds >= Some(1), "{:?}", stale.remarks.replay_lag_seconds);
 
     // Replay goes on, and no commit follows: a standby that has everything is as young as the primary's last message.
     client.batch_execute("SELECT pg_wal_replay_resume()").await.unwrap();

@@ -20,7 +20,7 @@ pub enum Installed {
     Nothing,
     /// A schema without a readable configuration: what an interrupted installation or removal left.
     Part {
-        /// The tables that have a trigger of ours.
+        /// The tables that have a trigger of pgrail.
         tables: Vec<String>,
     },
     /// Guards.

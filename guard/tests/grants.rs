@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 const USERS: &[(&str, &str)] = &[("public", "users")];
 
-/// psql as it is told to be run, with the script on standard input.
+/// psql with the options that the script names, and the script on standard input.
 fn psql(server: &Server, uri: &str, script: &str) -> Output {
     let mut child = Command::new(pgrail_testing::programs(server.major).join("psql"))
         .args(["-X", "-v", "ON_ERROR_STOP=1", "-d", uri])

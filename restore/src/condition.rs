@@ -1,6 +1,6 @@
 //! The condition that selects rows of a backup.
 //!
-//! It is SQL of whoever writes the request, and is evaluated by the target's server. So it is a plain condition on the columns
+//! It is SQL of the user who writes the request, and is evaluated by the target's server. So it is a plain condition on the columns
 //! of one table: comparisons of columns and literals with built-in operators, types, and a few built-in functions. Without
 //! subqueries and other functions it can read nothing but the row, whatever the role that evaluates it could read.
 

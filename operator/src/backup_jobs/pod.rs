@@ -72,22 +72,27 @@ impl Installation {
     }
 }
 
+/// The configuration of a pod without its task.
+fn config(destination: &Destination, image: &Installation) -> AgentConfig {
+    AgentConfig {
+        addresses: Some(image.addresses.clone()),
+        identity: destination.identity.clone(),
+        store: destination.store.config.clone(),
+        dump: None,
+        inventory: None,
+        prune: None,
+        restore: None,
+    }
+}
+
 /// The Job template of a dump. Without `backup`, the backup's name follows from the Job's.
 pub(crate) fn dump_job(
     job: &JobSpec,
     image: &Installation,
     backup: Option<&str>,
 ) -> Result<JobTemplateSpec, serde_json::Error> {
-    let config = AgentConfig {
-        addresses: Some(image.addresses.clone()),
-        identity: job.destination.identity.clone(),
-        store: job.destination.store.config.clone(),
-        dump: Some(job.dump_config(backup)),
-        inventory: None,
-        prune: None,
-        restore: None,
-    };
     let destination = &job.destination;
+    let config = AgentConfig { dump: Some(job.dump_config(backup)), ..config(destination, image) };
     let labels = names::labels(Task::Dump, destination.schedule.as_deref(), &destination.database);
     let env = environment(&config)?;
     let store = store_mounts(destination);
@@ -113,15 +118,7 @@ pub(crate) fn restore_job(
     image: &Installation,
     restore: RestoreConfig,
 ) -> Result<JobTemplateSpec, serde_json::Error> {
-    let config = AgentConfig {
-        addresses: Some(image.addresses.clone()),
-        identity: destination.identity.clone(),
-        store: destination.store.config.clone(),
-        dump: None,
-        inventory: None,
-        prune: None,
-        restore: Some(restore),
-    };
+    let config = AgentConfig { restore: Some(restore), ..config(destination, image) };
     let labels = names::labels(Task::Restore, None, &destination.database);
     let mounts = [connection_mounts(connection), store_mounts(destination)].concat();
     let container = container(RESTORE_CONTAINER, destination, image, environment(&config)?, mounts);
@@ -139,15 +136,7 @@ pub(crate) fn prune_job(
     prune: PruneConfig,
     backup: Option<&str>,
 ) -> Result<JobTemplateSpec, serde_json::Error> {
-    let config = AgentConfig {
-        addresses: Some(image.addresses.clone()),
-        identity: destination.identity.clone(),
-        store: destination.store.config.clone(),
-        dump: None,
-        inventory: None,
-        prune: Some(prune),
-        restore: None,
-    };
+    let config = AgentConfig { prune: Some(prune), ..config(destination, image) };
     store_job(destination, image, (Task::Prune, PRUNE_CONTAINER), &config, backup)
 }
 
@@ -157,15 +146,7 @@ pub(crate) fn inventory_job(
     image: &Installation,
     inventory: InventoryConfig,
 ) -> Result<JobTemplateSpec, serde_json::Error> {
-    let config = AgentConfig {
-        addresses: Some(image.addresses.clone()),
-        identity: destination.identity.clone(),
-        store: destination.store.config.clone(),
-        dump: None,
-        inventory: Some(inventory),
-        prune: None,
-        restore: None,
-    };
+    let config = AgentConfig { inventory: Some(inventory), ..config(destination, image) };
     store_job(destination, image, (Task::Inventory, INVENTORY_CONTAINER), &config, None)
 }
 

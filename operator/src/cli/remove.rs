@@ -64,11 +64,9 @@ pub(super) async fn remove(args: RemoveArgs) -> Result<ExitCode, CommandError> {
         left |= exemptions::remove(&mut client, exemption).await? != ExitCode::SUCCESS;
     }
     for name in named.guards.iter().map(|guard| &guard.spec.name) {
-        if pgrail_guard::observe(&client).await?.guards() == [name.clone()] {
-            let kept = captured(&client).await?;
-            if !kept.is_empty() {
-                confirm(args.yes, &format!("{name} is the last guard of this database: it is removed{kept}."))?;
-            }
+        let kept = captured(&client).await?;
+        if !kept.is_empty() && pgrail_guard::observe(&client).await?.guards() == [name.clone()] {
+            confirm(args.yes, &format!("{name} is the last guard of this database: it is removed{kept}."))?;
         }
         let plan = |observed: &Observed| pgrail_guard::plan_removal(name, observed);
         left |= !remove_until_empty(&mut client, name.as_str(), plan).await?;

@@ -31,7 +31,7 @@ async fn what_is_installed_is_shown_without_manifests_and_can_be_applied_again()
         let same = shop.pgrail(&["plan", "-f", "installed.yaml"]);
         assert_eq!(same.status.code(), Some(0), "{}{}", out(&same), err(&same));
 
-        // What others changed is seen, and told by the exit status.
+        // What others changed is reported, also by the exit status.
         client.batch_execute("ALTER TABLE users DISABLE TRIGGER USER").await.unwrap();
         let drifted = shop.pgrail(&["status", "-o", "json"]);
         assert_eq!(drifted.status.code(), Some(2), "{}", err(&drifted));

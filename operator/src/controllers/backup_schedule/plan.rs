@@ -19,7 +19,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use pgrail_crds::annotations::{DATABASE_LABEL, JOB, MANAGED_BY, RECORDED, SCHEDULE_LABEL, SCHEDULE_UID};
-use pgrail_crds::{BackupSchedule, DatabaseBackup, DatabaseBackupSpec, LocalReference};
+use pgrail_crds::{BackupSchedule, DatabaseBackup, DatabaseBackupSpec};
 use std::collections::BTreeMap;
 
 /// The most dumps that one prune removes.
@@ -169,14 +169,7 @@ fn backup(schedule: &BackupSchedule, name: &str, job: Option<&str>) -> DatabaseB
         (SCHEDULE_LABEL.to_owned(), schedule.name_any()),
         (DATABASE_LABEL.to_owned(), bounded(&schedule.spec.database_ref.name, 63)),
     ]);
-    let spec = DatabaseBackupSpec {
-        schedule_ref: Some(LocalReference { name: schedule.name_any() }),
-        database_ref: None,
-        storage: None,
-        dump: None,
-        pinned: false,
-        deletion_policy: pgrail_crds::DeletionPolicy::Retain,
-    };
+    let spec = DatabaseBackupSpec::of_schedule(schedule.name_any());
     let mut backup = DatabaseBackup::new(name, spec);
     backup.metadata = ObjectMeta {
         name: Some(name.to_owned()),

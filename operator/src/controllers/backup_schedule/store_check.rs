@@ -19,7 +19,7 @@ use pgrail_crds::annotations::{DATABASE_LABEL, DISCOVERED, MANAGED_BY, SCHEDULE_
 use pgrail_crds::conditions::{READY, STALLED};
 use pgrail_crds::{
     BackupPhase, BackupSchedule, BackupVerification, Condition, DatabaseBackup, DatabaseBackupSpec,
-    DatabaseBackupStatus, DeletionPolicy, LocalReference, StoreCheck, Time, VerificationLevel,
+    DatabaseBackupStatus, StoreCheck, Time, VerificationLevel,
 };
 use pgrail_dump::{Found, Inventory, KNOWN_AT_MOST, Known, ScheduleIdentity, StoreUrl};
 use std::collections::{BTreeMap, BTreeSet};
@@ -255,14 +255,7 @@ impl Basis<'_> {
     /// The object for a dump that was found. Its name is not the one that the manifest claims: that can be a future run's.
     fn adopted(&self, found: &Found) -> DatabaseBackup {
         let schedule = self.schedule;
-        let spec = DatabaseBackupSpec {
-            schedule_ref: Some(LocalReference { name: schedule.name_any() }),
-            database_ref: None,
-            storage: None,
-            dump: None,
-            pinned: false,
-            deletion_policy: DeletionPolicy::Retain,
-        };
+        let spec = DatabaseBackupSpec::of_schedule(schedule.name_any());
         let run = found.run.to_ascii_lowercase().replace(['_', '.'], "-");
         let name = format!("{}-found-{}", bounded(&schedule.name_any(), 100), bounded(run.trim_end_matches('-'), 100));
         let mut backup = DatabaseBackup::new(&name, spec);

@@ -116,8 +116,8 @@ fn report_dump(
     status.database_uid = config.and_then(|config| Some(config.dump.as_ref()?.database_uid.clone()));
     status.partial = Some(dump.partial);
     status.partial_because = partial_because(dump);
-    status.warnings = dump.warnings.iter().take(20).map(|warning| truncated(warning, 1024)).collect();
-    status.replay_lag_seconds = dump.replay_lag_seconds.and_then(number);
+    status.warnings = dump.remarks.warnings.iter().take(20).map(|warning| truncated(warning, 1024)).collect();
+    status.replay_lag_seconds = dump.remarks.replay_lag_seconds.and_then(number);
     status.location = Some(store.map_or_else(|| dump.location.clone(), |store| store.join(&dump.location)));
     status.start_time = Some(Time(whole_seconds(dump.snapshot_time)));
     status.size_bytes = number(dump.size_bytes);
@@ -131,12 +131,12 @@ fn report_dump(
 
 /// The causes, with the tables where they are not declared in the spec.
 fn partial_because(dump: &DumpResult) -> Vec<String> {
-    let unlogged = || format!("{}: {}", PartialCause::UnloggedTables.as_str(), dump.unlogged_tables.join(", "));
+    let unlogged = || format!("{}: {}", PartialCause::UnloggedTables.as_str(), dump.remarks.unlogged_tables.join(", "));
     let text = |cause: &PartialCause| match cause {
         PartialCause::UnloggedTables => truncated(&unlogged(), 1024),
         other => other.as_str().to_owned(),
     };
-    dump.partial_because.iter().map(text).collect()
+    dump.remarks.partial_because.iter().map(text).collect()
 }
 
 /// Writes the status, except for `keptBecause`, which the controller of the schedule writes.
@@ -178,6 +178,7 @@ mod tests {
     use crate::backup_jobs::examples::backup;
     use crate::kubernetes::rejection::{Reason, Rejection};
     use pgrail_crds::conditions::STALLED;
+    use pgrail_dump::Remarks;
     use serde_json::json;
 
     fn dump() -> DumpResult {
@@ -229,10 +230,12 @@ mod tests {
     fn a_partial_dump_and_its_warnings_are_reported() {
         let dump = DumpResult {
             partial: true,
-            partial_because: vec![PartialCause::ExcludeTables, PartialCause::UnloggedTables],
-            unlogged_tables: vec!["public.cache".into()],
-            warnings: vec!["pg_dump: warning: x".into()],
-            replay_lag_seconds: Some(7),
+            remarks: Remarks {
+                partial_because: vec![PartialCause::ExcludeTables, PartialCause::UnloggedTables],
+                unlogged_tables: vec!["public.cache".into()],
+                warnings: vec!["pg_dump: warning: x".into()],
+                replay_lag_seconds: Some(7),
+            },
             ..dump()
         };
         let status = report(Progress::Verifying(Some(Box::new(dump))));
