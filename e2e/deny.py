@@ -1,5 +1,5 @@
-"""Checks the dependencies against deny.toml: licences, sources, duplicate versions. The part of `cargo deny check` that
-needs no network and nothing to install. Exit code 1 and a list when something is not allowed."""
+"""Checks the dependencies against deny.toml: licences, sources, duplicate versions; and that each of them is used. The part
+of `cargo deny check` that needs no network and nothing to install. Exit code 1 and a list when something is not allowed."""
 
 import collections
 import json
@@ -70,6 +70,22 @@ def allowed(expression, allow):
     return either()
 
 
+def unused():
+    """Dependencies that no source file of their crate names, and those of the workspace that no crate has."""
+    workspace = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]
+    left = set(workspace["dependencies"])
+    for member in workspace["members"]:
+        manifest = tomllib.loads((ROOT / member / "Cargo.toml").read_text())
+        names = {name for kind, entries in manifest.items() if kind.endswith("dependencies") for name in entries}
+        left -= names
+        # A member can be the directory of others.
+        sources = " ".join(file.read_text() for part in ("src", "tests", "examples", "benches") for file in (ROOT / member / part).rglob("*.rs"))
+        for name in sorted(names):
+            if not re.search(rf"\b{name.replace('-', '_')}\b", sources):
+                yield f"{member}/Cargo.toml has {name}, which no source file names"
+    yield from (f"Cargo.toml has {name}, which no crate has" for name in sorted(left))
+
+
 def main():
     rules = tomllib.loads((ROOT / "deny.toml").read_text())
     allow = set(rules["licenses"]["allow"])
@@ -90,6 +106,7 @@ def main():
             versions[package["name"]].append(package["version"])
     problems += [f"{name} has {len(found)} versions: {', '.join(sorted(found))}" for name, found in versions.items() if len(found) > 1]
     problems += [f"deny.toml skips {name}, which is no dependency" for name in unused]
+    problems += unused()
     for problem in sorted(problems):
         print(problem)
     sys.exit(1 if problems else 0)

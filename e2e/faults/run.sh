@@ -11,6 +11,7 @@ cd "$root"
 source "$here/lib.sh"
 source "$here/guard.sh"
 source "$here/backup.sh"
+source "$here/cluster.sh"
 e2e/cluster/requirements.sh node || exit 77
 program=${PGRAIL_BIN:-${CARGO_TARGET_DIR:-$root/target}/debug/pgrail}
 name=faults-$(( $$ % 100000 )) image=pgrail.dev/pgrail:faults
@@ -104,6 +105,10 @@ run wrong_secret "the password of pgrail's role is changed, and the Secret later
 run server_down "PostgreSQL is scaled to 0 and back"
 run operator_killed "the pod of the operator is deleted without grace in the middle of an installation"
 run leader_lost "of two replicas of the operator, the pod of the leader is deleted without grace"
+run hostile_tenant "another tenant declares 100 databases on a server that completes every login and answers nothing"
+run series_end "a guard is deleted: its metrics"
+run bad_input "duplicate selectors, an impossible cron field, an unknown time zone, a link-local endpoint of a store"
+run scaled_by_hand "\`kubectl scale\` of the operator, then \`helm upgrade\`"
 run backup_refused "a backup that cannot start"
 run store_down "the store is down when a backup starts"
 run wrong_keys "wrong keys of the store, corrected later"

@@ -1,8 +1,8 @@
 //! What pgrail's role may do in a database, and what the server is.
 
 use thiserror::Error;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// Why the capabilities could not be read.
 #[derive(Debug, Error)]
@@ -41,16 +41,26 @@ pub struct Capabilities {
 
 /// Reads the capabilities. Writes nothing.
 pub async fn read(client: &Client) -> Result<Capabilities, CapabilitiesError> {
+    read_with(client, None).await
+}
+
+/// The same, without asking again whether the role can create event triggers where that is known. The answer is the same
+/// while the [`Fingerprint`](crate::Fingerprint) is.
+pub async fn read_with(client: &Client, event_triggers: Option<bool>) -> Result<Capabilities, CapabilitiesError> {
     let row = client.query_one(include_str!("sql/capabilities.sql"), &[]).await?;
     let version: String = row.try_get("server_version")?;
     let in_recovery: bool = row.try_get("in_recovery")?;
     let superuser: bool = row.try_get("superuser")?;
     let tables: i64 = row.try_get("tables")?;
+    let event_triggers = match event_triggers {
+        Some(known) => known,
+        None => superuser || (!in_recovery && may_create_event_triggers(client).await?),
+    };
     Ok(Capabilities {
         role: row.try_get("role")?,
         superuser,
         owns_tables: tables > 0 && row.try_get::<_, i64>("not_owned")? == 0,
-        event_triggers: superuser || (!in_recovery && may_create_event_triggers(client).await?),
+        event_triggers,
         read_all_data: row.try_get("read_all_data")?,
         bypass_rls: row.try_get("bypass_rls")?,
         create_schema: row.try_get("create_schema")?,
@@ -63,14 +73,18 @@ pub async fn read(client: &Client) -> Result<Capabilities, CapabilitiesError> {
 }
 
 /// Managed services let some roles create event triggers by means of their own. The server checks the privilege before it
-/// looks up the function, so a function that cannot exist shows it without creating anything.
+/// looks up the function, so a function that cannot exist shows it without creating anything. The error is caught in the
+/// server, which then does not log it: this is asked regularly.
 pub(crate) async fn may_create_event_triggers(client: &Client) -> Result<bool, tokio_postgres::Error> {
-    let probe = "CREATE EVENT TRIGGER pgrail_probe ON sql_drop EXECUTE FUNCTION pg_catalog.pgrail_no_such_function()";
-    match client.batch_execute(probe).await {
-        Ok(()) => Ok(true),
-        Err(error) => match error.code() {
-            Some(code) => Ok(*code == SqlState::UNDEFINED_FUNCTION),
-            None => Err(error),
-        },
-    }
+    let answer = match client.simple_query(include_str!("sql/event_trigger_probe.sql")).await {
+        Ok(answer) => answer,
+        // A database without PL/pgSQL has no guards either.
+        Err(error) if error.code().is_some() => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let state = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    Ok(state == Some(SqlState::UNDEFINED_FUNCTION.code()))
 }

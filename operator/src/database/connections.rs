@@ -1,9 +1,11 @@
 //! Connections to the databases of all objects. One is used inside [`Databases::with`] and returns to its server's pool
 //! only when the work on it ended well, so that a cancelled reconcile leaves no lock and no setting behind.
 
+use super::light_checks::{LightCheck, LightChecks};
 use super::resolve::{ConnectionSource, resolve};
 use super::server::{Key, Place, Server};
 use super::{AllowedHosts, DatabaseError};
+use crate::kubernetes::places::wait_without_place;
 use crate::kubernetes::rejection::Reason;
 use futures::Stream;
 use jiff::{SignedDuration, Timestamp};
@@ -43,6 +45,7 @@ pub(crate) struct Databases {
     clock: fn() -> Timestamp,
     servers: Mutex<HashMap<(String, u16), Arc<Server>>>,
     entries: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Entry>>>>,
+    light_checks: Arc<LightChecks>,
     changes: broadcast::Sender<Key>,
 }
 
@@ -73,7 +76,15 @@ pub(crate) struct Session {
 impl Databases {
     pub(crate) fn new(client: Client, limits: Limits, clock: fn() -> Timestamp) -> Self {
         let (changes, _) = broadcast::channel(CHANGES_KEPT);
-        Self { client, limits, clock, servers: Mutex::default(), entries: Mutex::default(), changes }
+        Self {
+            client,
+            limits,
+            clock,
+            servers: Mutex::default(),
+            entries: Mutex::default(),
+            light_checks: Arc::default(),
+            changes,
+        }
     }
 
     /// Runs `work` on a connection to a database. The connection is kept for the next use only when `work` succeeds: after
@@ -84,12 +95,25 @@ impl Databases {
         Work: AsyncFnOnce(&mut Session) -> Result<T, E>,
     {
         let key = (database.namespace().unwrap_or_default(), database.name_any());
-        let entry = self.entry(&key);
-        let mut entry = entry.lock().await;
-        let (place, mut session) = self.connect(&key, &database.spec.connection, &mut entry).await?;
+        let result = self.with_entry(&key, &database.spec.connection, work).await;
+        if result.is_err() {
+            // What was found before may not hold any more.
+            self.light_checks.forget(&key);
+        }
+        result
+    }
+
+    async fn with_entry<T, E, Work>(&self, key: &Key, declared: &DeclaredConnection, work: Work) -> Result<T, E>
+    where
+        E: From<DatabaseError>,
+        Work: AsyncFnOnce(&mut Session) -> Result<T, E>,
+    {
+        let entry = self.entry(key);
+        let mut entry = wait_without_place(entry.lock()).await;
+        let (place, mut session) = self.connect(key, declared, &mut entry).await?;
         match work(&mut session).await {
             Ok(result) => {
-                place.keep(key, session.connection);
+                place.keep(key.clone(), session.connection);
                 Ok(result)
             }
             Err(error) => match place.close(session.connection).await {
@@ -124,10 +148,21 @@ impl Databases {
         })
     }
 
+    /// Records a regular check of a database, for the guards of that database.
+    pub(crate) fn checked(&self, database: &ProtectedDatabase, check: LightCheck) {
+        self.light_checks.record(database, check);
+    }
+
+    /// The last regular check of a database as it is declared now.
+    pub(crate) fn last_check(&self, database: &ProtectedDatabase) -> Option<Arc<LightCheck>> {
+        self.light_checks.last(database)
+    }
+
     /// Closes the connection of a database that is suspended or deleted.
     pub(crate) fn forget(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
         locked(&self.entries).remove(&key);
+        self.light_checks.forget(&key);
         // Its server is looked for among all of them: an entry in use cannot be asked.
         locked(&self.servers).retain(|_, server| server.forget(&key));
     }
@@ -164,14 +199,14 @@ impl Databases {
             user: source.settings.user.clone(),
             ignored_keys: source.ignored_keys.clone(),
         };
-        let place = server.place(key, (self.clock)()).await?;
+        let place = wait_without_place(server.place(key, self.clock)).await?;
         if let Some(connection) = place.take(key) {
             return Ok((place, session(connection)));
         }
         place.make_room().await;
         match pgrail_postgres::connect_within(&source.settings, &self.limits.addresses).await {
             Ok(connection) => {
-                server.note_failure(None);
+                server.answered();
                 self.prepare(key, &connection, &server).await?;
                 Ok((place, session(connection)))
             }
@@ -179,7 +214,7 @@ impl Databases {
                 let failure = DatabaseError::connecting(&source.settings, declared.host.is_some(), &error);
                 if concerns_all(&source.settings, failure.reason) {
                     let shared = DatabaseError::connecting(&source.settings, false, &error);
-                    server.note_failure(Some(((self.clock)(), shared)));
+                    server.failed((self.clock)(), shared);
                 }
                 // The Secret may have changed: the next try reads it again.
                 entry.source = None;
@@ -227,8 +262,10 @@ impl Databases {
             return Ok(());
         }
         let (mut notified, changes, key) = (connection.notifications(), self.changes.clone(), key.clone());
+        let (light_checks, clock) = (Arc::clone(&self.light_checks), self.clock);
         tokio::spawn(async move {
             while notified.changed().await.is_ok() {
+                light_checks.changed(&key, clock());
                 // There is no receiver before the controllers run.
                 let _ = changes.send(key.clone());
                 tokio::time::sleep(CHANGES_APART).await;

@@ -3,10 +3,12 @@
 mod connections;
 mod error;
 mod hosts;
+mod light_checks;
 mod resolve;
 mod server;
 
 pub(crate) use connections::{Databases, Limits, Session};
 pub(crate) use error::DatabaseError;
 pub(crate) use hosts::{AllowedHosts, PatternError};
+pub(crate) use light_checks::LightCheck;
 pub(crate) use resolve::{ResolveError, resolve};

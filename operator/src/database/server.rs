@@ -9,13 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long a reconcile waits for one of the server's connections before it is tried again later.
+/// How long the first in the queue waits for one of the server's connections. Without one, it and those behind it are
+/// tried again later.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a closed connection may take to end before its place counts as free.
 const CLOSING: Duration = Duration::from_secs(2);
 /// At most this share of the server's `max_connections`.
 const SHARE: usize = 20;
-/// A failure to reach the server holds for all its databases for this long, instead of a try for each.
+/// A failure to reach the server holds for all its databases for this long. Then one of them tries, and the failure holds
+/// for the others until that attempt has ended: a server that does not answer occupies one reconcile, not all.
 const FAILURE_HOLDS: SignedDuration = SignedDuration::from_secs(2);
 
 /// A database: namespace and name of its object.
@@ -25,6 +27,8 @@ pub(super) type Key = (String, String);
 pub(super) struct Server {
     /// `--max-connections-per-server`.
     most: usize,
+    /// Held by the first of those that wait: for the others the time does not run.
+    queue: Semaphore,
     permits: Arc<Semaphore>,
     state: Mutex<State>,
 }
@@ -37,47 +41,104 @@ struct State {
     /// Databases that use this server.
     databases: HashSet<Key>,
     /// The last failure to reach it.
-    failure: Option<(Timestamp, DatabaseError)>,
+    failure: Option<Failure>,
+    /// Since when no connection becomes free.
+    busy: Option<(Timestamp, DatabaseError)>,
+}
+
+struct Failure {
+    since: Timestamp,
+    error: DatabaseError,
+    /// One reconcile tries whether it still holds.
+    probed: bool,
 }
 
 /// The right to use one connection of a server's budget.
 pub(super) struct Place {
+    // Declared first and so released first: an attempt ends when its connection's place is free.
+    _permit: OwnedSemaphorePermit,
     server: Arc<Server>,
-    permit: OwnedSemaphorePermit,
+    /// The attempt that decides whether the last failure still holds. Dropped with the place.
+    _probe: Option<Probe>,
+}
+
+/// While it exists, the others do not try to reach the server.
+struct Probe(Arc<Server>);
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Some(failure) = &mut self.0.state().failure {
+            failure.probed = false;
+        }
+    }
 }
 
 impl Server {
     pub(super) fn new(most: usize) -> Self {
-        let state = State { limit: 1, idle: Vec::new(), databases: HashSet::new(), failure: None };
-        Self { most: most.max(1), permits: Arc::new(Semaphore::new(1)), state: Mutex::new(state) }
+        let state = State { limit: 1, idle: Vec::new(), databases: HashSet::new(), failure: None, busy: None };
+        Self {
+            most: most.max(1),
+            queue: Semaphore::new(1),
+            permits: Arc::new(Semaphore::new(1)),
+            state: Mutex::new(state),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place within the budget. Fails at once while the server is known to be out of reach.
-    pub(super) async fn place(self: &Arc<Self>, key: &Key, now: Timestamp) -> Result<Place, DatabaseError> {
+    /// Waits for a place within the budget. Fails immediately while the server is known to be out of reach.
+    pub(super) async fn place(self: &Arc<Self>, key: &Key, clock: fn() -> Timestamp) -> Result<Place, DatabaseError> {
         let limit = {
             let mut state = self.state();
             state.databases.insert(key.clone());
-            if let Some((since, failure)) = &state.failure
-                && now.duration_since(*since) < FAILURE_HOLDS
-            {
-                return Err(failure.clone());
-            }
             state.limit
         };
-        match tokio::time::timeout(PATIENCE, Arc::clone(&self.permits).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Place { server: Arc::clone(self), permit }),
-            // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => Err(DatabaseError::busy(limit)),
+        self.check(clock())?;
+        // Neither semaphore is ever closed.
+        let Ok(_first) = self.queue.acquire().await else { return Err(DatabaseError::busy(limit)) };
+        // It may have failed meanwhile.
+        self.check(clock())?;
+        let waited = tokio::time::timeout(PATIENCE, Arc::clone(&self.permits).acquire_owned()).await;
+        let Ok(Ok(permit)) = waited else {
+            let busy = DatabaseError::busy(limit);
+            self.state().busy = Some((clock(), busy.clone()));
+            return Err(busy);
+        };
+        Ok(Place { _permit: permit, server: Arc::clone(self), _probe: self.probe(clock())? })
+    }
+
+    /// The last failure, while it holds.
+    fn check(&self, now: Timestamp) -> Result<(), DatabaseError> {
+        let state = self.state();
+        match (&state.failure, &state.busy) {
+            (Some(failure), _) if failure.holds(now) => Err(failure.error.clone()),
+            (_, Some((since, busy))) if now.duration_since(*since) < FAILURE_HOLDS => Err(busy.clone()),
+            _ => Ok(()),
         }
     }
 
-    /// The server could not be reached, or could again.
-    pub(super) fn note_failure(&self, failure: Option<(Timestamp, DatabaseError)>) {
-        self.state().failure = failure;
+    /// The last failure, while it holds; else the right to try again, where there was one.
+    fn probe(self: &Arc<Self>, now: Timestamp) -> Result<Option<Probe>, DatabaseError> {
+        match &mut self.state().failure {
+            Some(failure) if failure.holds(now) => Err(failure.error.clone()),
+            Some(failure) => {
+                failure.probed = true;
+                Ok(Some(Probe(Arc::clone(self))))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The server could not be reached.
+    pub(super) fn failed(&self, since: Timestamp, error: DatabaseError) {
+        self.state().failure = Some(Failure { since, error, probed: false });
+    }
+
+    /// The server answered.
+    pub(super) fn answered(&self) {
+        self.state().failure = None;
     }
 
     /// Adapts the budget to the server's `max_connections`.
@@ -102,7 +163,7 @@ impl Server {
     /// A second connection within the budget, if one is free now.
     pub(super) fn spare(self: &Arc<Self>) -> Option<Place> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(Place { server: Arc::clone(self), permit })
+        Some(Place { _permit: permit, server: Arc::clone(self), _probe: None })
     }
 
     /// Closes the unused connection of a database, if there is one.
@@ -116,6 +177,12 @@ impl Server {
         let mut state = self.state();
         state.databases.remove(key);
         !state.databases.is_empty()
+    }
+}
+
+impl Failure {
+    fn holds(&self, now: Timestamp) -> bool {
+        self.probed || now.duration_since(self.since) < FAILURE_HOLDS
     }
 }
 
@@ -145,14 +212,13 @@ impl Place {
     /// Closes the connection, then gives the place back.
     pub(super) async fn close(self, connection: Connection) -> Option<MessageProblem> {
         let problem = end(connection).await;
-        drop(self.permit);
+        drop(self);
         problem
     }
 
     /// Gives the place back and keeps the connection open for the next use.
     pub(super) fn keep(self, key: Key, connection: Connection) {
         self.server.state().idle.push((key, connection));
-        drop(self.permit);
     }
 }
 
@@ -164,6 +230,7 @@ async fn end(connection: Connection) -> Option<MessageProblem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
 
     fn key(number: usize) -> Key {
         ("shop".to_owned(), format!("database-{number}"))
@@ -187,21 +254,42 @@ mod tests {
     async fn a_connection_waits_for_notifications_only_while_every_database_can_have_one() {
         let server = Arc::new(Server::new(5));
         server.fit(40);
-        drop(server.place(&key(1), Timestamp::UNIX_EPOCH).await.unwrap());
-        drop(server.place(&key(2), Timestamp::UNIX_EPOCH).await.unwrap());
+        drop(server.place(&key(1), || Timestamp::UNIX_EPOCH).await.unwrap());
+        drop(server.place(&key(2), || Timestamp::UNIX_EPOCH).await.unwrap());
         assert!(server.has_room());
-        drop(server.place(&key(3), Timestamp::UNIX_EPOCH).await.unwrap());
+        drop(server.place(&key(3), || Timestamp::UNIX_EPOCH).await.unwrap());
         assert!(!server.has_room());
         assert!(server.forget(&key(3)));
         assert!(server.has_room());
     }
 
     #[tokio::test]
-    async fn a_failure_to_reach_the_server_is_shared() {
+    async fn a_failure_to_reach_the_server_is_shared_and_one_tries_again() {
         let server = Arc::new(Server::new(5));
+        server.fit(1000);
         let at = |second| Timestamp::from_second(second).unwrap();
-        server.note_failure(Some((at(100), DatabaseError::busy(1))));
-        assert!(server.place(&key(1), at(101)).await.is_err());
-        assert!(server.place(&key(2), at(102)).await.is_ok());
+        server.failed(at(100), DatabaseError::busy(1));
+        assert!(server.place(&key(1), || Timestamp::from_second(101).unwrap()).await.is_err());
+        let late: fn() -> Timestamp = || Timestamp::from_second(102).unwrap();
+        let probe = server.place(&key(2), late).await.unwrap();
+        assert!(server.place(&key(3), late).await.is_err(), "one tries");
+        drop(probe);
+        let probe = server.place(&key(3), late).await.unwrap();
+        server.answered();
+        assert!(server.place(&key(4), late).await.is_ok());
+        drop(probe);
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_connection_does_not_try_a_server_that_failed_meanwhile() {
+        let server = Arc::new(Server::new(1));
+        let now: fn() -> Timestamp = || Timestamp::from_second(100).unwrap();
+        let first = server.place(&key(1), now).await.unwrap();
+        let second = key(2);
+        let mut waiting = Box::pin(server.place(&second, now));
+        assert!((&mut waiting).now_or_never().is_none());
+        server.failed(now(), DatabaseError::busy(1));
+        drop(first);
+        assert!(waiting.await.is_err());
     }
 }

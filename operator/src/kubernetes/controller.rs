@@ -3,7 +3,7 @@
 use super::api::untyped;
 use super::backoff::Backoff;
 use super::conditions::whole_seconds;
-use super::places::Places;
+use super::places::{Places, limited};
 use super::text::chain;
 use super::watch::Watched;
 use futures::StreamExt;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 const UNBOUNDED: u16 = 0;
 /// Changes to one object within this time become one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// How long one reconcile may take before it is cancelled and retried.
+/// How long one reconcile may take, without waiting for what others use, before it is cancelled and retried.
 const LONGEST_RECONCILE: Duration = Duration::from_mins(4);
 /// When an object is reconciled again that changed during its reconcile.
 pub(crate) const AT_ONCE: Duration = Duration::from_millis(10);
@@ -76,7 +76,7 @@ pub(crate) enum ReconcileError {
 struct Running<R, E> {
     reconciler: R,
     environment: Arc<E>,
-    places: Places,
+    places: Arc<Places>,
     stop: CancellationToken,
 }
 
@@ -95,7 +95,7 @@ pub(crate) async fn run<R: Reconciler, E: Environment>(
         .run(
             |object, running| reconcile(object, running),
             |object, error, running| error_policy(object.as_ref(), error, &running),
-            Arc::new(Running { reconciler, environment, places: Places::default(), stop }),
+            Arc::new(Running { reconciler, environment, places: Arc::default(), stop }),
         )
         .for_each(|result| async move {
             if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
@@ -111,21 +111,20 @@ async fn reconcile<R: Reconciler, E: Environment>(
 ) -> Result<Action, ReconcileError> {
     let Running { reconciler, environment, places, stop } = running.as_ref();
     let namespace = object.namespace().unwrap_or_default();
-    let place = tokio::select! {
-        place = places.take(&namespace) => place,
-        () = stop.cancelled() => return Ok(Action::await_change()),
+    let reconcile = async {
+        let started = Instant::now();
+        let result = match &object.0 {
+            Err(invalid) => refuse_unparsable::<R, E>(object.as_ref(), &invalid.error, environment).await,
+            Ok(parsed) => match limited(LONGEST_RECONCILE, reconciler.reconcile(Arc::new(parsed.clone()))).await {
+                Some(result) => result.map_err(|error| ReconcileError::Failed(Box::new(error))),
+                None => Err(ReconcileError::TooLong),
+            },
+        };
+        (started, result)
     };
-    let started = Instant::now();
-    let result = match &object.0 {
-        Err(invalid) => refuse_unparsable::<R, E>(object.as_ref(), &invalid.error, environment).await,
-        Ok(parsed) => {
-            match tokio::time::timeout(LONGEST_RECONCILE, reconciler.reconcile(Arc::new(parsed.clone()))).await {
-                Ok(result) => result.map_err(|error| ReconcileError::Failed(Box::new(error))),
-                Err(_) => Err(ReconcileError::TooLong),
-            }
-        }
+    let Some((started, result)) = places.run(&namespace, stop.cancelled(), reconcile).await else {
+        return Ok(Action::await_change());
     };
-    drop(place);
     environment.reconciled(R::NAME, started.elapsed(), result.is_ok());
     if result.is_ok() {
         environment.backoff().reset(&key::<R>(object.as_ref()));

@@ -8,7 +8,7 @@ pub(crate) mod controller;
 pub(crate) mod events;
 pub(crate) mod finalizer;
 pub(crate) mod namespace;
-mod places;
+pub(crate) mod places;
 pub(crate) mod rejection;
 pub(crate) mod status;
 pub(crate) mod text;

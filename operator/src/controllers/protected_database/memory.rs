@@ -22,6 +22,8 @@ pub(crate) struct Memory {
 pub(super) struct Sighting {
     pub(super) generation: Option<i64>,
     pub(super) fingerprint: Fingerprint,
+    /// Whether the role could create event triggers.
+    pub(super) event_triggers: bool,
     pub(super) at: Timestamp,
     pub(super) estimates_at: Timestamp,
     pub(super) guards: Vec<GuardName>,

@@ -131,7 +131,8 @@ fn wait(database: &ProtectedDatabase, outcome: &Outcome, context: &Context) -> D
         Outcome::Suspended => STALLED_RETRY,
         Outcome::Reached(_) => {
             context.backoff.reset(&key);
-            interval
+            // A little early: this check then serves the guards too, which are due after the whole interval.
+            interval.saturating_sub(interval / 10)
         }
         Outcome::Unreachable(error) => {
             let wait = context.backoff.next(&key).min(interval);

@@ -3,15 +3,15 @@
 use super::apply::prune;
 use super::memory::{Memory, Sighting, uid};
 use crate::context::Context;
-use crate::database::{DatabaseError, Session};
+use crate::database::{DatabaseError, LightCheck, Session};
 use crate::kubernetes::text::chain;
 use crate::kubernetes::watch::Store;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pgrail_crds::{ProtectedDatabase, TableGuard};
 use pgrail_guard::blast_radius::{self, BlastRadius};
-use pgrail_guard::{Capabilities, GuardName};
+use pgrail_guard::{Capabilities, Fingerprint, GuardName, ObserveError};
 use std::time::Duration;
 
 /// The catalog is read that often, besides after changes.
@@ -109,13 +109,21 @@ async fn read(
     memory: &Memory,
     context: &Context,
 ) -> Result<Reached, DatabaseError> {
-    let capabilities = pgrail_guard::capabilities::read(session).await.map_err(|error| DatabaseError::lost(&error))?;
-    let fingerprint = pgrail_guard::light_check(session).await.map_err(|error| DatabaseError::lost(&error))?;
     let now = context.now();
+    let fingerprint = pgrail_guard::light_check(session).await.map_err(|error| DatabaseError::lost(&error))?;
+    let last = memory.last(database);
+    let known = last.as_ref().filter(|last| last.fingerprint == fingerprint);
+    let event_triggers = known.map(|last| last.event_triggers);
+    let capabilities = pgrail_guard::capabilities::read_with(session, event_triggers)
+        .await
+        .map_err(|error| DatabaseError::lost(&error))?;
     if memory.prune_is_due(database, now) {
         prune(database, session, context).await;
     }
-    let last = memory.last(database);
+    if known.is_some_and(|last| !last.guards.is_empty()) {
+        share(database, now, &fingerprint, session, context).await;
+    }
+    let event_triggers = capabilities.event_triggers;
     let reached = |survey| Reached {
         capabilities,
         user: session.user.clone(),
@@ -145,8 +153,30 @@ async fn read(
         _ => now,
     };
     let generation = database.metadata.generation;
-    memory.record(database, Sighting { generation, fingerprint, at: now, estimates_at, guards });
+    memory.record(database, Sighting { generation, fingerprint, event_triggers, at: now, estimates_at, guards });
     Ok(reached(Survey::Read(Contents { tables, blast_radius, fresh_estimates })))
+}
+
+/// Lets the guards of the database use this check. Where something cannot be read, each of them checks on its own, and
+/// reports that.
+async fn share(
+    database: &ProtectedDatabase,
+    at: Timestamp,
+    fingerprint: &Fingerprint,
+    session: &Session,
+    context: &Context,
+) {
+    let read = async {
+        let counters = pgrail_guard::counters(session).await?;
+        Ok::<_, ObserveError>((counters, pgrail_guard::windows(session, None).await?))
+    };
+    match read.await {
+        Ok((counters, windows)) => {
+            let fingerprint = fingerprint.clone();
+            context.databases.checked(database, LightCheck { at, fingerprint, counters, windows });
+        }
+        Err(error) => tracing::debug!(database = database.name_any(), error = chain(&error), "no shared check"),
+    }
 }
 
 /// The guards that no object declares, as far as the operator can see objects; `None` until it has seen them.

@@ -6,8 +6,9 @@ use super::plan::{Work, retry};
 use super::state::{GuardState, Recheck};
 use super::window::Windows;
 use crate::context::Context;
-use crate::database::{DatabaseError, Session};
+use crate::database::{DatabaseError, LightCheck, Session};
 use crate::kubernetes::rejection::{Reason, Rejection};
+use jiff::Timestamp;
 use kube::ResourceExt;
 use pgrail_crds::{TableGuard, TableState};
 use pgrail_guard::{Counter, EnsureError, Fingerprint, GuardSpec, PlanError};
@@ -20,8 +21,8 @@ pub(crate) enum Outcome {
     Rejected(Rejection),
     /// The database does not answer: the last known state stands.
     Unreachable(DatabaseError),
-    /// Nothing but counters and windows can have changed.
-    Unchanged(Vec<Counter>, Windows),
+    /// Nothing but counters and windows can have changed, as was observed at this time.
+    Unchanged(Timestamp, Vec<Counter>, Windows),
     /// Checked in full.
     Checked(Box<GuardState>),
 }
@@ -45,12 +46,21 @@ pub(super) async fn apply(
 ) -> Result<Outcome, DatabaseError> {
     match work {
         Work::Count => {
+            let now = context.now();
             let counters = counters(target.spec, session).await?;
             let uses = windows(target.spec, session).await?;
-            Ok(Outcome::Unchanged(counters, memory.windows.observed(target.guard, uses, context.now())))
+            Ok(Outcome::Unchanged(now, counters, memory.windows.observed(target.guard, uses, now)))
         }
         Work::Ensure => ensure(target, fingerprint, session, memory, context).await,
     }
+}
+
+/// What the regular check of the database found, where that is enough.
+pub(super) fn unchanged(target: &Target<'_>, check: &LightCheck, memory: &Memory, context: &Context) -> Outcome {
+    let of_guard = |guard: &str| guard == target.spec.name.as_str();
+    let counters = check.counters.iter().filter(|it| of_guard(&it.guard)).cloned().collect();
+    let uses = check.windows.iter().filter(|it| of_guard(&it.guard)).cloned().collect();
+    Outcome::Unchanged(check.at, counters, memory.windows.observed(target.guard, uses, context.now()))
 }
 
 async fn ensure(

@@ -158,9 +158,14 @@ async fn enforce(
     };
     let interval = Duration::from(database.spec.check_interval);
     let target = Target { guard, spec: &spec, interval };
+    let (last, now) = (memory.check(guard), context.now());
+    if let (Some(last), Some(check)) = (&last, context.databases.last_check(&database))
+        && plan::is_enough(guard.metadata.generation, now, interval, &check, last)
+    {
+        return Ok((apply::unchanged(&target, &check, memory, context), interval));
+    }
     let work = async |session: &mut Session| {
         let fingerprint = observe::observe(session).await?;
-        let last = memory.check(guard);
         let work = plan::plan(guard.metadata.generation, context.now(), &fingerprint, last.as_ref());
         apply::apply(&target, work, &fingerprint, session, memory, context).await
     };
@@ -177,8 +182,16 @@ fn wait(guard: &TableGuard, outcome: &Outcome, interval: Duration, memory: &Memo
         Outcome::Unreachable(_) => context.backoff.next(&key).min(interval),
         Outcome::Checked(_) | Outcome::Unchanged(..) => {
             context.backoff.reset(&key);
+            let now = context.now();
+            let interval = match outcome {
+                // From when it was observed, which may have been before this reconcile.
+                Outcome::Unchanged(at, ..) => {
+                    interval.saturating_sub(Duration::try_from(now.duration_since(*at)).unwrap_or_default())
+                }
+                _ => interval,
+            };
             let retry = memory.check(guard).and_then(|check| check.retry);
-            let due = retry.and_then(|retry| Duration::try_from(retry.due.duration_since(context.now())).ok());
+            let due = retry.and_then(|retry| Duration::try_from(retry.due.duration_since(now)).ok());
             due.map_or(interval, |due| due.min(interval))
         }
     }

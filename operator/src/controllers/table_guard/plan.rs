@@ -1,6 +1,7 @@
 //! What a check has to do: read the counters, or ensure the whole guard. Pure.
 
 use super::memory::{Check, Retry};
+use crate::database::LightCheck;
 use jiff::{SignedDuration, Timestamp};
 use pgrail_guard::Fingerprint;
 use std::time::Duration;
@@ -29,6 +30,19 @@ pub(super) fn plan(generation: Option<i64>, now: Timestamp, fingerprint: &Finger
     let recent = now.duration_since(last.at) < FULL_CHECK_EVERY;
     let retry_due = last.retry.is_some_and(|retry| now >= retry.due);
     if unchanged && recent && !retry_due { Work::Count } else { Work::Ensure }
+}
+
+/// Whether a regular check of the database serves this guard too: it is recent, later than the guard's last full check, and
+/// found nothing that the guard depends on changed.
+pub(super) fn is_enough(
+    generation: Option<i64>,
+    now: Timestamp,
+    interval: Duration,
+    check: &LightCheck,
+    last: &Check,
+) -> bool {
+    let recent = SignedDuration::try_from(interval / 2).is_ok_and(|half| now.duration_since(check.at) < half);
+    recent && check.at > last.at && plan(generation, now, &check.fingerprint, Some(last)) == Work::Count
 }
 
 /// When what is left to do is tried again: after 5 s at first, then twice as long each time, up to 4 check intervals.
@@ -62,6 +76,25 @@ mod tests {
         assert_eq!(plan(Some(2), at(1030), &same, Some(&complete)), Work::Ensure);
         assert_eq!(plan(Some(1), at(1030), &Fingerprint::from("b"), Some(&complete)), Work::Ensure);
         assert_eq!(plan(Some(1), at(4600), &same, Some(&complete)), Work::Ensure);
+    }
+
+    #[test]
+    fn a_check_of_the_database_serves_while_it_is_recent_and_nothing_changed() {
+        let light = |text: &str, second| LightCheck {
+            at: at(second),
+            fingerprint: Fingerprint::from(text),
+            counters: Vec::new(),
+            windows: Vec::new(),
+        };
+        let complete = check("a", None);
+        let enough =
+            |light: &LightCheck, now, last: &Check| is_enough(Some(1), at(now), Duration::from_secs(30), light, last);
+        assert!(enough(&light("a", 1027), 1030, &complete));
+        assert!(!enough(&light("a", 1027), 1042, &complete), "too long ago");
+        assert!(!enough(&light("a", 1000), 1001, &complete), "before the full check");
+        assert!(!enough(&light("b", 1027), 1030, &complete), "something changed");
+        let waiting = check("a", Some(Retry { attempts: 0, due: at(1030) }));
+        assert!(!enough(&light("a", 1027), 1030, &waiting), "a retry is due");
     }
 
     #[test]

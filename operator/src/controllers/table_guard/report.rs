@@ -46,7 +46,7 @@ pub(crate) fn report(guard: &TableGuard, outcome: &Outcome, now: Timestamp) -> T
 /// The attempts on each table, with those since the last status.
 pub(super) fn attempts_of(outcome: &Outcome, previous: Option<&TableGuardStatus>) -> Vec<Attempts> {
     let counters: Vec<Counted<'_>> = match outcome {
-        Outcome::Unchanged(counters, _) => counters
+        Outcome::Unchanged(_, counters, _) => counters
             .iter()
             .map(|it| Counted { table: &it.table, renamed_from: None, value: it.blocked_attempts })
             .collect(),
@@ -67,7 +67,7 @@ pub(super) fn attempts_of(outcome: &Outcome, previous: Option<&TableGuardStatus>
 /// The windows that were found.
 pub(super) fn windows_of(outcome: &Outcome) -> Option<&Windows> {
     match outcome {
-        Outcome::Unchanged(_, windows) => Some(windows),
+        Outcome::Unchanged(_, _, windows) => Some(windows),
         Outcome::Checked(state) => Some(&state.windows),
         Outcome::Rejected(_) | Outcome::Unreachable(_) => None,
     }
@@ -254,7 +254,8 @@ pub(super) mod tests {
         let first = report(&guard(None), &checked(|_| {}), at(100));
         let second = report(&guard(Some(first.clone())), &checked(|_| {}), at(200));
         assert_eq!(first, second);
-        let counted = report(&guard(Some(first.clone())), &Outcome::Unchanged(Vec::new(), Windows::default()), at(300));
+        let counted =
+            report(&guard(Some(first.clone())), &Outcome::Unchanged(at(300), Vec::new(), Windows::default()), at(300));
         assert_eq!(first, counted);
     }
 
@@ -307,7 +308,8 @@ pub(super) mod tests {
         assert_eq!((reset.blocked_attempts, reset.tables[0].blocked_attempts), (Some(12), 12));
         assert_eq!(reset.last_blocked_time.as_ref().unwrap().0, at(100));
         let counter = Counter { guard: "shop/core".to_owned(), table: "public.users".to_owned(), blocked_attempts: 3 };
-        let more = report(&guard(Some(reset)), &Outcome::Unchanged(vec![counter], Windows::default()), at(300));
+        let more =
+            report(&guard(Some(reset)), &Outcome::Unchanged(at(300), vec![counter], Windows::default()), at(300));
         assert_eq!((more.blocked_attempts, more.tables[0].blocked_attempts), (Some(15), 15));
         assert_eq!(more.last_blocked_time.unwrap().0, at(300));
     }
