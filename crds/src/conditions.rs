@@ -9,6 +9,9 @@ pub const STALLED: &str = "Stalled";
 pub const REACHABLE: &str = "Reachable";
 /// `ProtectedDatabase`: the login role has no unnecessary privileges.
 pub const LEAST_PRIVILEGE: &str = "LeastPrivilege";
+/// `ProtectedDatabase`: DROP DATABASE is refused.
+pub const DATABASE_PROTECTED: &str = "DatabaseProtected";
+
 /// `TableGuard`: every matched table was verified in the catalog to stop DELETE and TRUNCATE.
 pub const ENFORCED: &str = "Enforced";
 /// `TableGuard`: what `spec.protect` requests of `Drop`, `DropPartition` and `DropColumn` is refused. The message lists what
@@ -90,6 +93,8 @@ pub mod reasons {
         pub const APPLICATION_ROLE: &str = "ApplicationRole";
         /// The login role has no unnecessary privileges.
         pub const DEDICATED_ROLE: &str = "DedicatedRole";
+        /// The database is a template database, which PostgreSQL refuses to drop.
+        pub const IS_TEMPLATE: &str = "IsTemplate";
     }
 
     /// Reasons of the conditions of a `TableGuard`
@@ -129,7 +134,7 @@ pub mod reasons {
         pub const PINNED: &str = "Pinned";
         /// A requested DROP is not refused. `DropPartition` and `DropColumn` need event triggers.
         pub const NOT_PROTECTED: &str = "NotProtected";
-        /// `spec.protect` contains neither `Drop`, nor `DropPartition`, nor `DropColumn`.
+        /// `spec.protect` contains neither `Drop`, nor `DropPartition`, nor `DropColumn`; or `spec.protectDatabase` is false.
         pub const NOT_REQUESTED: &str = "NotRequested";
         /// An application role owns a guarded table.
         pub const OWNER_CAN_DISABLE: &str = "OwnerCanDisable";
