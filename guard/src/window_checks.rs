@@ -103,7 +103,7 @@ END $window$"
 }
 
 /// `CREATE OR REPLACE FUNCTION pgrail.removing_<id>()`: the usual case of `check_window` where each transaction is counted, in
-/// as few expressions as can be: each is prepared anew in each transaction. Everything else is left to `check_window`: a
+/// as few expressions as can be: each is prepared again in each transaction. Everything else is left to `check_window`: a
 /// procedure that has committed, a subscription's worker, a database that was restored from a dump, which has other tables.
 pub fn create_removing(root: &RootChecks) -> String {
     let id = root.id;
