@@ -136,7 +136,7 @@ thousands() { sed ':again; s/\B[0-9]\{3\}\>/,&/; t again' <<<"$1"; }
 
 echo "${bold}pgrail: the Friday delete${plain}"
 tell "On a Friday afternoon one user is deleted. ON DELETE CASCADE deletes 1.3 million rows with it." \
-     "Then the same with a guard that stops it, and with a backup that was verified."
+     "Then the same with a guard that stops it, also user by user, and with a backup that was verified."
 
 # A login role for pgrail with only the privileges it needs. The password is set apart from the grants, and quoted by psql.
 make_login() { # PASSWORD
@@ -228,6 +228,15 @@ SQL
 grep -q '^DELETE 1$' "$work/ordinary" || stop "the ordinary delete was not allowed:" "$(cat "$work/ordinary")"
 tell "DELETE FROM users WHERE id = 7;" "DELETE 1"
 good "user 7 was deleted, with $(( after - $(rows) - 1 )) rows that depended on it, in $(awk '/^DELETE 1$/ { getline; print $2 }' "$work/ordinary") ms"
+
+step "A loop that deletes one user after the other"
+tell "Each DELETE is a transaction of its own, within every limit. The guard's window counts them together:"
+for id in $(seq 8 100); do
+  [[ $id == 42 ]] || printf "BEGIN; SET LOCAL app.user_id = '%s'; DELETE FROM users WHERE id = %s; COMMIT;\n" "$id" "$id"
+done | sql_app -v ON_ERROR_STOP=1 -v VERBOSITY=verbose >"$work/loop" 2>&1 || true
+grep -q 'PGR01.*window.maxRows' "$work/loop" || stop "the loop was not stopped by the window:" "$(tail -n 20 "$work/loop")"
+awk '/PGR01/ { shown = 1 } /^CONTEXT/ { inside = 1 } /^SCHEMA NAME/ { exit } shown && !inside' "$work/loop" | fold -s -w 110 | indent
+good "stopped after $(grep -c '^DELETE 1$' "$work/loop") users"
 
 if [[ $stage == control-plane ]]; then
   loud "Left out: backups. They are made by pods, which this user cannot run. As root, make demo shows them."

@@ -9,10 +9,13 @@ pub const STALLED: &str = "Stalled";
 pub const REACHABLE: &str = "Reachable";
 /// `ProtectedDatabase`: the login role has no unnecessary privileges.
 pub const LEAST_PRIVILEGE: &str = "LeastPrivilege";
+/// `ProtectedDatabase`: DROP DATABASE is refused.
+pub const DATABASE_PROTECTED: &str = "DatabaseProtected";
 
 /// `TableGuard`: every matched table was verified in the catalog to stop DELETE and TRUNCATE.
 pub const ENFORCED: &str = "Enforced";
-/// `TableGuard`: DROP TABLE is refused.
+/// `TableGuard`: what `spec.protect` requests of `Drop`, `DropPartition` and `DropColumn` is refused. The message lists what
+/// is covered, and what is not.
 pub const DROP_PROTECTED: &str = "DropProtected";
 /// `TableGuard`: no application role can remove the guard.
 pub const TAMPER_RESISTANT: &str = "TamperResistant";
@@ -90,6 +93,8 @@ pub mod reasons {
         pub const APPLICATION_ROLE: &str = "ApplicationRole";
         /// The login role has no unnecessary privileges.
         pub const DEDICATED_ROLE: &str = "DedicatedRole";
+        /// The database is a template database, which PostgreSQL refuses to drop.
+        pub const IS_TEMPLATE: &str = "IsTemplate";
     }
 
     /// Reasons of the conditions of a `TableGuard`
@@ -123,13 +128,13 @@ pub mod reasons {
         pub const OWNED_BY_OTHER: &str = "OwnedByOther";
         /// Many guards are being deleted at once. The operator waits for a confirmation.
         pub const MASS_DELETION: &str = "MassDeletion";
-        /// An event trigger refuses DROP.
+        /// Event triggers refuse each requested DROP.
         pub const EVENT_TRIGGER: &str = "EventTrigger";
         /// A view makes a plain DROP TABLE fail. DROP TABLE … CASCADE is not refused.
         pub const PINNED: &str = "Pinned";
-        /// DROP is not refused.
+        /// A requested DROP is not refused. `DropPartition` and `DropColumn` need event triggers.
         pub const NOT_PROTECTED: &str = "NotProtected";
-        /// `spec.protect` does not contain `Drop`.
+        /// `spec.protect` contains neither `Drop`, nor `DropPartition`, nor `DropColumn`; or `spec.protectDatabase` is false.
         pub const NOT_REQUESTED: &str = "NotRequested";
         /// An application role owns a guarded table.
         pub const OWNER_CAN_DISABLE: &str = "OwnerCanDisable";

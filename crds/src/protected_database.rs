@@ -50,6 +50,11 @@ pub struct ProtectedDatabaseSpec {
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('5s') && duration(self) <= duration('24h')").message("checkInterval must be between 5s and 24h"))]
     pub check_interval: Duration,
+    /// Makes the database a template database (`ALTER DATABASE … IS_TEMPLATE true`), which PostgreSQL refuses to drop. The
+    /// price: roles with CREATEDB can copy the database, and autovacuum freezes all rows. The condition
+    /// `DatabaseProtected` reports the result.
+    #[serde(default)]
+    pub protect_database: bool,
     /// Suspends all access to the database, for example during hibernation or an upgrade. A suspended database is never
     /// compliant.
     #[serde(default)]
@@ -86,10 +91,17 @@ pub struct ProtectedDatabaseStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 512)))]
     pub orphaned_guards: Vec<String>,
+    /// pgrail made the database a template database. It ends that when `spec.protectDatabase` is false again, or the object
+    /// is deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub template_set: bool,
+    /// How often the protection from DROP DATABASE was reset by others, and restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift_repairs: Option<i64>,
     /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Reachable`, `LeastPrivilege`, and `Stalled` while a change by the user is required.
+    /// `Ready`, `Reachable`, `LeastPrivilege`, `DatabaseProtected`, and `Stalled` while a change by the user is required.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -57,7 +57,7 @@ pub struct TableGuardSpec {
     pub limits: Limits,
     /// Operations that are limited or refused.
     #[serde(default = "default_protect")]
-    #[schemars(length(min = 1, max = 4))]
+    #[schemars(length(min = 1, max = 5))]
     #[x_kube(validation = Rule::new("self.exists(p, p == 'Delete')").message("protect must contain Delete"))]
     pub protect: Vec<Protection>,
     /// Permanent allowances of login roles, for purge jobs and migrations.
@@ -120,6 +120,8 @@ pub enum Protection {
     Drop,
     /// DROP and DETACH of a partition.
     DropPartition,
+    /// DROP COLUMN, and a type change that rewrites the table.
+    DropColumn,
 }
 
 /// Selects tables by exact name or glob. `*` matches any number of characters, and `?` matches one. Globs do not match

@@ -12,6 +12,7 @@ use crate::gate::{self, Gate, Limits, RootChecks, WindowLimits};
 use crate::routines::{create_trigger_function, trigger_function};
 use crate::spec::Operation;
 use crate::sql::literal;
+use crate::window_checks;
 
 /// Completes a configuration whose guards and assignments are set: relations, closures, functions and triggers.
 /// Assignments of dropped tables are left out.
@@ -117,6 +118,8 @@ fn root(
         has_allowances: allowances().next().is_some(),
         allowances_per_statement: allowances().any(|allowance| allowance.limits.max_transaction_rows.is_some()),
         windows: windows(&assignments),
+        without_partitions: !closure.tree.iter().any(is_partitioned)
+            && !closure.members.iter().any(|member| is_partitioned(&member.table)),
         enforced: limits(&enforced),
         warned: warned.iter().map(|held| (held.id, limits(&[held]))).collect(),
     };
@@ -126,22 +129,31 @@ fn root(
 fn windows(assignments: &[Assignment]) -> Vec<WindowLimits> {
     let of = |held: &Assignment| {
         let window = held.window.filter(|_| held.protect_delete)?;
-        Some(WindowLimits { assignment: held.id, rows: window.max_rows, cascade_rows: window.max_cascade_rows })
+        Some(WindowLimits {
+            assignment: held.id,
+            rows: window.max_rows,
+            cascade_rows: window.max_cascade_rows,
+            duration: window.duration,
+        })
     };
     assignments.iter().filter_map(of).collect()
 }
 
-/// The sequences of the windows of a root: for each kind where the counters stood and two buckets, when it began to count,
+/// The two buckets of a window, each as rows, and as blocks of 64 rows.
+const BUCKETS: [&str; 4] = ["even", "odd", "even64", "odd64"];
+
+/// The sequences of the windows of a root: for each kind where the counters stood and the buckets, when it began to count,
 /// and when it last stopped a statement; for an allowance, the buckets; what a session has counted.
 fn window_sequences(root: &Root, allowances: &[AllowanceRow]) -> Vec<String> {
     let id = root.checks.id;
     let buckets = |key: &str| {
-        ["rows", "cascade"].map(|kind| ["even", "odd"].map(|parity| format!("window_{kind}_{parity}_{key}"))).concat()
+        ["rows", "cascade"].map(|kind| BUCKETS.map(|bucket| format!("window_{kind}_{bucket}_{key}"))).concat()
     };
     let mut names = Vec::new();
-    for WindowLimits { assignment, rows, cascade_rows } in &root.checks.windows {
+    for WindowLimits { assignment, rows, cascade_rows, .. } in &root.checks.windows {
         for (kind, _) in [("rows", rows), ("cascade", cascade_rows)].iter().filter(|(_, limit)| limit.is_some()) {
-            names.extend(["", "even_", "odd_"].map(|part| format!("window_{kind}_{part}{assignment}")));
+            names.push(format!("window_{kind}_{assignment}"));
+            names.extend(BUCKETS.map(|bucket| format!("window_{kind}_{bucket}_{assignment}")));
         }
         names.extend(["since", "stopped"].map(|what| format!("window_{what}_{assignment}")));
     }
@@ -281,7 +293,11 @@ fn add_statement_triggers(catalog: &Catalog, desired: &mut Desired) {
             desired.routines.insert(format!("note_{}", checks.id), gate::create_note(checks));
         }
         if !checks.windows.is_empty() {
-            desired.routines.insert(format!("window_{}", checks.id), gate::create_window(checks));
+            desired.routines.insert(format!("window_{}", checks.id), window_checks::create_window(checks));
+        }
+        if !checks.windows.is_empty() && checks.is_counted_simply() {
+            desired.routines.insert(format!("removing_{}", checks.id), window_checks::create_removing(checks));
+            desired.routines.insert(format!("removed_{}", checks.id), window_checks::create_removed(checks));
         }
         if checks.limits_updates() {
             desired.routines.insert(format!("updating_{}", checks.id), gate::create_updating(checks));

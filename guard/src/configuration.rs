@@ -80,13 +80,16 @@ pub struct Assignment {
     pub protect_drop: bool,
     /// See [`Protect`].
     pub protect_drop_partition: bool,
+    /// See [`Protect`].
+    #[serde(default)]
+    pub protect_drop_column: bool,
 }
 
 impl Assignment {
     /// An assignment with these limits and protections.
     pub fn new(id: i32, root: i32, guard: i32, limits: TableLimits, protect: Protect) -> Self {
         let TableLimits { max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows, window } = limits;
-        let Protect { delete, truncate, drop, drop_partition } = protect;
+        let Protect { delete, truncate, drop, drop_partition, drop_column } = protect;
         Self {
             id,
             root,
@@ -100,6 +103,7 @@ impl Assignment {
             protect_truncate: truncate,
             protect_drop: drop,
             protect_drop_partition: drop_partition,
+            protect_drop_column: drop_column,
         }
     }
 }

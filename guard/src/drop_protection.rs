@@ -1,21 +1,25 @@
-//! What holds DROP TABLE: an event trigger where the role may create one, a view on the table elsewhere. Pure.
+//! What holds DROP: event triggers where the role may create them; elsewhere a view on the table, which holds DROP TABLE. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::Oid;
+use crate::configuration::Assignment;
 use crate::desired::{Desired, Root};
 use crate::observe::Observed;
 use crate::plan::{Change, Drift, DropProtection, Statement, Step, StepKind};
 use crate::routines::privileges;
 
-const EVENT_TRIGGER: &str = "pgrail_drop";
+const ON_DROP: &str = "pgrail_drop";
+const ON_REWRITE: &str = "pgrail_rewrite";
+const ON_DDL: &str = "pgrail_ddl";
 
-/// Our event triggers: name, function, and the rest of `CREATE EVENT TRIGGER`. One checks what is dropped; both notify that
-/// something may have changed.
-const EVENT_TRIGGERS: [(&str, &str, &str); 2] = [
-    (EVENT_TRIGGER, "on_drop", "ON sql_drop"),
+/// Our event triggers: name, function, and the rest of `CREATE EVENT TRIGGER`. The first two check what is dropped and what
+/// is rewritten; the first and the last notify that something may have changed.
+const EVENT_TRIGGERS: [(&str, &str, &str); 3] = [
+    (ON_DROP, "on_drop", "ON sql_drop"),
+    (ON_REWRITE, "on_rewrite", "ON table_rewrite"),
     (
-        "pgrail_ddl",
+        ON_DDL,
         "on_ddl",
         "ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE FOREIGN TABLE', \
          'ALTER FOREIGN TABLE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE SCHEMA', \
@@ -23,27 +27,56 @@ const EVENT_TRIGGERS: [(&str, &str, &str); 2] = [
     ),
 ];
 
-fn enforces(root: &Root, desired: &Desired, partitions: bool) -> bool {
+fn enforces(root: &Root, desired: &Desired, asked: fn(&Assignment) -> bool) -> bool {
     root.assignments.iter().any(|held| {
-        let asked = if partitions { held.protect_drop_partition } else { held.protect_drop };
-        asked && desired.configuration.guards.iter().any(|guard| guard.id == held.guard && guard.enforce)
+        asked(held) && desired.configuration.guards.iter().any(|guard| guard.id == held.guard && guard.enforce)
     })
 }
 
 /// An event trigger is kept where there is one, also by a role that may no longer create it.
 fn by_event_trigger(observed: &Observed) -> bool {
     observed.live.may_create_event_triggers
-        || observed.live.event_triggers.iter().any(|trigger| trigger.name == EVENT_TRIGGER)
+        || observed.live.event_triggers.iter().any(|trigger| trigger.name == ON_DROP)
 }
 
-/// How a root stands now.
-pub(crate) fn of(root: &Root, desired: &Desired, observed: &Observed) -> DropProtection {
-    if !enforces(root, desired, false) && !enforces(root, desired, true) {
+fn is_on(observed: &Observed, name: &str) -> bool {
+    observed.live.event_triggers.iter().any(|trigger| trigger.name == name && trigger.always)
+}
+
+/// How a root stands against DROP TABLE now.
+pub(crate) fn of_table(root: &Root, desired: &Desired, observed: &Observed) -> DropProtection {
+    if !enforces(root, desired, |held| held.protect_drop) {
         DropProtection::NotAsked
-    } else if observed.live.event_triggers.iter().any(|trigger| trigger.name == EVENT_TRIGGER && trigger.always) {
+    } else if is_on(observed, ON_DROP) {
         DropProtection::EventTrigger
     } else if pins(observed).contains_key(&root.oid) {
         DropProtection::Pinned
+    } else {
+        DropProtection::None
+    }
+}
+
+/// The same against DROP COLUMN and a change of type.
+pub(crate) fn of_columns(root: &Root, desired: &Desired, observed: &Observed) -> DropProtection {
+    by_event_triggers_only(root, desired, observed, |held| held.protect_drop_column, [ON_DROP, ON_REWRITE])
+}
+
+/// The same against DROP and DETACH of a partition.
+pub(crate) fn of_partitions(root: &Root, desired: &Desired, observed: &Observed) -> DropProtection {
+    by_event_triggers_only(root, desired, observed, |held| held.protect_drop_partition, [ON_DROP, ON_DDL])
+}
+
+fn by_event_triggers_only(
+    root: &Root,
+    desired: &Desired,
+    observed: &Observed,
+    asked: fn(&Assignment) -> bool,
+    needed: [&str; 2],
+) -> DropProtection {
+    if !enforces(root, desired, asked) {
+        DropProtection::NotAsked
+    } else if needed.iter().all(|name| is_on(observed, name)) {
+        DropProtection::EventTrigger
     } else {
         DropProtection::None
     }
@@ -58,10 +91,20 @@ pub(crate) fn steps(desired: &Desired, observed: &Observed, drift: &mut Vec<Drif
     let (mut add, mut end) = (Vec::new(), Vec::new());
     // What was asked for before as it is now, and is missing, was removed by others.
     let unchanged = observed.recorded.as_ref().is_some_and(|recorded| recorded.configuration == desired.configuration);
+    let (mut statements, mut creates) = (Vec::new(), false);
+    let rewrites = desired.configuration.assignments.iter().any(|held| held.protect_drop_column);
     for (name, function, events) in EVENT_TRIGGERS {
+        let found = observed.live.event_triggers.iter().find(|trigger| trigger.name == name);
+        if name == ON_REWRITE && !rewrites {
+            if found.is_some_and(|trigger| trigger.owned) {
+                let drop = format!("DROP EVENT TRIGGER {name}");
+                end.push(Step { change: Change::Remove, ..step(None, vec![drop]) });
+            }
+            continue;
+        }
         let drifted = |what: &str| Drift { table: format!("pgrail.{function}"), what: what.to_owned() };
         let always = format!("ALTER EVENT TRIGGER {name} ENABLE ALWAYS");
-        match observed.live.event_triggers.iter().find(|trigger| trigger.name == name) {
+        match found {
             None if observed.live.may_create_event_triggers => {
                 // Another version of pgrail may not have had it.
                 let known = observed.recorded.as_ref().is_some_and(|it| it.routines.contains_key(function));
@@ -69,20 +112,30 @@ pub(crate) fn steps(desired: &Desired, observed: &Observed, drift: &mut Vec<Drif
                     drift.push(drifted("the event trigger is missing"));
                 }
                 let create = format!("CREATE EVENT TRIGGER {name} {events} EXECUTE FUNCTION pgrail.{function}()");
-                add.push(step(None, vec![format!("{create};\n{always}")]).creating());
+                statements.push(format!("{create};\n{always}"));
+                creates = true;
             }
             Some(trigger) if !trigger.always && trigger.owned => {
                 drift.push(drifted("the event trigger no longer fires ALWAYS"));
-                add.push(step(None, vec![always]));
+                statements.push(always);
             }
             _ => {}
         }
+    }
+    if !statements.is_empty() {
+        let step = step(None, statements);
+        add.push(if creates { step.creating() } else { step });
     }
 
     let wanted: BTreeSet<Oid> = if by_event_trigger(observed) {
         BTreeSet::new()
     } else {
-        desired.roots.values().filter(|root| enforces(root, desired, false)).map(|root| root.oid).collect()
+        desired
+            .roots
+            .values()
+            .filter(|root| enforces(root, desired, |held| held.protect_drop))
+            .map(|root| root.oid)
+            .collect()
     };
     let pinned = pins(observed);
     for root in desired.roots.values().filter(|root| wanted.contains(&root.oid) && !pinned.contains_key(&root.oid)) {

@@ -11,6 +11,7 @@ use crate::catalog::Oid;
 
 /// What a gate must know about one root.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts of one root")]
 pub struct RootChecks {
     /// The root's number.
     pub id: i32,
@@ -32,6 +33,8 @@ pub struct RootChecks {
     pub enforced: Limits,
     /// What all transactions together may remove.
     pub windows: Vec<WindowLimits>,
+    /// Whether the root's own tables and those that lose rows are all without partitions: then none can be added to them.
+    pub without_partitions: bool,
     /// The limits of every guard that only warns, by the number of its assignment: each warns for itself, once per statement.
     pub warned: Vec<(i32, Limits)>,
 }
@@ -45,6 +48,8 @@ pub struct WindowLimits {
     pub rows: Option<i64>,
     /// Rows of other tables.
     pub cascade_rows: Option<i64>,
+    /// Seconds.
+    pub duration: i64,
 }
 
 /// Limits that hold together.
@@ -110,6 +115,12 @@ impl RootChecks {
             && (self.per_statement() || self.allowances_per_statement || self.partitioned || !self.updated.is_empty())
     }
 
+    /// Whether what a transaction removed is what the counters of these tables have, with no allowance and no other root to
+    /// ask for: then a window counts it by `removing_<id>` and `removed_<id>`.
+    pub fn is_counted_simply(&self) -> bool {
+        self.without_partitions && self.updated.is_empty() && self.above.is_empty() && !self.has_allowances
+    }
+
     /// Whether the counter of the row's own table alone can show that no limit of this root is passed: what a transaction
     /// deleted is no less than what a statement of it did, and all that counts to its total where no other table loses rows.
     fn own_counter_decides(&self) -> bool {
@@ -143,7 +154,7 @@ const PLUS: &str = "OPERATOR(pg_catalog.+)";
 const FLUSH: &str = "pg_catalog.pg_stat_force_next_flush() IS NOT NULL";
 const STATEMENT_KEY: &str = "pg_catalog.encode(pg_catalog.timestamptz_send(pg_catalog.statement_timestamp()), 'hex')";
 
-fn counter(what: &str, oid: Oid) -> String {
+pub(crate) fn counter(what: &str, oid: Oid) -> String {
     format!("pg_catalog.pg_stat_get_xact_tuples_{what}({oid}::pg_catalog.oid)")
 }
 
@@ -469,44 +480,6 @@ BEGIN
   RETURN false;
 END $note$",
         noted(4),
-    )
-}
-
-/// `CREATE OR REPLACE FUNCTION pgrail.window_<id>()`: a statement on the root ends. Whether the shared counters, with what
-/// this session has not reported, have left the range in which a window need not be examined: what was removed since is less
-/// than a 16th of it. See `observe_window`. Where a sequence is missing, `check_window` decides.
-pub fn create_window(root: &RootChecks) -> String {
-    let id = root.id;
-    let shared = |what: &str, oids: &BTreeSet<Oid>| {
-        let of = |oid: &Oid| {
-            format!("pg_catalog.pg_stat_get_tuples_{what}({oid}::pg_catalog.oid) {PLUS} {}", counter(what, *oid))
-        };
-        oids.iter().map(of).collect::<Vec<_>>()
-    };
-    let total = |tables: Vec<String>| {
-        if tables.is_empty() { "0::pg_catalog.int8".to_owned() } else { tables.join(&format!(" {PLUS} ")) }
-    };
-    let rows = total(shared("deleted", &root.leaves));
-    let cascaded = total([shared("deleted", &root.deleted), shared("updated", &root.updated)].concat());
-    let examined = root.windows.iter().flat_map(|window| {
-        [("rows", &rows, window.rows), ("cascade", &cascaded, window.cascade_rows)].into_iter().filter_map(
-            |(kind, total, limit)| {
-                let step = (limit? / 16).max(1).ilog2();
-                let stood = format!(
-                    "pg_catalog.pg_sequence_last_value(pg_catalog.to_regclass('pgrail.window_{kind}_{}'))",
-                    window.assignment
-                );
-                Some(format!("((({total} {MINUS} {stood}) OPERATOR(pg_catalog.>>) {step}) {EQ} 0) IS NOT TRUE"))
-            },
-        )
-    });
-    let examined = examined.collect::<Vec<_>>().join("\n    OR ");
-    format!(
-        "CREATE OR REPLACE FUNCTION pgrail.window_{id}() RETURNS pg_catalog.bool
-LANGUAGE plpgsql VOLATILE AS $window$
-BEGIN
-  RETURN ({examined}) AND pgrail.check_window({id});
-END $window$"
     )
 }
 

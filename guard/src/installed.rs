@@ -112,5 +112,6 @@ fn protect(held: &Assignment) -> Protect {
         truncate: held.protect_truncate,
         drop: held.protect_drop,
         drop_partition: held.protect_drop_partition,
+        drop_column: held.protect_drop_column,
     }
 }

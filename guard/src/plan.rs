@@ -8,7 +8,7 @@ use crate::catalog::Oid;
 use crate::sql::literal;
 
 /// The version of pgrail's own schema that this version installs.
-pub const SCHEMA_VERSION: i32 = 3;
+pub const SCHEMA_VERSION: i32 = 4;
 
 /// How a table stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +50,10 @@ pub struct TableStatus {
     pub blocked_attempts: i64,
     /// What holds DROP TABLE now.
     pub drop_protection: DropProtection,
+    /// What holds DROP COLUMN, and type changes that rewrite the table.
+    pub column_protection: DropProtection,
+    /// What holds DROP and DETACH of a partition.
+    pub partition_protection: DropProtection,
 }
 
 /// Something of pgrail's that others changed.
@@ -147,7 +151,7 @@ impl Step {
             StepKind::Routines => "functions and counters in the schema pgrail".to_owned(),
             StepKind::Triggers => of("triggers"),
             StepKind::DropProtection if self.table.is_some() => of("the view that holds DROP TABLE"),
-            StepKind::DropProtection => "the event triggers that stop DROP TABLE".to_owned(),
+            StepKind::DropProtection => "the event triggers that stop DROP".to_owned(),
             StepKind::Cleanup => "what of the schema pgrail is no longer needed".to_owned(),
         }
     }
@@ -227,7 +231,7 @@ impl Plan {
     }
 }
 
-/// What stands between a guarded table and DROP TABLE.
+/// What stands between a guarded table and a DROP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DropProtection {
     /// Nothing.

@@ -31,9 +31,11 @@ pub(crate) fn is_document(name: &str) -> bool {
 pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("allowances_for", false),
     ("charge", false),
+    ("check_columns", false),
     ("check_detach", false),
     ("check_drop", false),
     ("check_limits", true),
+    ("check_rewrite", false),
     ("check_truncate", true),
     ("check_window", true),
     ("count_in_window", false),
@@ -50,6 +52,7 @@ pub(crate) const FUNCTIONS: &[(&str, bool)] = &[
     ("observe_window", false),
     ("on_ddl", false),
     ("on_drop", false),
+    ("on_rewrite", false),
     ("prune_captured_rows", true),
     ("record_routines", false),
     ("record_triggers", false),
@@ -80,10 +83,10 @@ pub(crate) fn create_trigger_function(name: &str) -> String {
 }
 
 /// Grants exactly what roles of the application need: default privileges may have given more, or less. What captures rows
-/// is called by triggers of ours alone: no other role may create a trigger with it.
+/// is called by triggers of ours alone: no other role may create a trigger with it. What counts a transaction is called at its end.
 pub(crate) fn privileges(made: &[&str]) -> String {
     // An empty list is no SQL; no function has an empty name.
-    let called = |name: &&str| !capture::is_function(name);
+    let called = |name: &&str| !capture::is_function(name) && !name.starts_with("removed_");
     let public = made.iter().copied().filter(called).chain([""]).map(literal).collect::<Vec<_>>().join(", ");
     let fixed = FUNCTIONS.iter().filter(|(_, public)| !public).map(|(name, _)| *name);
     let private = fixed.chain(made.iter().copied().filter(|name| !called(name))).map(literal);

@@ -288,7 +288,7 @@ pub fn glob_matches(pattern: &str, text: &str) -> bool {
 
 /// What, besides rows, is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(clippy::struct_excessive_bools, reason = "four independent switches of the API's list")]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches of the API's list")]
 pub struct Protect {
     /// Bulk DELETE.
     pub delete: bool,
@@ -298,11 +298,13 @@ pub struct Protect {
     pub drop: bool,
     /// DROP and DETACH of a partition.
     pub drop_partition: bool,
+    /// DROP COLUMN, and a change of a column's type that rewrites the table.
+    pub drop_column: bool,
 }
 
 impl Default for Protect {
     fn default() -> Self {
-        Self { delete: true, truncate: true, drop: true, drop_partition: false }
+        Self { delete: true, truncate: true, drop: true, drop_partition: false, drop_column: false }
     }
 }
 
@@ -313,7 +315,7 @@ pub enum Operation {
     Delete,
     /// TRUNCATE.
     Truncate,
-    /// DROP TABLE.
+    /// Any DROP, and DETACH of a partition.
     Drop,
     /// UPDATE beyond its limit.
     Update,

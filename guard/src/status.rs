@@ -69,7 +69,9 @@ pub(crate) fn statuses(
                 .and_then(|recorded| recorded.counters.get(&held.id))
                 .copied()
                 .unwrap_or(0),
-            drop_protection: drop_protection::of(root, desired, observed),
+            drop_protection: drop_protection::of_table(root, desired, observed),
+            column_protection: drop_protection::of_columns(root, desired, observed),
+            partition_protection: drop_protection::of_partitions(root, desired, observed),
         });
     }
     tables.extend(matched.missing.iter().map(|table| TableStatus {
@@ -82,6 +84,8 @@ pub(crate) fn statuses(
         rows_at_risk: 0,
         blocked_attempts: 0,
         drop_protection: DropProtection::None,
+        column_protection: DropProtection::None,
+        partition_protection: DropProtection::None,
     }));
     tables.sort_by(|a, b| {
         (a.state, std::cmp::Reverse(a.rows_at_risk), &a.table).cmp(&(

@@ -10,7 +10,16 @@ fn imports_go_one_way() {
         &[
             &["catalog", "deferred", "sql", "spec"],
             &["closure", "configuration", "capabilities", "grants", "gate"],
-            &["blast_radius", "desired", "observe", "outcome", "plan", "window"],
+            &[
+                "blast_radius",
+                "database_protection",
+                "desired",
+                "observe",
+                "outcome",
+                "plan",
+                "window",
+                "window_checks",
+            ],
             &["capture", "counters", "light_check", "matching", "rehearse", "tamper", "undo"],
             &["routines"],
             &["complete", "drop_protection", "steps"],

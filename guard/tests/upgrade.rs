@@ -150,3 +150,47 @@ async fn version_2_gets_windows_without_a_moment_in_which_nothing_is_stopped() {
     })
     .await;
 }
+
+/// As it was installed: see `fixtures/version_3.sql`.
+fn with_window() -> GuardSpec {
+    let window = Some(Window { duration: 86_400, max_rows: Some(4), max_cascade_rows: Some(2000) });
+    GuardSpec { limits: TableLimits { window, ..core().limits }, ..core() }
+}
+
+#[tokio::test]
+async fn version_3_gets_protected_columns_and_its_windows_go_on() {
+    for_each_server(async |server| {
+        let database = server.database("version_3").await;
+        let mut client = installed(&database, include_str!("fixtures/version_3.sql")).await;
+        let app = database.connect().await;
+        run(&app, "DELETE FROM users WHERE id = 20").await;
+        run(&app, "DELETE FROM users WHERE id = 19").await;
+        stopped(&app, "PGR01", "DELETE FROM users").await;
+        let plan = pgrail_guard::plan(&with_window(), &observe(&client).await.expect("observe")).expect("plan");
+        assert!(plan.drift().is_empty(), "{:?}", plan.drift());
+        let spec = GuardSpec { protect: Protect { drop_column: true, ..with_window().protect }, ..with_window() };
+        let plan = pgrail_guard::plan(&spec, &observe(&client).await.expect("observe")).expect("plan");
+        for _ in 0..plan.steps().len() {
+            let plan = pgrail_guard::plan(&spec, &observe(&client).await.expect("observe")).expect("plan");
+            let applied = pgrail_guard::apply(client.as_mut(), &plan.interrupted_after(1)).await.expect("apply");
+            assert!(applied.is_complete(), "{:?}", applied.unfinished());
+            stopped(&app, "PGR01", "DELETE FROM users").await;
+            stopped(&app, "PGR01", "DELETE FROM events WHERE id <= 10").await;
+            stopped(&app, "PGR03", "DROP TABLE users CASCADE").await;
+            run(&app, "BEGIN; DELETE FROM users WHERE id = 8; ROLLBACK").await;
+        }
+        let ensured = ensure(client.as_mut(), &spec).await.expect("ensure");
+        assert_eq!(ensured.progress, Progress::UpToDate, "{}", ensured.plan.sql().join("\n"));
+        stopped(&app, "PGR03", "ALTER TABLE users DROP COLUMN name").await;
+        stopped(&app, "PGR03", "ALTER TABLE users ALTER COLUMN name TYPE varchar(2)").await;
+        // What was removed before counts.
+        let mut deleted = 0;
+        while app.batch_execute(&format!("DELETE FROM users WHERE id = {}", deleted + 1)).await.is_ok() {
+            deleted += 1;
+        }
+        assert!((1..=2).contains(&deleted), "{deleted}");
+        drop((app, client));
+        database.finish().await;
+    })
+    .await;
+}

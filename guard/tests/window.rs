@@ -40,13 +40,17 @@ async fn one_by_one(client: &Client, first: i32) -> (i32, DbError) {
 
 /// Lets time pass: everything that is in buckets becomes as old as if it were counted so many buckets ago.
 async fn age(client: &Client, assignment: i32, buckets: i64) {
-    for kind in ["rows", "cascade"] {
+    for (kind, blocks) in [("rows", ""), ("rows", "64"), ("cascade", ""), ("cascade", "64")] {
+        let (even, odd) = (
+            format!("pgrail.window_{kind}_even{blocks}_{assignment}"),
+            format!("pgrail.window_{kind}_odd{blocks}_{assignment}"),
+        );
         let sql = format!(
-            "DO $$ DECLARE even bigint := pg_sequence_last_value(to_regclass('pgrail.window_{kind}_even_{assignment}')); odd bigint := pg_sequence_last_value(to_regclass('pgrail.window_{kind}_odd_{assignment}'));
+            "DO $$ DECLARE even bigint := pg_sequence_last_value(to_regclass('{even}')); odd bigint := pg_sequence_last_value(to_regclass('{odd}'));
              BEGIN
                IF {buckets} % 2 = 1 THEN SELECT odd, even INTO even, odd; END IF;
-               IF even >> 36 > 0 THEN PERFORM setval('pgrail.window_{kind}_even_{assignment}', even - ({buckets}::bigint << 36)); ELSIF {buckets} % 2 = 1 AND odd IS NOT NULL THEN PERFORM setval('pgrail.window_{kind}_even_{assignment}', 0); END IF;
-               IF odd >> 36 > 0 THEN PERFORM setval('pgrail.window_{kind}_odd_{assignment}', odd - ({buckets}::bigint << 36)); ELSIF {buckets} % 2 = 1 AND even IS NOT NULL THEN PERFORM setval('pgrail.window_{kind}_odd_{assignment}', 0); END IF;
+               IF even >> 36 > 0 THEN PERFORM setval('{even}', even - ({buckets}::bigint << 36)); ELSIF {buckets} % 2 = 1 AND odd IS NOT NULL THEN PERFORM setval('{even}', 0); END IF;
+               IF odd >> 36 > 0 THEN PERFORM setval('{odd}', odd - ({buckets}::bigint << 36)); ELSIF {buckets} % 2 = 1 AND even IS NOT NULL THEN PERFORM setval('{odd}', 0); END IF;
              END $$"
         );
         run(client, &sql).await;
@@ -587,6 +591,114 @@ async fn a_rehearsal_uses_nothing_and_says_what_is_left() {
         }
         assert_eq!(one_by_one(&app, 81).await.0, 20);
         drop(app);
+        database.finish().await;
+    })
+    .await;
+}
+
+/// Transactions of several sessions that commit and roll back, while time passes. What an oracle counts by the same clock is
+/// never exceeded; and what it allows is stopped only where rows count that were rolled back, or were not counted in time.
+#[tokio::test]
+async fn random_schedules_agree_with_an_oracle() {
+    for_each_server(async |server| {
+        let mut stopped_at_all = 0;
+        for seed in 1..=4_u64 {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut random = |below: i64| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                i64::try_from(state % u64::try_from(below).unwrap()).unwrap()
+            };
+            let database = server.database("schedule").await;
+            let mut client = users(&database, 4000).await;
+            let limit = 8 + random(250);
+            let window = Some(Window { duration: 86_400, max_rows: Some(limit), max_cascade_rows: None });
+            let spec = GuardSpec { limits: TableLimits { window, ..TableLimits::default() }, ..guard("a/b", USERS) };
+            install(&mut client, &spec).await;
+            let apps = [database.connect().await, database.connect().await, database.connect().await];
+            let share = async || -> f64 {
+                let sql = "SELECT 1 - (extract(epoch FROM clock_timestamp())::float8 / 86400 - floor(extract(epoch FROM clock_timestamp())::float8 / 86400))";
+                client.query_one(sql, &[]).await.expect("clock").get(0)
+            };
+            let (mut present, mut former, mut rolled_back, mut next, mut allowed, mut refused) = (0, 0, 0, 1, 0, 0);
+            for step in 0..150 {
+                let app = &apps[usize::try_from(random(3)).unwrap()];
+                let most = if random(4) == 0 { 90 } else { 4 };
+                let (what, rows) = (random(20), 1 + random(most));
+                let delete = format!("DELETE FROM users WHERE id >= {next} AND id < {}", next + rows);
+                match what {
+                    0 => {
+                        age(&client, 1, 1).await;
+                        (former, present) = (present, 0);
+                    }
+                    1 => {
+                        age(&client, 1, 2).await;
+                        (former, present) = (0, 0);
+                    }
+                    2 | 3 => {
+                        rolled_back += rows;
+                        let _ = app.batch_execute(&format!("BEGIN; {delete}")).await;
+                        run(app, "ROLLBACK").await;
+                    }
+                    _ => {
+                        let halves = format!("BEGIN; DELETE FROM users WHERE id = {next}; {delete}; COMMIT");
+                        let result = app.batch_execute(if what % 2 == 0 { &delete } else { &halves }).await;
+                        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "hundreds")]
+                        let counted = present + (former as f64 * share().await).floor() as i64 + rows;
+                        let about = format!("seed {seed}, step {step}, limit {limit}: {present} + {former} + {rows}, {rolled_back} rolled back");
+                        match result {
+                            Ok(()) => {
+                                assert!(counted <= limit, "exceeded: {about}");
+                                present += rows;
+                                next += rows;
+                                allowed += 1;
+                            }
+                            Err(error) => {
+                                assert_eq!(error.code().map(|code| code.code().to_owned()).as_deref(), Some("PGR01"), "{about}: {error:?}");
+                                run(app, "ROLLBACK").await;
+                                let late = limit / 4 + limit / 16 + 2;
+                                let tolerated = late + rolled_back.min(limit / 2);
+                                assert!(present + former + rows + tolerated > limit, "stopped too early: {about}");
+                                refused += 1;
+                            }
+                        }
+                    }
+                }
+            }
+            stopped_at_all += refused;
+            assert!(allowed > 10, "seed {seed}: {allowed} allowed, {refused} stopped");
+            drop(apps);
+            drop(client);
+            database.finish().await;
+        }
+        assert!(stopped_at_all > 10, "{stopped_at_all} stopped");
+    })
+    .await;
+}
+
+/// What removes many rows is counted in a few steps, and exactly.
+#[tokio::test]
+async fn many_rows_are_counted_in_blocks_and_exactly() {
+    for_each_server(async |server| {
+        let database = server.database("blocks").await;
+        let mut client = users(&database, 20_000).await;
+        let window = Some(Window { duration: 86_400, max_rows: Some(12_000), max_cascade_rows: None });
+        let limits = TableLimits { max_rows: 20_000, window, ..TableLimits::default() };
+        install(&mut client, &GuardSpec { limits, ..guard("a/b", USERS) }).await;
+        let app = database.connect().await;
+        let used = async || pgrail_guard::windows(&client, None).await.expect("windows")[0].rows;
+        run(&app, "DELETE FROM users WHERE id <= 5000").await;
+        run(&app, "DELETE FROM users WHERE id <= 9999").await;
+        assert_eq!(used().await, Some((9999, 12_000)));
+        run(&app, "DELETE FROM users WHERE id <= 10063").await;
+        assert_eq!(used().await, Some((10_063, 12_000)));
+        stopped(&app, "PGR01", "DELETE FROM users WHERE id <= 12001").await;
+        run(&app, "DELETE FROM users WHERE id <= 12000").await;
+        assert_eq!(used().await, Some((12_000, 12_000)));
+        stopped(&app, "PGR01", "DELETE FROM users WHERE id <= 12001").await;
+        age(&client, 1, 2).await;
+        run(&app, "DELETE FROM users WHERE id <= 12001").await;
         database.finish().await;
     })
     .await;

@@ -58,6 +58,7 @@ pub(crate) struct Metrics {
     drift_repairs: Family<ObjectLabels, Counter>,
     guard_enforced: Family<ObjectLabels, Gauge>,
     database_reachable: Family<ObjectLabels, Gauge>,
+    database_repairs: Family<ObjectLabels, Counter>,
     backup_fresh: Family<ObjectLabels, Gauge>,
     last_verified: Family<ObjectLabels, Gauge>,
     /// Tables with a series of blocked attempts, by guard: to remove them with it.
@@ -81,6 +82,7 @@ impl Default for Metrics {
             drift_repairs: Family::default(),
             guard_enforced: Family::default(),
             database_reachable: Family::default(),
+            database_repairs: Family::default(),
             backup_fresh: Family::default(),
             last_verified: Family::default(),
             tables: Mutex::default(),
@@ -127,6 +129,11 @@ impl Metrics {
         registry.register("drift_repairs", "Guards that were repaired", self.drift_repairs.clone());
         registry.register("guard_enforced", "1 while every matched table stops deletes", self.guard_enforced.clone());
         registry.register("database_reachable", "1 while the database answers", self.database_reachable.clone());
+        registry.register(
+            "database_drift_repairs",
+            "How often the protection from DROP DATABASE was reset by others, and restored",
+            self.database_repairs.clone(),
+        );
         registry.register(
             "backup_fresh",
             "1 while the newest verified backup is younger than maxAge",
@@ -215,6 +222,11 @@ impl Metrics {
         self.database_reachable.get_or_create(&object(namespace, name)).set(i64::from(reachable));
     }
 
+    /// The protection of a database was reset by others, and restored.
+    pub(crate) fn database_repaired(&self, namespace: &str, name: &str) {
+        self.database_repairs.get_or_create(&object(namespace, name)).inc();
+    }
+
     /// How old the newest verified backup of a schedule is.
     pub(crate) fn backup_freshness(&self, namespace: &str, name: &str, fresh: bool, last_verified: Option<i64>) {
         self.backup_fresh.get_or_create(&object(namespace, name)).set(i64::from(fresh));
@@ -226,6 +238,7 @@ impl Metrics {
     /// A database was deleted: its series end.
     pub(crate) fn forget_database(&self, namespace: &str, name: &str) {
         self.database_reachable.remove(&object(namespace, name));
+        self.database_repairs.remove(&object(namespace, name));
     }
 
     /// A guard was deleted: its series end.

@@ -55,7 +55,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch]
 # Sets the finalizer before anything is created in a database or a store, and removes it after the cleanup.
 - apiGroups: [pgrail.dev]
-  resources: [tableguards, guardexemptions, backupschedules, databasebackups]
+  resources: [protecteddatabases, tableguards, guardexemptions, backupschedules, databasebackups]
   verbs: [patch]
 # Deletes finished exemptions after ttlSecondsAfterFinished.
 - apiGroups: [pgrail.dev]

@@ -1,9 +1,11 @@
 //! How databases are reached, and what is said when they are not.
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, refused};
 use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use kube::api::DeleteParams;
 use pgrail_crds::{ProtectedDatabase, TableGuard};
-use pgrail_e2e::{condition, holds, protected_database, table_guard, wait_for};
+use pgrail_e2e::{condition, eventually, holds, protected_database, table_guard, wait_for};
 use pgrail_testing::for_each_server;
 use serde_json::{Value, json};
 
@@ -215,5 +217,109 @@ async fn a_spec_cannot_send_the_login_of_a_secret_to_another_host() {
         holds(it, "Reachable", "True", "Connected")
     })
     .await;
+    fixture.finish().await;
+}
+
+fn protecting(protect: bool) -> Value {
+    let mut manifest = protected_database();
+    manifest["spec"]["protectDatabase"] = protect.into();
+    manifest["spec"]["checkInterval"] = "5s".into();
+    manifest
+}
+
+#[tokio::test]
+async fn drop_database_is_refused_where_that_is_asked_for_and_only_what_pgrail_did_is_undone() {
+    for_each_server(async |server| {
+        let fixture = Fixture::with_database(&server, "protect").await;
+        let databases = fixture.namespace.api::<ProtectedDatabase>();
+        let admin = pgrail_testing::connect(&server.uri).await;
+        let name = &fixture.database.name;
+        let is_template = async || {
+            let row = admin.query_one("SELECT datistemplate FROM pg_database WHERE datname = $1", &[&name]).await;
+            row.unwrap().get::<_, bool>(0)
+        };
+        until(&fixture, "DatabaseProtected", "False", "NotRequested").await;
+        fixture.namespace.apply::<ProtectedDatabase>(&protecting(true)).await;
+        let shop = until(&fixture, "DatabaseProtected", "True", "IsTemplate").await;
+        assert!(shop.status.as_ref().unwrap().template_set && !shop.finalizers().is_empty());
+        for drop in [format!("DROP DATABASE {name}"), format!("DROP DATABASE {name} WITH (FORCE)")] {
+            assert_eq!(refused(&admin, &drop).await, "42809");
+        }
+        // Reset by others: restored, counted, announced.
+        admin.batch_execute(&format!("ALTER DATABASE {name} IS_TEMPLATE false")).await.unwrap();
+        wait_for(&fixture.namespace, "shop", "one repair is counted", |it: &ProtectedDatabase| {
+            it.status.as_ref().is_some_and(|status| status.drift_repairs == Some(1))
+        })
+        .await;
+        fixture.namespace.event("shop", "DriftRepaired", "DROP DATABASE").await;
+        assert!(is_template().await);
+        // No longer asked for: ended, and nothing of it holds the object.
+        fixture.namespace.apply::<ProtectedDatabase>(&protecting(false)).await;
+        until(&fixture, "DatabaseProtected", "False", "NotRequested").await;
+        assert!(!is_template().await);
+        wait_for(&fixture.namespace, "shop", "no finalizer", |it: &ProtectedDatabase| it.finalizers().is_empty()).await;
+        // What others arranged stays.
+        admin.batch_execute(&format!("ALTER DATABASE {name} IS_TEMPLATE true")).await.unwrap();
+        fixture.namespace.apply::<ProtectedDatabase>(&protecting(true)).await;
+        let shop = until(&fixture, "DatabaseProtected", "True", "IsTemplate").await;
+        assert!(!shop.status.unwrap().template_set);
+        fixture.namespace.apply::<ProtectedDatabase>(&protecting(false)).await;
+        until(&fixture, "DatabaseProtected", "False", "NotRequested").await;
+        assert!(is_template().await);
+        // A deleted object ends what pgrail arranged.
+        admin.batch_execute(&format!("ALTER DATABASE {name} IS_TEMPLATE false")).await.unwrap();
+        fixture.namespace.apply::<ProtectedDatabase>(&protecting(true)).await;
+        wait_for(&fixture.namespace, "shop", "arranged", |it: &ProtectedDatabase| {
+            it.status.as_ref().is_some_and(|status| status.template_set)
+                && holds(it, "DatabaseProtected", "True", "IsTemplate")
+        })
+        .await;
+        assert!(is_template().await);
+        databases.delete("shop", &DeleteParams::default()).await.unwrap();
+        eventually("it is gone", async || databases.get_opt("shop").await.unwrap().is_none().then_some(())).await;
+        assert!(!is_template().await);
+        drop(admin);
+        fixture.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_role_that_cannot_protect_the_database_is_told_what_it_lacks() {
+    let server = pgrail_testing::servers().remove(0);
+    let fixture = Fixture::new(&server, "unprotected").await;
+    let admin = pgrail_testing::connect(&server.uri).await;
+    let (owner, rail) = (server.role_name("owner"), server.role_name("rail"));
+    let name = &fixture.database.name;
+    let roles = format!(
+        "CREATE ROLE {owner}; CREATE ROLE {rail} LOGIN PASSWORD 'secret'; ALTER DATABASE {name} OWNER TO {owner}"
+    );
+    admin.batch_execute(&roles).await.unwrap();
+    fixture.namespace.secret("shop-login", &[("uri", &fixture.database.uri_for(&rail, "secret"))]).await;
+    fixture.namespace.apply::<ProtectedDatabase>(&protecting(true)).await;
+    let shop = until(&fixture, "DatabaseProtected", "False", "NoPrivilege").await;
+    let (_, _, message) = condition(&shop, "DatabaseProtected").unwrap();
+    let grant = format!("GRANT {owner} TO {rail}");
+    assert!(
+        message.contains(&grant) && message.contains(&format!("ALTER DATABASE {name} IS_TEMPLATE true")),
+        "{message}"
+    );
+    assert!(!shop.status.unwrap().template_set);
+    admin.batch_execute(&grant).await.unwrap();
+    until(&fixture, "DatabaseProtected", "True", "IsTemplate").await;
+    // Deleted without the privilege, it is let go only by force, with an Event.
+    admin.batch_execute(&format!("REVOKE {owner} FROM {rail}")).await.unwrap();
+    let databases = fixture.namespace.api::<ProtectedDatabase>();
+    databases.delete("shop", &DeleteParams::default()).await.unwrap();
+    let stalled = until(&fixture, "Stalled", "True", "DatabaseUnreachable").await;
+    assert!(condition(&stalled, "Stalled").unwrap().2.contains("IS_TEMPLATE false"), "{stalled:?}");
+    fixture.namespace.annotate::<ProtectedDatabase>("shop", "pgrail.dev/force-delete", Some("true")).await;
+    eventually("it is gone", async || databases.get_opt("shop").await.unwrap().is_none().then_some(())).await;
+    fixture.namespace.event("shop", "GuardsLeftBehind", "template database").await;
+    let clean = format!(
+        "ALTER DATABASE {name} IS_TEMPLATE false; ALTER DATABASE {name} OWNER TO postgres; DROP OWNED BY {rail}; DROP ROLE {owner}, {rail}"
+    );
+    admin.batch_execute(&clean).await.unwrap();
+    drop(admin);
     fixture.finish().await;
 }

@@ -12,7 +12,8 @@ SELECT json_build_object(
   'relations', coalesce((SELECT json_agg(r ORDER BY id) FROM (SELECT id, rel::oid::int8 AS rel, label, above FROM pgrail.relation) r), '[]'),
   'assignments', coalesce((SELECT json_agg(a ORDER BY id) FROM (
       SELECT id, root, guard, max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows, to_jsonb(a) -> 'window' AS "window",
-             protect_delete, protect_truncate, protect_drop, protect_drop_partition FROM pgrail.assignment a) a), '[]'),
+             protect_delete, protect_truncate, protect_drop, protect_drop_partition,
+             coalesce((to_jsonb(a) ->> 'protect_drop_column')::bool, false) AS protect_drop_column FROM pgrail.assignment a) a), '[]'),
   'allowances', coalesce((SELECT json_agg(w ORDER BY id) FROM (
       SELECT id, guards, exemption, object, role, operations, roots, unlimited, max_rows, max_cascade_rows, max_transaction_rows, max_updated_rows, to_jsonb(w) -> 'window' AS "window",
              extract(epoch FROM not_before)::int8 AS not_before, extract(epoch FROM not_after)::int8 AS not_after, total_rows FROM pgrail.allowance w) w), '[]'),

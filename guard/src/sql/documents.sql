@@ -1,11 +1,13 @@
 -- The functions that read and write the configuration and the record of what was installed.
 
--- A document: configuration that is the constant of a function.
+-- A document: configuration that is the constant of a function. Here and below, what runs once in a transaction is PL/pgSQL:
+-- a function in SQL is planned at each call.
 CREATE OR REPLACE FUNCTION pgrail.document(p_name text) RETURNS jsonb
-LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT split_part(p.prosrc, '$json$', 2)::jsonb FROM pg_proc p
-  WHERE p.proname = ('config_' || p_name)::name AND p.pronamespace = 'pgrail'::regnamespace AND p.pronargs = 0
-$$;
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (SELECT split_part(p.prosrc, '$json$', 2)::jsonb FROM pg_proc p
+          WHERE p.proname = ('config_' || p_name)::name AND p.pronamespace = 'pgrail'::regnamespace AND p.pronargs = 0);
+END $$;
 
 -- Writes a document, or drops it where there is no content. What is the same already is not written.
 CREATE OR REPLACE FUNCTION pgrail.write_document(p_name text, p_content jsonb) RETURNS void
@@ -25,6 +27,7 @@ CREATE OR REPLACE FUNCTION pgrail.write_configuration(p_configuration jsonb, p_a
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   usage_table CONSTANT oid := 'pgrail.usage'::regclass;
+  allowances CONSTANT bool := coalesce(p_configuration -> 'allowances', '[]') <> '[]';
   known CONSTANT jsonb := coalesce(pgrail.document('allowances'), '[]');
   x record;
 BEGIN
@@ -39,11 +42,16 @@ BEGIN
       FROM jsonb_array_elements(p_configuration -> 'assignments') a JOIN jsonb_array_elements(p_configuration -> 'guards') g ON g.value -> 'id' = a.value -> 'guard'
       GROUP BY 1
     ), members AS (
-      SELECT (m.value ->> 'root')::int AS root, jsonb_agg(m.value || jsonb_build_object('name', (m.value ->> 'rel')::oid::regclass) ORDER BY (m.value ->> 'rel')::oid, m.value ->> 'effect') AS j
-      FROM jsonb_array_elements(p_configuration -> 'members') m GROUP BY 1
+      SELECT (m.value ->> 'root')::int AS root, jsonb_agg(m.value || jsonb_build_object('name', (m.value ->> 'rel')::oid::regclass) ORDER BY (m.value ->> 'rel')::oid, m.value ->> 'effect') AS j,
+        hashtextextended(string_agg(concat(m.value ->> 'effect', c.oid), ',' ORDER BY m.value ->> 'effect', c.oid), 0) & 16777215 AS tables, bool_or(c.relkind = 'p') AS partitioned, array_agg(c.oid) FILTER (WHERE m.value ->> 'effect' = 'r') AS own,
+        array_agg(c.oid) FILTER (WHERE m.value ->> 'effect' = 'd') AS deleted, array_agg(c.oid) FILTER (WHERE m.value ->> 'effect' = 'u') AS updated
+      FROM jsonb_array_elements(p_configuration -> 'members') m LEFT JOIN pg_class c ON c.oid = (m.value ->> 'rel')::oid GROUP BY 1
     )
     SELECT a.root, jsonb_build_object('usage_table', usage_table::int8, 'rel', r.value -> 'rel', 'name', (r.value ->> 'rel')::oid::regclass, 'above', r.value -> 'above',
-      'assignments', a.j, 'members', coalesce(m.j, '[]')) AS content
+      'assignments', a.j, 'members', coalesce(m.j, '[]'), 'allowances', allowances)
+      -- Without partitions, the tables that are counted are always these.
+      || CASE WHEN m.partitioned THEN '{}' ELSE jsonb_build_object('counted', jsonb_build_object('r', coalesce(m.own, '{}')::text, 'u', coalesce(m.updated, '{}')::text,
+           'd', ARRAY(SELECT unnest(m.deleted) EXCEPT SELECT unnest(m.own))::text, 'tables', m.tables)) END AS content
     FROM assignments a JOIN jsonb_array_elements(p_configuration -> 'relations') r ON (r.value ->> 'id')::int = a.root LEFT JOIN members m USING (root)
   LOOP
     PERFORM pgrail.write_document('root_' || x.root, x.content);
@@ -65,7 +73,8 @@ BEGIN
   END IF;
   PERFORM pgrail.write_document('install', p_about || jsonb_build_object('owner', p_configuration -> 'owner', 'usage_table', usage_table::int8, 'database', current_database(),
     'server_version', current_setting('server_version_num')::int, 'installed_at', coalesce(pgrail.document('install') -> 'installed_at', to_jsonb(now())),
-    'drop_partition', EXISTS (SELECT FROM jsonb_array_elements(p_configuration -> 'assignments') a WHERE (a.value ->> 'protect_drop_partition')::bool)));
+    'drop_partition', EXISTS (SELECT FROM jsonb_array_elements(p_configuration -> 'assignments') a WHERE (a.value ->> 'protect_drop_partition')::bool),
+    'drop_column', EXISTS (SELECT FROM jsonb_array_elements(p_configuration -> 'assignments') a WHERE (a.value ->> 'protect_drop_column')::bool)));
 END $$;
 
 -- Records the triggers of a table that were just created, and forgets those that are not kept. Returns a row for each

@@ -12,7 +12,7 @@ DECLARE
   d jsonb := pgrail.document('root_' || p_root);
 BEGIN
   IF (d ->> 'usage_table')::oid IS DISTINCT FROM to_regclass('pgrail.usage')::oid THEN
-    d := d || jsonb_build_object('rel', coalesce(to_regclass(d ->> 'name')::oid, 0)::int8, 'members', (
+    d := d - 'counted' || jsonb_build_object('rel', coalesce(to_regclass(d ->> 'name')::oid, 0)::int8, 'members', (
       SELECT coalesce(jsonb_agg(m.value || jsonb_build_object('rel', coalesce(to_regclass(m.value ->> 'name')::oid, 0)::int8)), '[]') FROM jsonb_array_elements(d -> 'members') m));
   END IF;
   RETURN d;
@@ -21,15 +21,39 @@ END $$;
 -- Whether this session is the server's own worker that applies a subscription: a guard must not stop a subscriber.
 -- The setting alone proves nothing, since roles may be allowed to set it.
 CREATE OR REPLACE FUNCTION pgrail.is_apply_worker() RETURNS bool
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT current_setting('session_replication_role') = 'replica'
-     AND EXISTS (SELECT FROM pg_stat_get_subscription(NULL) s WHERE s.pid = pg_backend_pid())
-$$;
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF current_setting('session_replication_role') <> 'replica' THEN RETURN false; END IF;
+  RETURN EXISTS (SELECT FROM pg_stat_get_subscription(NULL) s WHERE s.pid = pg_backend_pid());
+END $$;
 
 -- What this transaction has done so far to a root and its closure, by the server's own counters.
 CREATE OR REPLACE FUNCTION pgrail.counts(p_root jsonb, OUT deleted bigint, OUT inserted bigint, OUT updated bigint, OUT cascaded bigint, OUT nulled bigint, OUT partitioned bool)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  counted CONSTANT jsonb := p_root -> 'counted';
+  t oid;
 BEGIN
+  IF counted IS NOT NULL THEN
+    deleted := 0;
+    inserted := 0;
+    updated := 0;
+    cascaded := 0;
+    nulled := 0;
+    partitioned := false;
+    FOREACH t IN ARRAY (counted ->> 'r')::oid[] LOOP
+      deleted := deleted + pg_stat_get_xact_tuples_deleted(t);
+      inserted := inserted + pg_stat_get_xact_tuples_inserted(t);
+      updated := updated + pg_stat_get_xact_tuples_updated(t);
+    END LOOP;
+    FOREACH t IN ARRAY (counted ->> 'd')::oid[] LOOP
+      cascaded := cascaded + pg_stat_get_xact_tuples_deleted(t);
+    END LOOP;
+    FOREACH t IN ARRAY (counted ->> 'u')::oid[] LOOP
+      nulled := nulled + pg_stat_get_xact_tuples_updated(t);
+    END LOOP;
+    RETURN;
+  END IF;
   WITH leaves AS (
     SELECT m.effect, l.oid, bool_or(l.oid <> m.rel) AS is_leaf
     FROM jsonb_to_recordset(p_root -> 'members') AS m(rel oid, effect "char"),
@@ -197,13 +221,14 @@ END $$;
 
 -- The allowances of this login role that hold now, by the server's clock, for a guard on a root.
 CREATE OR REPLACE FUNCTION pgrail.allowances_for(p_guard int, p_root int, p_operation text) RETURNS SETOF pgrail.allowance
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT w.* FROM pgrail.allowance w
-  WHERE p_guard = ANY (w.guards) AND w.role = session_user AND p_operation = ANY (w.operations)
-    AND (w.roots IS NULL OR p_root = ANY (w.roots))
-    AND (w.not_before IS NULL OR clock_timestamp() >= w.not_before) AND (w.not_after IS NULL OR clock_timestamp() < w.not_after)
-  ORDER BY w.id
-$$;
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY SELECT w.* FROM pgrail.allowance w
+    WHERE p_guard = ANY (w.guards) AND w.role = session_user AND p_operation = ANY (w.operations)
+      AND (w.roots IS NULL OR p_root = ANY (w.roots))
+      AND (w.not_before IS NULL OR clock_timestamp() >= w.not_before) AND (w.not_after IS NULL OR clock_timestamp() < w.not_after)
+    ORDER BY w.id;
+END $$;
 
 -- Charges an allowance: rows so far in this transaction, and how many it may come to before it is charged again. Returns
 -- that number: what was wanted; or as much of it as the total of the allowance still has; or NULL, if that is less than is
@@ -506,6 +531,71 @@ BEGIN
   END LOOP;
 END $$;
 
+-- DROP COLUMN of a root or of a table of its tree, by whatever statement: also DROP TYPE … CASCADE. A column whose type is
+-- composite, or is made of such a type, loses what the type loses.
+CREATE OR REPLACE FUNCTION pgrail.check_columns() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  a record;
+  about jsonb;
+  stopped bool;
+BEGIN
+  FOR a IN
+    WITH RECURSIVE dropped AS MATERIALIZED (
+      SELECT d.objid, d.object_identity, d.original FROM pg_event_trigger_dropped_objects() d
+      WHERE d.classid = 'pg_class'::regclass AND d.objsubid > 0 AND NOT d.is_temporary
+    ), uses(origin, classid, objid) AS (
+      SELECT DISTINCT d.objid, 'pg_class'::regclass::oid, d.objid FROM dropped d
+      UNION
+      SELECT u.origin, e.classid, e.objid
+      FROM uses u JOIN pg_depend e ON e.refclassid = 'pg_type'::regclass
+        AND e.refobjid = CASE WHEN u.classid = 'pg_type'::regclass THEN u.objid ELSE (SELECT c.reltype FROM pg_class c WHERE c.oid = u.objid) END
+      WHERE e.classid = 'pg_type'::regclass OR (e.classid = 'pg_class'::regclass AND e.objsubid > 0)
+    ), up(origin, rel, above) AS (
+      SELECT u.origin, u.objid, u.objid FROM uses u WHERE u.classid = 'pg_class'::regclass
+      UNION
+      SELECT up.origin, up.rel, i.inhparent FROM up JOIN pg_inherits i ON i.inhrelid = up.above
+    )
+    SELECT d.object_identity, up.rel, r.rel::oid AS guarded, up.origin <> up.rel AS by_type, y.id, y.root, y.guard, g.name AS guard_name, g.enforce
+    FROM dropped d JOIN up ON up.origin = d.objid JOIN pgrail.relation r ON r.rel::oid = up.above
+    JOIN pgrail.assignment y ON y.root = r.id JOIN pgrail.guard g ON g.id = y.guard
+    WHERE y.protect_drop_column
+    ORDER BY g.enforce, NOT d.original, by_type, up.rel <> r.rel::oid, g.name, d.object_identity
+  LOOP
+    CONTINUE WHEN pgrail.is_allowed(a.guard, a.root, 'Drop', 0);
+    about := pgrail.named(a.rel) || jsonb_build_object('assignment', a.id, 'enforce', a.enforce, 'guard', a.guard_name, 'code', 'PGR03',
+      'message', format('DROP of column %s is not allowed', a.object_identity),
+      'detail', CASE WHEN a.by_type THEN format('A column of %s has that type. ', a.rel::regclass) ELSE '' END
+        || CASE WHEN a.rel = a.guarded THEN 'The table is guarded.' ELSE format('The table is part of the guarded table %s.', a.guarded::regclass) END,
+      'hint', 'Ask for a GuardExemption, or remove the guard first.');
+    stopped := pgrail.report(about);
+  END LOOP;
+END $$;
+
+-- A change of a column's type that rewrites a root, or a table of its tree.
+CREATE OR REPLACE FUNCTION pgrail.check_rewrite(p_rel oid) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  a record;
+  about jsonb;
+  stopped bool;
+BEGIN
+  FOR a IN
+    WITH RECURSIVE up(rel) AS (SELECT p_rel UNION SELECT i.inhparent FROM up JOIN pg_inherits i ON i.inhrelid = up.rel)
+    SELECT y.id, y.root, y.guard, g.name AS guard_name, g.enforce, r.rel::oid AS guarded
+    FROM up JOIN pgrail.relation r ON r.rel::oid = up.rel JOIN pgrail.assignment y ON y.root = r.id JOIN pgrail.guard g ON g.id = y.guard
+    WHERE y.protect_drop_column AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p_rel AND c.relpersistence = 't')
+    ORDER BY g.enforce, up.rel <> p_rel, g.name
+  LOOP
+    CONTINUE WHEN pgrail.is_allowed(a.guard, a.root, 'Drop', 0);
+    about := pgrail.named(p_rel) || jsonb_build_object('assignment', a.id, 'enforce', a.enforce, 'guard', a.guard_name, 'code', 'PGR03',
+      'message', format('a change of the type of a column that rewrites %s is not allowed', p_rel::regclass),
+      'detail', CASE WHEN p_rel = a.guarded THEN 'The table is guarded.' ELSE format('The table is part of the guarded table %s.', a.guarded::regclass) END,
+      'hint', 'Add a column and copy the values in batches, ask for a GuardExemption, or remove the guard first.');
+    stopped := pgrail.report(about);
+  END LOOP;
+END $$;
+
 -- Whether everything is there that a decision about DDL needs: where others dropped a part of it, DDL of the application
 -- must not fail.
 CREATE OR REPLACE FUNCTION pgrail.is_intact() RETURNS bool
@@ -518,12 +608,26 @@ CREATE OR REPLACE FUNCTION pgrail.on_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF to_regproc('pgrail.is_intact') IS NOT NULL THEN
-    IF pgrail.is_intact() THEN PERFORM pgrail.check_drop(); END IF;
+    IF pgrail.is_intact() THEN
+      PERFORM pgrail.check_drop();
+      IF (pgrail.document('install') ->> 'drop_column')::bool AND to_regproc('pgrail.check_columns') IS NOT NULL THEN PERFORM pgrail.check_columns(); END IF;
+    END IF;
   END IF;
   -- A transaction that notified cannot be prepared for two-phase commit: where that is possible, none does.
   IF current_setting('max_prepared_transactions')::int = 0 AND EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE NOT d.is_temporary) THEN
     PERFORM pg_notify('pgrail', '');
   END IF;
+END $$;
+
+-- A table is rewritten. Of the reasons, 4 is a change of a column's type.
+CREATE OR REPLACE FUNCTION pgrail.on_rewrite() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF pg_event_trigger_table_rewrite_reason() & 4 = 0 OR to_regproc('pgrail.is_intact') IS NULL OR to_regproc('pgrail.document') IS NULL
+     OR to_regproc('pgrail.check_rewrite') IS NULL THEN
+    RETURN;
+  END IF;
+  IF (pgrail.document('install') ->> 'drop_column')::bool AND pgrail.is_intact() THEN PERFORM pgrail.check_rewrite(pg_event_trigger_table_rewrite_oid()); END IF;
 END $$;
 
 -- Notifies the operator of everything that may change what is guarded. Locks nothing unless a guard asks for DropPartition.

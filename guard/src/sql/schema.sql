@@ -1,4 +1,4 @@
--- pgrail's own schema in a guarded database, version 3.
+-- pgrail's own schema in a guarded database, version 4.
 -- The configuration is in functions that return a constant ("documents", see documents.sql): those are neither published
 -- nor locked by pg_dump, survive a crash and are on every standby. Views of the names that were tables in version 1 show it.
 -- What is only needed while the server runs is in unlogged tables: no publication carries them. Every role can read them,
@@ -46,6 +46,8 @@ CREATE UNLOGGED TABLE IF NOT EXISTS pgrail.removal (
   allowances int[] NOT NULL,                            -- the same of allowances
   durations int[] NOT NULL                              -- of their windows, in seconds
 );
+-- Counted by `removed_<root>`. Since version 4.
+ALTER TABLE pgrail.removal ADD COLUMN IF NOT EXISTS simple bool NOT NULL DEFAULT false;
 
 -- Every document by its name. Each of the views below reads its documents once for a query, however it is joined.
 CREATE OR REPLACE VIEW pgrail.documents WITH (security_invoker = true) AS
@@ -82,10 +84,11 @@ CREATE OR REPLACE VIEW pgrail.assignment WITH (security_invoker = true) AS WITH 
          -- Read once, not once for each root.
          coalesce(((SELECT c.content -> 'seen' FROM pgrail.documents c WHERE c.name = 'counters') ->> a.id::text)::bigint, 0) AS seen,
          coalesce(((SELECT c.content -> 'skipped' FROM pgrail.documents c WHERE c.name = 'counters') ->> a.id::text)::bigint, 0) AS skipped,
-         nullif(a."window", 'null') AS "window"
+         nullif(a."window", 'null') AS "window", coalesce(a.protect_drop_column, false) AS protect_drop_column
   FROM pgrail.documents d
   CROSS JOIN LATERAL jsonb_to_recordset(d.content -> 'assignments') AS a(id int, root int, guard int, max_rows bigint, max_cascade_rows bigint,
-    max_transaction_rows bigint, max_updated_rows bigint, "window" jsonb, protect_delete bool, protect_truncate bool, protect_drop bool, protect_drop_partition bool)
+    max_transaction_rows bigint, max_updated_rows bigint, "window" jsonb, protect_delete bool, protect_truncate bool, protect_drop bool, protect_drop_partition bool,
+    protect_drop_column bool)
   WHERE d.name LIKE 'root\_%'
 ) SELECT * FROM read;
 

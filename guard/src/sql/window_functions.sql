@@ -8,20 +8,26 @@
 --
 -- Rows are counted in two buckets, one for the even, one for the odd multiples of the window's duration: the number of the
 -- bucket in the high bits, the rows in the lower 36. The former bucket counts by the share of it that the window still has.
--- The kind is `rows` or `cascade`, the key an assignment, or an allowance and a root.
+-- The kind is `rows` or `cascade`, the key an assignment, or an allowance and a root. Only nextval adds for several sessions
+-- at once, and it adds one: a second sequence of each bucket (`even64`, `odd64`) counts 64 rows at a time.
 
 -- The number of the present bucket, and the rows that the window has now.
 CREATE OR REPLACE FUNCTION pgrail.window_buckets(p_kind text, p_key text, p_seconds int, OUT bucket bigint, OUT removed bigint)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   rows_mask CONSTANT bigint := (1::bigint << 36) - 1;
+  prefix CONSTANT text := 'pgrail.window_' || p_kind;
   at CONSTANT float8 := extract(epoch FROM clock_timestamp())::float8 / p_seconds;
-  even CONSTANT bigint := coalesce(pg_sequence_last_value(to_regclass(format('pgrail.window_%s_even_%s', p_kind, p_key))), 0);
-  odd CONSTANT bigint := coalesce(pg_sequence_last_value(to_regclass(format('pgrail.window_%s_odd_%s', p_kind, p_key))), 0);
+  even bigint := coalesce(pg_sequence_last_value(to_regclass(prefix || '_even_' || p_key)), 0);
+  odd bigint := coalesce(pg_sequence_last_value(to_regclass(prefix || '_odd_' || p_key)), 0);
+  even64 CONSTANT bigint := coalesce(pg_sequence_last_value(to_regclass(prefix || '_even64_' || p_key)), 0);
+  odd64 CONSTANT bigint := coalesce(pg_sequence_last_value(to_regclass(prefix || '_odd64_' || p_key)), 0);
   share float8;
   present bigint;
   former bigint;
 BEGIN
+  IF even64 >> 36 = even >> 36 THEN even := even + (even64 & rows_mask) * 64; END IF;
+  IF odd64 >> 36 = odd >> 36 THEN odd := odd + (odd64 & rows_mask) * 64; END IF;
   bucket := floor(at);
   share := 1 - (at - bucket);
   -- A clock that was set back does not begin an earlier bucket.
@@ -35,22 +41,58 @@ BEGIN
            + ceil(CASE WHEN former >> 36 = bucket - 1 THEN former & rows_mask ELSE 0 END * share)::bigint;
 END $$;
 
--- Counts rows, whatever becomes of this transaction. One by one: only nextval adds for several sessions at once.
+-- Counts rows, whatever becomes of this transaction.
 CREATE OR REPLACE FUNCTION pgrail.count_in_window(p_kind text, p_key text, p_seconds int, p_rows bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  bucket CONSTANT bigint := (pgrail.window_buckets(p_kind, p_key, p_seconds)).bucket;
-  counter CONSTANT regclass := to_regclass(format('pgrail.window_%s_%s_%s', p_kind, CASE bucket & 1 WHEN 0 THEN 'even' ELSE 'odd' END, p_key));
+  prefix CONSTANT text := 'pgrail.window_' || p_kind;
+  bucket bigint := floor(extract(epoch FROM clock_timestamp())::float8 / p_seconds);
+  parity text;
+  ones regclass;
+  blocks regclass;
+  rest bigint := p_rows;
 BEGIN
-  IF counter IS NULL OR p_rows <= 0 THEN RETURN; END IF;
-  IF coalesce(pg_sequence_last_value(counter) >> 36, -1) <> bucket THEN PERFORM setval(counter, bucket << 36); END IF;
-  PERFORM nextval(counter) FROM generate_series(1, p_rows);
+  IF p_rows <= 0 THEN RETURN; END IF;
+  -- As in window_buckets.
+  IF bucket + 1 IN (pg_sequence_last_value(to_regclass(prefix || '_even_' || p_key)) >> 36, pg_sequence_last_value(to_regclass(prefix || '_odd_' || p_key)) >> 36) THEN
+    bucket := bucket + 1;
+  END IF;
+  parity := CASE bucket & 1 WHEN 0 THEN 'even' ELSE 'odd' END;
+  ones := to_regclass(prefix || '_' || parity || '_' || p_key);
+  IF ones IS NULL THEN RETURN; END IF;
+  IF coalesce(pg_sequence_last_value(ones) >> 36, -1) <> bucket THEN PERFORM setval(ones, bucket << 36); END IF;
+  IF p_rows >= 64 THEN
+    blocks := to_regclass(prefix || '_' || parity || '64_' || p_key);
+    -- An earlier version did not have it.
+    IF blocks IS NOT NULL THEN
+      IF coalesce(pg_sequence_last_value(blocks) >> 36, -1) <> bucket THEN PERFORM setval(blocks, bucket << 36); END IF;
+      PERFORM nextval(blocks) FROM generate_series(1, p_rows / 64);
+      rest := p_rows % 64;
+    END IF;
+  END IF;
+  IF rest = 1 THEN
+    PERFORM nextval(ones);
+  ELSE
+    PERFORM nextval(ones) FROM generate_series(1, rest);
+  END IF;
 END $$;
 
 -- The server's shared counters of a root and its closure, and a fingerprint of the tables that they are of.
 CREATE OR REPLACE FUNCTION pgrail.window_counters(p_root jsonb, OUT rows bigint, OUT cascaded bigint, OUT tables bigint)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  counted CONSTANT jsonb := p_root -> 'counted';
+  t oid;
 BEGIN
+  IF counted IS NOT NULL THEN
+    rows := 0;
+    cascaded := 0;
+    tables := counted -> 'tables';
+    FOREACH t IN ARRAY (counted ->> 'r')::oid[] LOOP rows := rows + pg_stat_get_tuples_deleted(t); END LOOP;
+    FOREACH t IN ARRAY (counted ->> 'd')::oid[] LOOP cascaded := cascaded + pg_stat_get_tuples_deleted(t); END LOOP;
+    FOREACH t IN ARRAY (counted ->> 'u')::oid[] LOOP cascaded := cascaded + pg_stat_get_tuples_updated(t); END LOOP;
+    RETURN;
+  END IF;
   WITH leaves AS (
     SELECT DISTINCT m.effect, l.oid
     FROM jsonb_to_recordset(p_root -> 'members') AS m(rel oid, effect "char"),
@@ -67,9 +109,10 @@ END $$;
 -- Whether an assignment's counters are of the tables that they were of before. In the high bits of its sequence is when it
 -- began to count.
 CREATE OR REPLACE FUNCTION pgrail.window_has_tables(p_assignment int, p_tables bigint) RETURNS bool
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT coalesce(pg_sequence_last_value(to_regclass('pgrail.window_since_' || p_assignment)) & 16777215 = p_tables, false)
-$$;
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN coalesce(pg_sequence_last_value(to_regclass('pgrail.window_since_' || p_assignment)) & 16777215 = p_tables, false);
+END $$;
 
 -- Brings one kind of an assignment's window up to date. Returns the rows that it has, and whether this transaction must be
 -- counted at its end. The state: where the shared counter stood, less 2^62 while each transaction is counted.
@@ -101,7 +144,7 @@ BEGIN
   IF stood IS NULL OR p_shared < stood THEN
     -- New, or the counters went backwards. With other tables, such as fewer partitions, it goes on with what was counted.
     IF stood IS NULL OR pgrail.window_has_tables(p_assignment, p_tables) THEN
-      PERFORM setval(to_regclass(format('pgrail.window_%s_%s_%s', p_kind, parity, p_assignment)), 0) FROM unnest('{even,odd}'::text[]) parity;
+      PERFORM setval(to_regclass(format('pgrail.window_%s_%s_%s', p_kind, parity, p_assignment)), 0) FROM unnest('{even,odd,even64,odd64}'::text[]) parity;
       PERFORM setval(since, (extract(epoch FROM clock_timestamp())::bigint << 24) | p_tables);
       IF stood IS NOT NULL THEN
         RAISE LOG 'pgrail: the window of assignment % starts anew, since the statistics of its tables were reset', p_assignment;
@@ -157,6 +200,7 @@ DECLARE
   about jsonb;
   stopped bool;
   here tid;
+  allows CONSTANT bool := coalesce((root ->> 'allowances')::bool, true);
 BEGIN
   IF root IS NULL OR pgrail.is_apply_worker() THEN RETURN false; END IF;
   m := pgrail.measure(p_root, root);
@@ -200,7 +244,7 @@ BEGIN
 
     -- What a role with an allowance removes counts there first, and takes nothing from the others.
     covered := false;
-    FOR w IN SELECT * FROM pgrail.allowances_for(a.guard, p_root, 'Delete') LOOP
+    FOR w IN SELECT x.* FROM pgrail.allowances_for(a.guard, p_root, 'Delete') x WHERE allows LOOP
       -- What is given once is not used where it is not needed.
       CONTINUE WHEN what IS NULL AND w.total_rows IS NOT NULL;
       IF w.unlimited THEN
@@ -283,6 +327,10 @@ DECLARE
 BEGIN
   IF to_regproc('pgrail.measure') IS NULL OR to_regproc('pgrail.root') IS NULL OR to_regproc('pgrail.count_in_window') IS NULL
      OR to_regproc('pgrail.rehearsal_' || pg_backend_pid()) IS NOT NULL OR to_regclass('pgrail.window_counted_' || NEW.root) IS NULL THEN
+    RETURN NULL;
+  END IF;
+  IF NEW.simple AND to_regproc('pgrail.removed_' || NEW.root) IS NOT NULL THEN
+    EXECUTE 'SELECT pgrail.removed_' || NEW.root || '($1)' USING NEW.rows;
     RETURN NULL;
   END IF;
   root := pgrail.root(NEW.root);

@@ -2,14 +2,17 @@
 
 use super::apply::print_objects;
 use super::connect::DatabaseArgs;
-use super::output::Format;
+use super::output::{self, Format};
 use super::{CommandError, NOT_AS_DECLARED, OWNER};
 use crate::controllers::table_guard::apply::Outcome;
 use crate::controllers::table_guard::report::report;
 use crate::controllers::table_guard::state::{GuardState, Recheck};
+use crate::database::DatabaseError;
 use jiff::Timestamp;
 use pgrail_crds::TableGuard;
-use pgrail_guard::{Allowance, GuardSpec, Installed, Mode, PartialLimits, Protect, Window};
+use pgrail_guard::{
+    Allowance, GuardSpec, Installed, Mode, PartialLimits, Protect, Window, WindowUse, database_protection, windows,
+};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -49,13 +52,19 @@ pub(super) async fn run(args: StatusArgs) -> Result<ExitCode, CommandError> {
         Installed::Guards { owner, schema_version, since, guards } => (owner, schema_version, since, guards),
     };
     let row = client.query_one("SELECT pg_catalog.current_database()", &[]).await;
-    let database: String = row
-        .and_then(|row| row.try_get(0))
-        .map_err(|error| CommandError::Database(crate::database::DatabaseError::lost(&error)))?;
+    let database: String =
+        row.and_then(|row| row.try_get(0)).map_err(|error| CommandError::Database(DatabaseError::lost(&error)))?;
     let mut as_installed = true;
-    let mut objects = Vec::new();
+    let (mut objects, mut used) = (Vec::new(), Vec::new());
     for (spec, ensured) in guards {
+        let of_guard = if spec.selectors.iter().any(|it| it.limits.window.is_some()) {
+            windows(&client, Some(&spec.name)).await?
+        } else {
+            Vec::new()
+        };
+        used.extend(of_guard.iter().cloned());
         let state = GuardState::new(ensured, true, if owner == OWNER { Recheck::Never } else { Recheck::Unknown });
+        let state = state.showing(of_guard);
         as_installed &= state.is_enforced();
         let mut guard: TableGuard = serde_json::from_value(manifest(&spec, &database))?;
         guard.status = Some(report(&guard, &Outcome::Checked(Box::new(state)), Timestamp::now()));
@@ -65,10 +74,28 @@ pub(super) async fn run(args: StatusArgs) -> Result<ExitCode, CommandError> {
         let by =
             if owner == OWNER { "the command line".to_owned() } else { format!("the operator of the cluster {owner}") };
         let since = since.unwrap_or_else(|| "a time that is not recorded".to_owned());
-        println!("database {database}: managed by {by}, installed since {since}, schema version {schema_version}\n");
+        println!("database {database}: managed by {by}, installed since {since}, schema version {schema_version}");
+        let protection = database_protection(&client).await;
+        let protection = protection.map_err(|error| CommandError::Database(DatabaseError::lost(&error)))?;
+        let drop = if protection.is_template { "refused, since it is a template database" } else { "not refused" };
+        println!("DROP DATABASE: {drop}\n");
     }
     print_objects(&objects, &[], args.output)?;
+    if people && !used.is_empty() {
+        println!("\nremoved by all transactions together, within a window:");
+        output::table(&["GUARD", "TABLE", "WINDOW", "ROWS", "CASCADE ROWS"], used.iter().map(window).collect())?;
+    }
     Ok(if as_installed { ExitCode::SUCCESS } else { NOT_AS_DECLARED.into() })
+}
+
+fn window(it: &WindowUse) -> Vec<String> {
+    let of = |rows: Option<(i64, i64)>| {
+        rows.map_or_else(
+            || "not limited".to_owned(),
+            |(removed, limit)| format!("{} of {}", output::thousands(removed), output::thousands(limit)),
+        )
+    };
+    vec![it.guard.clone(), it.table.clone(), format!("{} s", it.seconds), of(it.rows), of(it.cascade_rows)]
 }
 
 /// The manifest that declares an installed guard: each table by its name, with its limits.
@@ -76,8 +103,14 @@ fn manifest(spec: &GuardSpec, database: &str) -> Value {
     let GuardSpec { name, mode, selectors, protect, allowances, capture, .. } = spec;
     let (namespace, name) = name.as_str().split_once('/').unwrap_or(("default", name.as_str()));
     let tables = selectors.iter().map(|it| json!({"schema": it.schema, "name": it.name, "limits": limits(it.limits)}));
-    let Protect { delete, truncate, drop, drop_partition } = *protect;
-    let protect = [(delete, "Delete"), (truncate, "Truncate"), (drop, "Drop"), (drop_partition, "DropPartition")];
+    let Protect { delete, truncate, drop, drop_partition, drop_column } = *protect;
+    let protect = [
+        (delete, "Delete"),
+        (truncate, "Truncate"),
+        (drop, "Drop"),
+        (drop_partition, "DropPartition"),
+        (drop_column, "DropColumn"),
+    ];
     let mut manifest = json!({
         "apiVersion": "pgrail.dev/v1alpha1",
         "kind": "TableGuard",

@@ -58,6 +58,7 @@ reasons! {
     Superuser = database::SUPERUSER,
     ApplicationRole = database::APPLICATION_ROLE,
     DedicatedRole = database::DEDICATED_ROLE,
+    IsTemplate = database::IS_TEMPLATE,
 
     Verified = guard::VERIFIED,
     TablesMissing = guard::TABLES_MISSING,

@@ -44,6 +44,37 @@ async fn what_is_installed_is_shown_without_manifests_and_can_be_applied_again()
 }
 
 #[tokio::test]
+async fn how_much_of_a_window_is_used_and_what_protects_the_database_is_shown() {
+    for_each_server(async |server| {
+        let shop = Shop::new(server.database("cli").await).await;
+        let window = json!({"duration": "1h", "maxRows": 10});
+        shop.write(
+            "guard.yaml",
+            &guard(json!({"tables": [{"schema": "public", "name": "users", "limits": {"window": window}}]})),
+        );
+        assert_eq!(shop.pgrail(&["apply", "-f", "guard.yaml"]).status.code(), Some(0));
+        let client = shop.database.connect().await;
+        client.batch_execute("INSERT INTO users VALUES (99), (100)").await.unwrap();
+        client.batch_execute("DELETE FROM users WHERE id = 99").await.unwrap();
+        client.batch_execute("DELETE FROM users WHERE id = 100").await.unwrap();
+        let text = out(&shop.pgrail(&["status"]));
+        assert!(text.lines().nth(1).is_some_and(|line| line == "DROP DATABASE: not refused"), "{text}");
+        let line = text.lines().last().unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(words, ["default/core", "public.users", "3600", "s", "2", "of", "10", "not", "limited"], "{text}");
+        let objects: Value = serde_json::from_slice(&shop.pgrail(&["status", "-o", "json"]).stdout).unwrap();
+        assert_eq!(objects[0]["status"]["tables"][0]["window"]["removed"], json!(2));
+        client.batch_execute(&format!("ALTER DATABASE {} IS_TEMPLATE true", shop.database.name)).await.unwrap();
+        let text = out(&shop.pgrail(&["status"]));
+        assert!(text.contains("DROP DATABASE: refused"), "{text}");
+        client.batch_execute(&format!("ALTER DATABASE {} IS_TEMPLATE false", shop.database.name)).await.unwrap();
+        drop(client);
+        shop.database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn everything_and_captured_rows_are_not_removed_without_a_yes() {
     let shop = Shop::new(server(18).database("cli").await).await;
     shop.write("guard.yaml", &guard(json!({"capture": {}})));

@@ -1,4 +1,4 @@
-//! Events and log lines: a database that cannot be reached, or can again; guards that no object declares.
+//! Events and log lines: a database that cannot be reached, or can again; drift; guards that no object declares.
 
 use crate::context::Context;
 use crate::kubernetes::events::Severity;
@@ -23,6 +23,14 @@ pub(super) async fn announce(database: &ProtectedDatabase, next: &ProtectedDatab
             context.events.publish(database, Severity::Normal, "Connect", reason, note, now).await;
         }
         None => {}
+    }
+    let repairs = |status: &ProtectedDatabaseStatus| status.drift_repairs.unwrap_or(0);
+    if repairs(next) > current.map_or(0, repairs) {
+        let note = "the database was no longer a template database, so that DROP DATABASE was possible: restored";
+        tracing::warn!(namespace, name, note, "drift repaired");
+        context.metrics.database_repaired(&namespace, &name);
+        let reason = event::DRIFT_REPAIRED;
+        context.events.publish(database, Severity::Warning, "Repair", reason, note.to_owned(), now).await;
     }
     if let Some(note) = new_orphans(current, next) {
         tracing::warn!(namespace, name, note, "orphaned guards");

@@ -2,19 +2,21 @@
 
 mod announce;
 mod apply;
+mod finalize;
 mod memory;
 mod observe;
 mod report;
 
 use crate::context::Context;
 use crate::kubernetes::controller::{self, AT_ONCE, Reconciler};
+use crate::kubernetes::finalizer;
 use crate::kubernetes::rejection::Reason;
 use crate::kubernetes::watch::{Store, Watch, Watched};
 use futures::StreamExt;
-use kube::ResourceExt;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
 use memory::Memory;
 use observe::Outcome;
 use pgrail_crds::conditions::ENFORCED;
@@ -92,7 +94,12 @@ impl Reconciler for ProtectedDatabases {
     async fn reconcile(&self, database: Arc<ProtectedDatabase>) -> Result<Action, kube::Error> {
         let Self { context, databases, guards, memory } = self;
         if database.metadata.deletion_timestamp.is_some() {
-            return Ok(Action::await_change());
+            return finalize::finalize(&database, context).await;
+        }
+        let api: Api<ProtectedDatabase> =
+            Api::namespaced(context.client.clone(), &database.namespace().unwrap_or_default());
+        if database.spec.protect_database {
+            finalizer::add(&api, database.as_ref()).await?;
         }
         let uid = memory::uid(&database);
         let outcome = observe::observe(&database, guards, memory, context).await;
@@ -111,6 +118,8 @@ impl Reconciler for ProtectedDatabases {
         }
         if written? {
             announce::announce(&database, &next, context).await;
+        } else if !database.spec.protect_database && !next.template_set {
+            finalizer::remove(&api, database.as_ref()).await?;
         }
         let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
         context.metrics.database_reachable(&namespace, &name, matches!(outcome, Outcome::Reached(_)));

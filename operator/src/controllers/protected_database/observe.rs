@@ -1,6 +1,6 @@
 //! What a database is and holds. The whole catalog is read only where something may have changed.
 
-use super::apply::prune;
+use super::apply::{DropDatabase, protect, prune};
 use super::memory::{Memory, Sighting, uid};
 use crate::context::Context;
 use crate::database::{DatabaseError, LightCheck, Session};
@@ -41,6 +41,8 @@ pub(super) struct Reached {
     pub(super) ignored_keys: Vec<String>,
     /// What it holds.
     pub(super) survey: Survey,
+    /// What protects it from DROP DATABASE.
+    pub(super) drop_database: DropDatabase,
     /// Guards in it that no object declares; `None` where that is not known.
     pub(super) orphans: Option<Vec<String>>,
 }
@@ -124,8 +126,10 @@ async fn read(
         share(database, now, &fingerprint, session, context).await;
     }
     let event_triggers = capabilities.event_triggers;
+    let drop_database = protect(database, &capabilities, session, context).await?;
     let reached = |survey| Reached {
         capabilities,
+        drop_database,
         user: session.user.clone(),
         ignored_keys: session.ignored_keys.clone(),
         survey,

@@ -1,10 +1,11 @@
 //! The status of a `ProtectedDatabase`, from what was observed. Pure.
 
+use super::apply::DropDatabase;
 use super::observe::{Contents, Outcome, Reached, Survey};
 use crate::kubernetes::conditions::{Conditions, Status};
 use crate::kubernetes::rejection::Reason;
 use jiff::Timestamp;
-use pgrail_crds::conditions::{LEAST_PRIVILEGE, REACHABLE, READY};
+use pgrail_crds::conditions::{DATABASE_PROTECTED, LEAST_PRIVILEGE, REACHABLE, READY};
 use pgrail_crds::{BlastRadius, Capabilities, ProtectedDatabase, ProtectedDatabaseStatus};
 use std::collections::HashMap;
 
@@ -25,7 +26,7 @@ pub(super) fn report(database: &ProtectedDatabase, outcome: &Outcome, now: Times
             let message = "spec.suspend is true: the database is not checked";
             conditions.set(READY, Status::Unknown, Reason::Suspended, message);
             conditions.set(REACHABLE, Status::Unknown, Reason::Suspended, message);
-            conditions.keep(LEAST_PRIVILEGE);
+            conditions.keep(LEAST_PRIVILEGE).keep(DATABASE_PROTECTED);
         }
         Outcome::Unreachable(error) => {
             conditions.set(REACHABLE, Status::False, error.reason, &error.message);
@@ -34,7 +35,7 @@ pub(super) fn report(database: &ProtectedDatabase, outcome: &Outcome, now: Times
             } else {
                 conditions.set(READY, Status::False, Reason::Unreachable, &error.message);
             }
-            conditions.keep(LEAST_PRIVILEGE);
+            conditions.keep(LEAST_PRIVILEGE).keep(DATABASE_PROTECTED);
         }
         Outcome::Reached(reached) => {
             report_reached(database, reached, &mut status, &mut conditions);
@@ -67,6 +68,7 @@ fn report_reached(
     let connected = format!("connected to PostgreSQL {} as {}{ignored}", found.server_version, reached.user);
     conditions.set(REACHABLE, Status::True, Reason::Connected, connected);
     report_privilege(database, reached, conditions);
+    report_drop_database(&reached.drop_database, status, conditions);
     report_ready(reached, conditions);
     if let Some(orphans) = &reached.orphans {
         status.orphaned_guards = orphans.iter().take(ORPHANS_LISTED).cloned().collect();
@@ -97,6 +99,45 @@ fn report_privilege(database: &ProtectedDatabase, reached: &Reached, conditions:
         let message = format!("{} is neither a superuser nor an application's role", reached.user);
         conditions.set(LEAST_PRIVILEGE, Status::True, Reason::DedicatedRole, message);
     }
+}
+
+fn report_drop_database(found: &DropDatabase, status: &mut ProtectedDatabaseStatus, conditions: &mut Conditions) {
+    match found {
+        DropDatabase::Arranged => status.template_set = true,
+        DropDatabase::Repaired => {
+            status.template_set = true;
+            status.drift_repairs = Some(status.drift_repairs.unwrap_or(0) + 1);
+        }
+        DropDatabase::Released | DropDatabase::NoPrivilege(_) | DropDatabase::Failed(_) => status.template_set = false,
+        DropDatabase::NotRequested | DropDatabase::Unchecked | DropDatabase::Refused | DropDatabase::NotReleased(_) => {
+        }
+    }
+    let is_template = "the database is a template database: DROP DATABASE is refused, with FORCE too";
+    let (holds, reason, message) = match found {
+        DropDatabase::Unchecked => {
+            conditions.keep(DATABASE_PROTECTED);
+            return;
+        }
+        DropDatabase::NotRequested | DropDatabase::Released => {
+            let message = "spec.protectDatabase is false: pgrail does not protect the database from DROP DATABASE";
+            (Status::False, Reason::NotRequested, message.to_owned())
+        }
+        DropDatabase::Refused | DropDatabase::Arranged | DropDatabase::Repaired => {
+            let by_others = if status.template_set { "" } else { ". Others arranged that, and pgrail does not end it" };
+            (Status::True, Reason::IsTemplate, format!("{is_template}{by_others}"))
+        }
+        DropDatabase::NotReleased(why) => {
+            let message = format!("{is_template}. spec.protectDatabase is false, but that cannot be ended: {why}");
+            (Status::True, Reason::IsTemplate, message)
+        }
+        DropDatabase::NoPrivilege(why) => {
+            (Status::False, Reason::NoPrivilege, format!("the database cannot be made a template database: {why}"))
+        }
+        DropDatabase::Failed(why) => {
+            (Status::False, Reason::InstallFailed, format!("the database cannot be made a template database: {why}"))
+        }
+    };
+    conditions.set(DATABASE_PROTECTED, holds, reason, message);
 }
 
 fn report_ready(reached: &Reached, conditions: &mut Conditions) {
@@ -187,6 +228,7 @@ mod tests {
             capabilities,
             user: "pgrail".into(),
             ignored_keys: Vec::new(),
+            drop_database: DropDatabase::NotRequested,
             survey: Survey::Unchanged,
             orphans: None,
         };
@@ -204,6 +246,35 @@ mod tests {
         let supported = ("True".to_owned(), Reason::AsDeclared.as_str().to_owned());
         assert_eq!(ready("15.0", 150_000), supported);
         assert_eq!(ready("18.1", 180_001), supported);
+    }
+
+    #[test]
+    fn what_pgrail_arranged_is_remembered_and_what_others_did_is_not_its_own() {
+        let reported = |found: DropDatabase, status: &mut ProtectedDatabaseStatus| {
+            let mut conditions = Conditions::new(&status.conditions, Some(1), Timestamp::UNIX_EPOCH);
+            report_drop_database(&found, status, &mut conditions);
+            status.conditions = conditions.finish();
+            let condition = status.conditions[0].clone();
+            (condition.status, condition.reason, condition.message)
+        };
+        let mut status = ProtectedDatabaseStatus::default();
+        let (held, reason, message) = reported(DropDatabase::Refused, &mut status);
+        assert_eq!((held.as_str(), reason.as_str(), status.template_set), ("True", "IsTemplate", false));
+        assert!(message.contains("Others arranged"), "{message}");
+        let (_, _, message) = reported(DropDatabase::Arranged, &mut status);
+        assert!(status.template_set && !message.contains("Others"), "{message}");
+        reported(DropDatabase::Refused, &mut status);
+        reported(DropDatabase::Repaired, &mut status);
+        assert_eq!((status.template_set, status.drift_repairs), (true, Some(1)));
+        let (held, _, message) = reported(DropDatabase::NotReleased("why".into()), &mut status);
+        assert!(held == "True" && message.ends_with("why") && status.template_set, "{message}");
+        reported(DropDatabase::Unchecked, &mut status);
+        assert_eq!(status.conditions[0].status, "True");
+        let (held, reason, _) = reported(DropDatabase::Released, &mut status);
+        assert_eq!((held.as_str(), reason.as_str(), status.template_set), ("False", "NotRequested", false));
+        let (held, reason, message) = reported(DropDatabase::NoPrivilege("run GRANT a TO b".into()), &mut status);
+        assert_eq!((held.as_str(), reason.as_str()), ("False", "NoPrivilege"));
+        assert!(message.contains("GRANT a TO b"), "{message}");
     }
 
     #[test]

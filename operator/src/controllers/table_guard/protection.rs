@@ -17,20 +17,42 @@ pub(super) fn report(tables: &[TableStatus], tamper: Result<&TamperFacts, &str>,
     conditions.set(TAMPER_RESISTANT, status, reason, message);
 }
 
+const COLUMNS: &str = "DROP COLUMN, and type changes that rewrite,";
+const PARTITIONS: &str = "DROP and DETACH of partitions";
+
 fn drop_protected(tables: &[TableStatus]) -> (Status, Reason, String) {
     let existing: Vec<_> = tables.iter().filter(|table| table.oid.is_some()).collect();
-    let stands = |what| {
-        let tables = existing.iter().filter(move |table| table.drop_protection == what);
+    let stands = |of: fn(&TableStatus) -> DropProtection, what| {
+        let tables = existing.iter().filter(move |table| of(table) == what);
         tables.map(|table| table.table.clone()).collect::<Vec<_>>()
     };
-    let (open, pinned) = (stands(DropProtection::None), stands(DropProtection::Pinned));
-    if !open.is_empty() {
-        let message = format!(
-            "nothing stops DROP TABLE of {}: it needs an event trigger (superuser, or the platform's equal) or, for \
-             pgrail's role, SELECT on the table and its own schema",
-            listed(&open)
-        );
-        return (Status::False, Reason::NotProtected, message);
+    let of_table = |what| stands(|table| table.drop_protection, what);
+    let only_by_event_trigger = |what| {
+        let columns = (COLUMNS, stands(|table| table.column_protection, what));
+        let partitions = (PARTITIONS, stands(|table| table.partition_protection, what));
+        [columns, partitions].into_iter().filter(|(_, tables)| !tables.is_empty()).collect::<Vec<_>>()
+    };
+    let (open, pinned) = (of_table(DropProtection::None), of_table(DropProtection::Pinned));
+    let uncovered = only_by_event_trigger(DropProtection::None);
+    if !open.is_empty() || !uncovered.is_empty() {
+        let mut gaps = Vec::new();
+        if !open.is_empty() {
+            gaps.push(format!(
+                "nothing stops DROP TABLE of {}: it needs an event trigger (superuser, or the platform's equal) or, for \
+                 pgrail's role, SELECT on the table and its own schema",
+                listed(&open)
+            ));
+        }
+        gaps.extend(uncovered.iter().map(|(what, tables)| {
+            format!(
+                "nothing stops {what} of {}: it needs an event trigger (superuser, or the platform's equal)",
+                listed(tables)
+            )
+        }));
+        if !pinned.is_empty() {
+            gaps.push(format!("a view of pgrail's on {} makes DROP TABLE without CASCADE fail", listed(&pinned)));
+        }
+        return (Status::False, Reason::NotProtected, gaps.join("; "));
     }
     if !pinned.is_empty() {
         let message = format!(
@@ -40,10 +62,16 @@ fn drop_protected(tables: &[TableStatus]) -> (Status, Reason, String) {
         );
         return (Status::True, Reason::Pinned, message);
     }
-    if existing.iter().any(|table| table.drop_protection == DropProtection::EventTrigger) {
-        return (Status::True, Reason::EventTrigger, "an event trigger stops DROP TABLE, with CASCADE too".to_owned());
+    let mut stopped = Vec::new();
+    if !of_table(DropProtection::EventTrigger).is_empty() {
+        stopped.push("DROP TABLE, with CASCADE too".to_owned());
     }
-    let message = "Drop is not in spec.protect, or mode Warn stops nothing, or there is no table yet";
+    let covered = only_by_event_trigger(DropProtection::EventTrigger);
+    stopped.extend(covered.iter().map(|(what, tables)| format!("{what} of {}", listed(tables))));
+    if !stopped.is_empty() {
+        return (Status::True, Reason::EventTrigger, format!("event triggers stop {}", stopped.join("; ")));
+    }
+    let message = "no DROP is in spec.protect, or mode Warn stops nothing, or there is no table yet";
     (Status::False, Reason::NotRequested, message.to_owned())
 }
 
@@ -99,12 +127,48 @@ fn tamper_resistant(facts: &TamperFacts) -> (Status, Reason, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pgrail_guard::TableState;
 
     fn facts(change: impl FnOnce(&mut TableTamper)) -> TamperFacts {
         let mut table =
             TableTamper { table: "public.users".to_owned(), owner: "app".to_owned(), ..TableTamper::default() };
         change(&mut table);
         TamperFacts { tables: vec![table], ..TamperFacts::default() }
+    }
+
+    fn table(drop: DropProtection, columns: DropProtection, partitions: DropProtection) -> TableStatus {
+        TableStatus {
+            oid: Some(1),
+            table: "public.users".to_owned(),
+            renamed_from: None,
+            state: TableState::Enforced,
+            message: String::new(),
+            closure: 0,
+            rows_at_risk: 0,
+            blocked_attempts: 0,
+            drop_protection: drop,
+            column_protection: columns,
+            partition_protection: partitions,
+        }
+    }
+
+    #[test]
+    fn what_is_covered_is_said_and_what_was_asked_for_and_is_not_makes_it_false() {
+        use DropProtection::{EventTrigger, NotAsked, Pinned};
+        let of = |drop, columns, partitions| drop_protected(&[table(drop, columns, partitions)]);
+        let covered = of(EventTrigger, EventTrigger, EventTrigger);
+        assert_eq!((covered.0, covered.1), (Status::True, Reason::EventTrigger));
+        for what in ["DROP TABLE", "DROP COLUMN", "DETACH"] {
+            assert!(covered.2.contains(what), "{}", covered.2);
+        }
+        let table_only = of(EventTrigger, NotAsked, NotAsked);
+        assert!(!table_only.2.contains("COLUMN") && !table_only.2.contains("DETACH"), "{}", table_only.2);
+        assert_eq!(of(NotAsked, EventTrigger, NotAsked).0, Status::True);
+        assert_eq!(of(Pinned, NotAsked, NotAsked).1, Reason::Pinned);
+        let gap = of(Pinned, DropProtection::None, NotAsked);
+        assert_eq!((gap.0, gap.1), (Status::False, Reason::NotProtected));
+        assert!(gap.2.contains("DROP COLUMN") && gap.2.contains("a view of pgrail's"), "{}", gap.2);
+        assert_eq!(of(NotAsked, NotAsked, NotAsked).1, Reason::NotRequested);
     }
 
     #[test]

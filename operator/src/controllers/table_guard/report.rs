@@ -182,6 +182,8 @@ pub(super) mod tests {
             rows_at_risk: 1_299_999,
             blocked_attempts: 0,
             drop_protection: DropProtection::EventTrigger,
+            column_protection: DropProtection::NotAsked,
+            partition_protection: DropProtection::NotAsked,
         }
     }
 

@@ -3,7 +3,9 @@
 use super::window::Windows;
 use crate::kubernetes::rejection::{Reason, Rejection};
 use crate::kubernetes::text::chain;
-use pgrail_guard::{Applied, Drift, Ensured, Outcome, Progress, Refused, TableState, TableStatus, TamperFacts};
+use pgrail_guard::{
+    Applied, Drift, Ensured, Outcome, Progress, Refused, TableState, TableStatus, TamperFacts, WindowUse,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -59,6 +61,11 @@ pub(super) struct ClosureTable {
 }
 
 impl GuardState {
+    /// With how much of its windows is used.
+    pub(crate) fn showing(self, uses: Vec<WindowUse>) -> Self {
+        Self { windows: Windows::shown(uses), ..self }
+    }
+
     /// From what was found, and what was done before. `installed_before`: the guard was in the database at the last check.
     pub(crate) fn new(ensured: Ensured, installed_before: bool, recheck: Recheck) -> Self {
         let Ensured { observed, plan, tamper, progress, fingerprint: _ } = ensured;

@@ -49,6 +49,7 @@ pub(crate) fn validate(guard: &TableGuard, cluster_id: &str) -> Result<GuardSpec
         truncate: protects(Protection::Truncate),
         drop: protects(Protection::Drop),
         drop_partition: protects(Protection::DropPartition),
+        drop_column: protects(Protection::DropColumn),
     };
     for (index, declared) in guard.spec.allowances.iter().enumerate() {
         let window = declared.limits.window.as_ref().map(window);
@@ -132,7 +133,13 @@ mod tests {
         .unwrap();
         assert_eq!(spec.name.as_str(), "shop/core");
         assert_eq!((spec.limits.max_rows, spec.limits.max_cascade_rows), (100, 1000));
-        assert!(spec.protect.delete && spec.protect.truncate && spec.protect.drop && !spec.protect.drop_partition);
+        assert!(
+            spec.protect.delete
+                && spec.protect.truncate
+                && spec.protect.drop
+                && !spec.protect.drop_partition
+                && !spec.protect.drop_column
+        );
         assert!(!spec.take_over);
     }
 

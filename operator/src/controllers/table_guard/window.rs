@@ -33,6 +33,13 @@ struct Reported {
     announced: HashMap<String, i64>,
 }
 
+impl Windows {
+    /// Those of an installation that is only shown: nothing is announced.
+    pub(super) fn shown(uses: Vec<WindowUse>) -> Self {
+        Self { uses, exhausted: Vec::new(), moves: true }
+    }
+}
+
 impl WindowMemory {
     /// Decides what of the windows is announced and may move.
     pub(super) fn observed(&self, guard: &TableGuard, uses: Vec<WindowUse>, now: Timestamp) -> Windows {
