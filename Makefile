@@ -37,6 +37,15 @@ test-faults: ## faults on a real node, seen with kubectl and psql; writes docs/s
 test-lint test-process test-engines test-controllers test-node test-chart test-book: test-%: ## one stage of `make test`
 	@e2e/test.sh $*
 
+# The plugin of kubectl, and what completes its arguments: the same program under other names.
+PREFIX ?= $(HOME)/.local
+.PHONY: install-plugin
+install-plugin: ## build and install `pgrail` and `kubectl pgrail` into PREFIX/bin (default: ~/.local)
+	cargo build --locked --release --package pgrail
+	install -D -t $(DESTDIR)$(PREFIX)/bin $${CARGO_TARGET_DIR:-target}/release/pgrail
+	ln -sf pgrail $(DESTDIR)$(PREFIX)/bin/kubectl-pgrail
+	ln -sf pgrail $(DESTDIR)$(PREFIX)/bin/kubectl_complete-pgrail
+
 .PHONY: bench
 bench: ## measure the guard, write docs/src/benchmarks.md (ten minutes; ROWS="block single bulk install" for some)
 	@e2e/bench.sh $(ROWS)

@@ -69,6 +69,14 @@ check "finalizers are patched on guards" verbs_are default ClusterRole pgrail-op
 check "the operator can read and delete exemptions, not create them" verbs_are default ClusterRole pgrail-operator guardexemptions "$(printf '[get, list, watch]\n[patch]\n[delete]')"
 check "every rule of the operator has its reason above it" bash -c "
   sed -n '/define \"pgrail.rules\"/,/end -/p' $chart/templates/_helpers.tpl | awk '/^- apiGroups/ { if (last !~ /^#/) exit 1 } { last = \$0 }'"
+check "every rule for policies has its reason above it, or is of the same reason" bash -c "
+  sed -n '/name: .*-policies/,/^---/p' $chart/templates/rbac.yaml | awk '/^  - apiGroups/ && last !~ /^ *(#|verbs)/ { exit 1 } { last = \$0 }'"
+check "policies: other operators' clusters are only listed" verbs_are default ClusterRole pgrail-policies postgresclusters "[list, watch]"
+check "policies: objects of templates are created and restored, not deleted" verbs_are default ClusterRole pgrail-policies backupschedules "[create, patch]"
+check "policies: reports" verbs_are default ClusterRole pgrail-policies reports "[list, watch, create, patch, delete]"
+check "policies: Secrets cannot be read" not holds default ClusterRole pgrail-policies secrets
+check "one namespace: no policies" not grep -q 'name: pgrail-policies' "$scratch/one-namespace"
+check "one namespace: the status of policies cannot be written" not grep -q 'guardrailpolicies/status' "$scratch/one-namespace"
 check "view reads, exemptions too" verbs_are default ClusterRole pgrail-view guardexemptions "[get, list, watch]"
 check "view is aggregated" holds default ClusterRole pgrail-view 'rbac.authorization.k8s.io/aggregate-to-view: "true"'
 check "edit is aggregated" holds default ClusterRole pgrail-edit 'rbac.authorization.k8s.io/aggregate-to-edit: "true"'

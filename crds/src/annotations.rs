@@ -25,7 +25,7 @@ pub const DATABASE_LABEL: &str = "pgrail.dev/database";
 pub const BACKUP_LABEL: &str = "pgrail.dev/backup";
 /// Name of the `DatabaseRestore` of a Job.
 pub const RESTORE_LABEL: &str = "pgrail.dev/restore";
-/// Name of the policy that created an object.
+/// Name of the `GuardrailPolicy` that created an object.
 pub const POLICY_LABEL: &str = "pgrail.dev/policy";
 /// Task of a Job: `dump`, `inventory`, `prune` or `restore`.
 pub const TASK_LABEL: &str = "pgrail.dev/task";
@@ -41,3 +41,8 @@ pub const DISCOVERED: &str = "pgrail.dev/discovered";
 pub const RECORDED: &str = "pgrail.dev/recorded";
 /// On a `DatabaseBackup` that is being deleted: its dump was already deleted from the store.
 pub const PRUNED: &str = "pgrail.dev/pruned";
+/// On a `ProtectedDatabase`: name of the cluster of CloudNativePG, PGO or Zalando in its namespace that it is a database of,
+/// where neither `host` nor the name of the Secret shows it.
+pub const CLUSTER: &str = "pgrail.dev/cluster";
+/// On a `Report`: hash of its results. A report that did not change is not written.
+pub const RESULTS_HASH: &str = "pgrail.dev/results-hash";

@@ -263,6 +263,18 @@ pub mod reasons {
         pub const DRY_RUN: &str = "DryRun";
     }
 
+    /// Reasons of `Compliant` of a `GuardrailPolicy`.
+    pub mod policy {
+        /// All selected databases are compliant.
+        pub const ALL_COMPLIANT: &str = "AllCompliant";
+        /// A selected database violates the policy.
+        pub const VIOLATIONS_FOUND: &str = "ViolationsFound";
+        /// Objects that the policy depends on cannot be read.
+        pub const NOT_KNOWN: &str = "NotKnown";
+        /// The policy selects no database.
+        pub const NO_DATABASES: &str = "NoDatabases";
+    }
+
     /// Reasons of failed backups
     pub mod agent {
         /// Rows of the target are different from those of the backup, or parents of the rows are missing. Nothing was restored.
@@ -321,6 +333,16 @@ pub mod reasons {
 
     /// Other reasons of Events
     pub mod event {
+        /// All databases of a policy are compliant again.
+        pub const COMPLIANT: &str = "Compliant";
+        /// Databases of a policy are not compliant any more.
+        pub const NOT_COMPLIANT: &str = "NotCompliant";
+        /// A label excludes a database from a policy.
+        pub const DATABASE_EXCLUDED: &str = "DatabaseExcluded";
+        /// An object was created from a template of a policy.
+        pub const POLICY_OBJECT_CREATED: &str = "PolicyObjectCreated";
+        /// An object of a template was changed or deleted, and is as the template declares again.
+        pub const POLICY_OBJECT_RESTORED: &str = "PolicyObjectRestored";
         /// Rows of a backup were restored.
         pub const RESTORE_SUCCEEDED: &str = "RestoreSucceeded";
         /// A restore failed. The target is as it was.

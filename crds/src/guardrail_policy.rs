@@ -8,8 +8,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Requirements of the platform team for databases, and a report of their compliance. Only `exemptions` is implemented.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+/// Requirements of the platform team for databases, and a report of their compliance.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "pgrail.dev",
     version = "v1alpha1",
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
     category = "pgrail",
     status = "GuardrailPolicyStatus",
     derive = "PartialEq",
-    doc = "Requirements of the platform team for databases, and a report of their compliance. Only `exemptions` is implemented.",
+    doc = "Requirements of the platform team for databases, and a report of their compliance.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Compliant", type_ = "integer", json_path = ".status.compliant"),
     printcolumn(name = "Databases", type_ = "integer", json_path = ".status.databases"),
@@ -33,10 +33,10 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GuardrailPolicySpec {
-    /// Selects the namespaces. Default: all namespaces.
+    /// Selects the namespaces by their labels. Default: all namespaces.
     #[serde(default)]
     pub namespace_selector: LabelSelector,
-    /// Excludes databases by label. The status lists them. Default: none.
+    /// Excludes databases by the labels of their `ProtectedDatabase`. The status lists them. Default: none.
     #[serde(default)]
     pub exclude_databases: LabelSelector,
     /// Requirements for guards.
@@ -48,7 +48,7 @@ pub struct GuardrailPolicySpec {
     /// Limits of exemptions.
     #[serde(default)]
     pub exemptions: ExemptionRules,
-    /// Objects that the operator creates for selected databases that have none.
+    /// Objects that the operator creates for selected databases, and keeps as declared.
     #[serde(default)]
     pub templates: Templates,
 }
@@ -57,14 +57,15 @@ pub struct GuardrailPolicySpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GuardRules {
-    /// Tables with more rows at risk require a guard.
+    /// Tables with more rows at risk (`rowsAtRisk` of the blast radius) require a guard.
     #[serde(default = "default_min_rows_at_risk")]
     #[schemars(range(min = 0))]
     pub min_rows_at_risk: i64,
-    /// Required mode of the guards.
+    /// Required mode of the guards. Each guard must also be verified in the database (`Enforced=True`).
     #[serde(default)]
     pub required_mode: GuardMode,
-    /// Highest limits that are allowed.
+    /// Highest limits that are allowed. A guard with higher limits is a violation. With `templates.tableGuard`, a guard of
+    /// the policy applies beside it, and the strictest limits hold.
     #[serde(default)]
     pub max_limits: MaxLimits,
     /// Requires `TamperResistant=True`.
@@ -136,18 +137,18 @@ impl Default for MaxLimits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupRules {
-    /// Requires a `BackupSchedule` for each database.
+    /// Requires a `BackupSchedule` for each database. `false`: databases without one are not checked for backups.
     #[serde(default = "yes")]
     pub required: bool,
-    /// Maximum age of the newest verified backup.
+    /// Maximum age of the newest verified backup. `0s`: not required.
     #[serde(default = "a_day")]
     #[schemars(schema_with = "crate::schema::duration")]
     pub max_age: Duration,
-    /// Maximum age of the last read-back.
+    /// Maximum age of the last read-back of a backup. `0s`: not required.
     #[serde(default = "eight_days")]
     #[schemars(schema_with = "crate::schema::duration")]
     pub verified_within: Duration,
-    /// Maximum age of the last successful drill.
+    /// Maximum age of the last successful drill. `0s`: not required.
     #[serde(default = "a_month")]
     #[schemars(schema_with = "crate::schema::duration")]
     pub drilled_within: Duration,
@@ -201,15 +202,17 @@ impl Default for ExemptionRules {
     }
 }
 
-/// Specs, without `databaseRef`, of the objects that the operator creates for selected databases that have none.
+/// Specs, without `databaseRef`, of the objects that the operator creates for selected databases. Changes and deletions of
+/// these objects are undone. They remain when the policy or the template is removed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Templates {
-    /// Spec of a `TableGuard`.
+    /// Spec of a `TableGuard`, for each database that has none, or whose guards do not meet the requirements. Its
+    /// `deletionPolicy` is `Retain` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::foreign_object")]
     pub table_guard: Option<serde_json::Value>,
-    /// Spec of a `BackupSchedule`.
+    /// Spec of a `BackupSchedule`, for each database that has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::foreign_object")]
     pub backup_schedule: Option<serde_json::Value>,
@@ -219,17 +222,23 @@ pub struct Templates {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GuardrailPolicyStatus {
-    /// Number of selected databases.
+    /// Number of selected databases, including clusters of other operators without a `ProtectedDatabase`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub databases: Option<i64>,
     /// Number of compliant databases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compliant: Option<i64>,
-    /// Excluded databases, as `namespace/name`.
+    /// Number of excluded databases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded_count: Option<i64>,
+    /// Number of violations, also of those that are not listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub violation_count: Option<i64>,
+    /// Excluded databases, as `namespace/name`, at most 100.
     #[serde(default)]
     #[schemars(length(max = 100))]
     pub excluded: Vec<String>,
-    /// Violations of the policy.
+    /// Violations of the policy, with the most severe first, at most 100.
     #[serde(default)]
     #[schemars(length(max = 100))]
     pub violations: Vec<Violation>,
@@ -248,12 +257,13 @@ pub struct GuardrailPolicyStatus {
 pub struct Violation {
     /// The database, as `namespace/name`.
     pub database: String,
-    /// The field of the policy.
+    /// The field of the policy; or `Undeclared`, `Suspended`, `Unreachable`, `NotReady` or `NotChecked`, where compliance is
+    /// not known.
     pub rule: String,
     /// The table or object that violates the policy.
     #[serde(default)]
     pub object: String,
-    /// Description of the violation.
+    /// Description of the violation, and how to fix it.
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub message: String,

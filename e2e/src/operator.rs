@@ -42,12 +42,21 @@ impl Operator {
 
     /// As [`Self::start_as`], with more options.
     pub async fn start_with(namespace: &TestNamespace, identity: &str, options: &[&str]) -> Self {
+        let scope = ["--watch-namespace", &namespace.name, "--allowed-hosts", "127.0.0.0/8,localhost"];
+        Self::spawn(namespace, identity, &[&scope, options].concat()).await
+    }
+
+    /// Starts one that runs the policies of the whole cluster, and nothing else. Its Lease is in the namespace.
+    pub async fn start_policies(namespace: &TestNamespace) -> Self {
+        Self::spawn(namespace, "policies", &["--only-policies"]).await
+    }
+
+    async fn spawn(namespace: &TestNamespace, identity: &str, options: &[&str]) -> Self {
         let log = std::env::temp_dir().join(format!("pgrail-operator-{}-{identity}.log", namespace.name));
         let out = File::create(&log).expect("a log file");
         let port = free_port();
         let child = Command::new(binary())
-            .args(["operator", "--namespace", &namespace.name, "--watch-namespace", &namespace.name])
-            .args(["--identity", identity, "--allowed-hosts", "127.0.0.0/8,localhost"])
+            .args(["operator", "--namespace", &namespace.name, "--identity", identity])
             .args(options)
             .args(["--http-address", &format!("127.0.0.1:{port}")])
             .env("KUBECONFIG", &namespace.cluster.kubeconfig)

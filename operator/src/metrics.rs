@@ -44,6 +44,17 @@ struct WindowLabels {
     kind: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabel {
+    policy: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabels {
+    policy: String,
+    rule: &'static str,
+}
+
 /// Every metric, registered once.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -61,6 +72,9 @@ pub(crate) struct Metrics {
     database_repairs: Family<ObjectLabels, Counter>,
     backup_fresh: Family<ObjectLabels, Gauge>,
     last_verified: Family<ObjectLabels, Gauge>,
+    policy_databases: Family<PolicyLabel, Gauge>,
+    policy_compliant: Family<PolicyLabel, Gauge>,
+    policy_violations: Family<RuleLabels, Gauge>,
     /// Tables with a series of blocked attempts, by guard: to remove them with it.
     tables: Mutex<HashMap<ObjectLabels, HashSet<String>>>,
 }
@@ -85,6 +99,9 @@ impl Default for Metrics {
             database_repairs: Family::default(),
             backup_fresh: Family::default(),
             last_verified: Family::default(),
+            policy_databases: Family::default(),
+            policy_compliant: Family::default(),
+            policy_violations: Family::default(),
             tables: Mutex::default(),
         };
         metrics.register();
@@ -145,6 +162,13 @@ impl Metrics {
             Unit::Seconds,
             self.last_verified.clone(),
         );
+        registry.register("policy_databases", "Databases that a policy selects", self.policy_databases.clone());
+        registry.register(
+            "policy_compliant_databases",
+            "Databases that a policy selects and that are compliant",
+            self.policy_compliant.clone(),
+        );
+        registry.register("policy_violations", "Violations of a policy, by rule", self.policy_violations.clone());
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -232,6 +256,39 @@ impl Metrics {
         self.backup_fresh.get_or_create(&object(namespace, name)).set(i64::from(fresh));
         if let Some(second) = last_verified {
             self.last_verified.get_or_create(&object(namespace, name)).set(second);
+        }
+    }
+
+    /// How many databases a policy selects, how many of them are compliant, and its violations by rule.
+    pub(crate) fn policy(
+        &self,
+        policy: &str,
+        databases: usize,
+        compliant: usize,
+        violations: &[(&'static str, usize)],
+    ) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let label = PolicyLabel { policy: policy.to_owned() };
+        self.policy_databases.get_or_create(&label).set(number(databases));
+        self.policy_compliant.get_or_create(&label).set(number(compliant));
+        for (rule, count) in violations {
+            let labels = RuleLabels { policy: policy.to_owned(), rule };
+            if *count == 0 {
+                // A series for each rule of each policy would mostly say 0.
+                self.policy_violations.remove(&labels);
+            } else {
+                self.policy_violations.get_or_create(&labels).set(number(*count));
+            }
+        }
+    }
+
+    /// A policy was deleted: its series end. `rules` are all that it can have had.
+    pub(crate) fn forget_policy(&self, policy: &str, rules: impl IntoIterator<Item = &'static str>) {
+        let label = PolicyLabel { policy: policy.to_owned() };
+        self.policy_databases.remove(&label);
+        self.policy_compliant.remove(&label);
+        for rule in rules {
+            self.policy_violations.remove(&RuleLabels { policy: policy.to_owned(), rule });
         }
     }
 

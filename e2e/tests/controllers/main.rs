@@ -10,5 +10,7 @@ mod exemptions;
 mod fixture;
 mod guard_faults;
 mod guards;
+mod kubectl;
+mod policies;
 mod quiet;
 mod restores;

@@ -6,6 +6,7 @@ use super::output;
 use pgrail_guard::catalog::Catalog;
 use pgrail_guard::closure::{self, Closure, Effect};
 use pgrail_guard::{BlastRadius, Observed, blast_radius};
+use pgrail_postgres::ConnectionSettings;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -25,6 +26,14 @@ pub(super) struct BlastRadiusArgs {
     /// How to print it
     #[arg(short = 'o', long, value_enum, default_value_t)]
     output: BlastFormat,
+}
+
+impl BlastRadiusArgs {
+    /// For this database, whatever the options say.
+    pub(super) fn of(mut self, settings: ConnectionSettings) -> Self {
+        self.database.set(settings);
+        self
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -80,6 +89,35 @@ pub(super) async fn run(args: BlastRadiusArgs) -> Result<ExitCode, CommandError>
         BlastFormat::Html => out.write_all(html(&rows).as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl BlastRadiusArgs {
+    /// Prints what the status of a database lists, without its graph.
+    pub(super) fn print_listed(&self, listed: &[pgrail_crds::BlastRadius]) -> Result<ExitCode, CommandError> {
+        let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
+        let wanted = |it: &&pgrail_crds::BlastRadius| self.tables.is_empty() || self.tables.contains(&it.table);
+        let rows = listed.iter().filter(wanted).map(|it| Row {
+            table: it.table.clone(),
+            rows: unsigned(it.rows),
+            cascade_tables: usize::try_from(it.cascade_tables).unwrap_or_default(),
+            rows_at_risk: unsigned(it.rows_at_risk),
+            per_row: unsigned(it.per_row),
+            guarded: it.guarded,
+            reaches: Vec::new(),
+        });
+        let rows: Vec<Row> = rows.collect();
+        match self.output {
+            BlastFormat::Table => print_table(&rows)?,
+            BlastFormat::Json => writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&rows)?)?,
+            BlastFormat::Dot | BlastFormat::Html => {
+                return Err(CommandError::Refused(
+                    "the status has no graph: leave out --from-status, which needs the right to read the Secret"
+                        .to_owned(),
+                ));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// The blast radius of each table that is asked for, or of every table with a cascade.

@@ -30,6 +30,9 @@ pub(super) struct DatabaseArgs {
     /// A file with the URL, so that the password shows in no process list
     #[arg(long, value_name = "FILE", conflicts_with = "database_url")]
     database_url_file: Option<PathBuf>,
+    /// Settings that were found otherwise: those of a `ProtectedDatabase`.
+    #[arg(skip)]
+    found: Option<Box<ConnectionSettings>>,
 }
 
 /// Why there is no connection.
@@ -53,6 +56,11 @@ pub(super) enum ConnectionError {
 }
 
 impl DatabaseArgs {
+    /// Uses these settings, whatever the options say.
+    pub(super) fn set(&mut self, settings: ConnectionSettings) {
+        self.found = Some(Box::new(settings));
+    }
+
     /// Connects.
     pub(super) async fn connect(&self) -> Result<Connection, ConnectionError> {
         let settings = self.settings()?;
@@ -62,6 +70,9 @@ impl DatabaseArgs {
 
     /// The settings. What is ignored, and what lets others read the password, is named on standard error.
     pub(super) fn settings(&self) -> Result<ConnectionSettings, ConnectionError> {
+        if let Some(settings) = &self.found {
+            return Ok(settings.as_ref().clone());
+        }
         let mut parsed = match (&self.database_url, &self.database_url_file) {
             (Some(url), _) => {
                 let parsed = parse_connection_string(url)?;

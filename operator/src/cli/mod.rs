@@ -7,6 +7,7 @@ mod connect;
 mod crds;
 mod exemptions;
 mod grants;
+mod kubectl;
 mod manifests;
 mod output;
 mod plan;
@@ -19,7 +20,7 @@ mod storage;
 mod undo;
 
 use crate::kubernetes::text::chain;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
@@ -68,6 +69,8 @@ enum Command {
     Rehearse(rehearse::RehearseArgs),
     /// Print the least-privilege SQL for pgrail's role
     Grants(grants::GrantsArgs),
+    /// Print a completion script for a shell
+    Completion(kubectl::CompletionArgs),
 }
 
 /// Why a command failed, in words for a person.
@@ -77,6 +80,8 @@ enum CommandError {
     Manifests(#[from] manifests::ManifestError),
     #[error(transparent)]
     Connect(#[from] connect::ConnectionError),
+    #[error(transparent)]
+    Cluster(#[from] kubectl::ClusterError),
     #[error(transparent)]
     Rejected(#[from] crate::kubernetes::rejection::Rejection),
     #[error(transparent)]
@@ -117,6 +122,9 @@ enum CommandError {
 
 /// Reads the arguments and does what they say. Exit status 0: success, 1: failure, 2: not as declared.
 pub(crate) async fn run() -> ExitCode {
+    if let Some(result) = Box::pin(kubectl::run()).await {
+        return exit(result);
+    }
     let result = match Cli::parse().command {
         Command::Operator(args) => {
             log_as_json();
@@ -126,6 +134,7 @@ pub(crate) async fn run() -> ExitCode {
             log_as_json();
             return crate::agent::run(args).await;
         }
+        Command::Completion(args) => Ok(kubectl::script(&args, &mut Cli::command(), "pgrail")),
         Command::Crds(args) => crds::run(&args),
         Command::Plan(args) => plan::run(args).await,
         Command::Apply(args) => apply::apply(args).await,
@@ -138,6 +147,11 @@ pub(crate) async fn run() -> ExitCode {
         Command::Rehearse(args) => rehearse::run(args).await,
         Command::Grants(args) => grants::run(&args),
     };
+    exit(result)
+}
+
+/// The exit status of a command.
+fn exit(result: Result<ExitCode, CommandError>) -> ExitCode {
     match result {
         Ok(code) => code,
         // Whoever reads our output has seen enough.

@@ -6,6 +6,7 @@ use super::{CommandError, NOT_AS_DECLARED};
 use crate::signals::stop_requested;
 use pgrail_guard::rehearse::{Rows, Stop, TableRows, Verdict};
 use pgrail_guard::{Rehearsal, Request};
+use pgrail_postgres::ConnectionSettings;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -40,6 +41,14 @@ pub(super) struct RehearseArgs {
     /// How to print it
     #[arg(short = 'o', long, value_enum, default_value_t)]
     output: RehearseFormat,
+}
+
+impl RehearseArgs {
+    /// For this database, whatever the options say.
+    pub(super) fn of(mut self, settings: ConnectionSettings) -> Self {
+        self.database.set(settings);
+        self
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -4,6 +4,7 @@ use super::connect::DatabaseArgs;
 use super::output::{self, Format};
 use super::{CommandError, NOT_AS_DECLARED};
 use pgrail_guard::{CapturedTransaction, Conflicts, Undo};
+use pgrail_postgres::ConnectionSettings;
 use serde::Serialize;
 use std::io::Write;
 use std::process::ExitCode;
@@ -27,6 +28,14 @@ pub(super) struct UndoArgs {
     /// How to print it
     #[arg(short = 'o', long, value_enum, default_value_t)]
     output: Format,
+}
+
+impl UndoArgs {
+    /// For this database, whatever the options say.
+    pub(super) fn of(mut self, settings: ConnectionSettings) -> Self {
+        self.database.set(settings);
+        self
+    }
 }
 
 /// Lists transactions, or undoes one.

@@ -8,6 +8,7 @@ pub(crate) mod controller;
 pub(crate) mod events;
 pub(crate) mod finalizer;
 pub(crate) mod namespace;
+pub(crate) mod optional;
 pub(crate) mod places;
 pub(crate) mod rejection;
 pub(crate) mod status;

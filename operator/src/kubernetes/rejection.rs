@@ -1,6 +1,6 @@
 //! Why an object is not carried out as declared: a reason for programs, a message for people.
 
-use pgrail_crds::conditions::reasons::{self, agent, backup, database, exemption, guard, reachable, restore};
+use pgrail_crds::conditions::reasons::{self, agent, backup, database, exemption, guard, policy, reachable, restore};
 
 macro_rules! reasons {
     ($($variant:ident = $constant:path,)*) => {
@@ -135,6 +135,11 @@ reasons! {
     InvalidCondition = restore::INVALID_CONDITION,
     Restored = restore::RESTORED,
     DryRun = restore::DRY_RUN,
+
+    AllCompliant = policy::ALL_COMPLIANT,
+    ViolationsFound = policy::VIOLATIONS_FOUND,
+    NotKnown = policy::NOT_KNOWN,
+    NoDatabases = policy::NO_DATABASES,
 
     Conflict = agent::CONFLICT,
     RestoreFailed = agent::RESTORE_FAILED,

@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio_util::sync::CancellationToken;
 
 /// Objects in one page of a list: a page is decoded as a whole, and its memory is not given back to the system.
 const PAGE: u32 = 50;
@@ -45,21 +46,44 @@ pub(crate) fn watch<K>(api: Api<Watched<K>>) -> (Controller<Watched<K>>, Watch<K
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
+    let (events, watch) = events(api);
+    let changes = events.applied_objects().predicate_filter(declared, PredicateConfig::default());
+    (Controller::for_stream(changes, watch.store()), watch)
+}
+
+/// A watch of one kind without a controller, and what runs it until `stop`.
+pub(crate) fn watch_only<K>(
+    api: Api<Watched<K>>,
+    stop: CancellationToken,
+) -> (impl Future<Output = ()> + Send, Watch<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (events, watch) = events(api);
+    let run = events.take_until(stop.cancelled_owned()).for_each(|event| {
+        if let Err(error) = event {
+            tracing::warn!(kind = %K::kind(&()), %error, "the watch failed and is restarted");
+        }
+        std::future::ready(())
+    });
+    (run, watch)
+}
+
+/// The events of a watch, which fill its store.
+fn events<K>(api: Api<Watched<K>>) -> (impl Stream<Item = watcher::Result<Event<Watched<K>>>> + Send, Watch<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
     let (store, writer) = reflector::store();
     let followers: Arc<Mutex<Vec<Follower<K>>>> = Arc::default();
     let told = Arc::clone(&followers);
-    let changes = kube::runtime::watcher(api, config())
-        .default_backoff()
-        .modify(trim)
-        .reflect(writer)
-        .inspect(move |event| {
+    let events =
+        kube::runtime::watcher(api, config()).default_backoff().modify(trim).reflect(writer).inspect(move |event| {
             if let Ok(event) = event {
                 told.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(|follower| follower(event));
             }
-        })
-        .applied_objects()
-        .predicate_filter(declared, PredicateConfig::default());
-    (Controller::for_stream(changes, store.clone()), Watch { store, followers })
+        });
+    (events, Watch { store, followers })
 }
 
 impl<K> Watch<K>
@@ -76,6 +100,37 @@ where
     pub(crate) fn on_delete(&self, deleted: impl Fn(&ObjectRef<Watched<K>>) + Send + 'static) {
         let mut deletions = Deletions { store: self.store(), missing: HashSet::new() };
         let follower = move |event: &Event<Watched<K>>| deletions.of(event).iter().for_each(&deleted);
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(follower));
+    }
+
+    /// Calls `changed` each time that what `matters` of an object changes, and when it is created or deleted. To be called
+    /// before the controller runs.
+    pub(crate) fn on_change(&self, matters: fn(&Watched<K>) -> u64, changed: impl Fn() + Send + 'static) {
+        let (mut last, mut listed): (HashMap<String, u64>, HashMap<String, u64>) = (HashMap::new(), HashMap::new());
+        let follower = move |event: &Event<Watched<K>>| {
+            let is_new = match event {
+                Event::Init => {
+                    listed = HashMap::new();
+                    false
+                }
+                Event::InitApply(object) => {
+                    listed.insert(key(object), matters(object));
+                    false
+                }
+                Event::InitDone => {
+                    let before = std::mem::replace(&mut last, std::mem::take(&mut listed));
+                    before != last
+                }
+                Event::Apply(object) => {
+                    let now = matters(object);
+                    last.insert(key(object), now) != Some(now)
+                }
+                Event::Delete(object) => last.remove(&key(object)).is_some(),
+            };
+            if is_new {
+                changed();
+            }
+        };
         self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(follower));
     }
 

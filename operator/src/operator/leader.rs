@@ -8,7 +8,10 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use kube::{Client, Resource};
 use std::time::Duration;
 
-const LEASE: &str = "pgrail-operator";
+/// The Lease of operators that look after databases.
+pub(super) const OPERATOR_LEASE: &str = "pgrail-operator";
+/// The Lease of operators that check policies only: one can run in the same namespace.
+pub(super) const POLICIES_LEASE: &str = "pgrail-policies";
 /// A Lease that was not renewed for so many seconds has expired.
 const LEASE_SECONDS: i32 = 15;
 const RENEW_EVERY: Duration = Duration::from_secs(5);
@@ -21,6 +24,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The Lease that this process competes for.
 pub(super) struct Election {
     api: Api<Lease>,
+    name: &'static str,
     identity: String,
     clock: fn() -> Timestamp,
     /// The last renewal by another process.
@@ -38,15 +42,21 @@ struct Renewal {
 /// Why this process is no longer the leader.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Lost {
-    #[error("another operator holds the Lease {LEASE}")]
+    #[error("another operator holds the Lease")]
     Taken,
-    #[error("the Lease {LEASE} could not be renewed for {} s", GIVE_UP_AFTER.as_secs())]
+    #[error("the Lease could not be renewed for {} s", GIVE_UP_AFTER.as_secs())]
     NotRenewed,
 }
 
 impl Election {
-    pub(super) fn new(client: Client, namespace: &str, identity: String, clock: fn() -> Timestamp) -> Self {
-        Self { api: Api::namespaced(client, namespace), identity, clock, observed: None }
+    pub(super) fn new(
+        client: Client,
+        namespace: &str,
+        name: &'static str,
+        identity: String,
+        clock: fn() -> Timestamp,
+    ) -> Self {
+        Self { api: Api::namespaced(client, namespace), name, identity, clock, observed: None }
     }
 
     /// Waits until this process is the leader.
@@ -85,11 +95,11 @@ impl Election {
     /// Releases the Lease, so that the next operator need not wait for it to expire.
     pub(super) async fn release(&self) {
         let released = async {
-            let mut lease = self.api.get(LEASE).await?;
+            let mut lease = self.api.get(self.name).await?;
             let ours = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) == Some(&self.identity);
             if ours && let Some(spec) = lease.spec.as_mut() {
                 spec.holder_identity = None;
-                self.api.replace(LEASE, &PostParams::default(), &lease).await?;
+                self.api.replace(self.name, &PostParams::default(), &lease).await?;
             }
             Ok::<_, kube::Error>(())
         };
@@ -109,9 +119,9 @@ impl Election {
 
     async fn take_if_free(&mut self) -> Result<bool, kube::Error> {
         let now = (self.clock)();
-        let Some(mut lease) = self.api.get_opt(LEASE).await? else {
+        let Some(mut lease) = self.api.get_opt(self.name).await? else {
             let lease = Lease {
-                metadata: ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() },
+                metadata: ObjectMeta { name: Some(self.name.to_owned()), ..ObjectMeta::default() },
                 spec: Some(claim(&self.identity, &LeaseSpec::default(), now)),
             };
             return taken(self.api.create(&PostParams::default(), &lease).await);
@@ -128,7 +138,7 @@ impl Election {
         lease.spec = Some(claim(&self.identity, &spec, now));
         lease.meta_mut().managed_fields = None;
         // `replace` carries the resourceVersion: of two who try, one gets a conflict.
-        taken(self.api.replace(LEASE, &PostParams::default(), &lease).await)
+        taken(self.api.replace(self.name, &PostParams::default(), &lease).await)
     }
 }
 

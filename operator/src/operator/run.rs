@@ -1,19 +1,20 @@
 //! Starting and stopping the operator.
 
 use super::http;
-use super::leader::Election;
+use super::leader::{Election, OPERATOR_LEASE, POLICIES_LEASE};
 use crate::agent::config::AddressConfig;
 use crate::allowed_stores::{AllowedStores, StorePatternError};
 use crate::context::Context;
+use crate::controllers::guardrail_policy::Watches;
 use crate::controllers::{
-    backup_schedule, database_backup, database_restore, guard_exemption, not_implemented, protected_database,
-    table_guard,
+    backup_schedule, checks::Checks, database_backup, database_restore, guard_exemption, guardrail_policy,
+    protected_database, table_guard,
 };
 use crate::database::{AllowedHosts, Databases, Limits, PatternError};
 use crate::kubernetes::backoff::Backoff;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::text::chain;
-use crate::kubernetes::watch::watch;
+use crate::kubernetes::watch::{watch, watch_only};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::signals::stop_requested;
@@ -37,6 +38,10 @@ pub(crate) struct OperatorArgs {
     /// Look after one namespace only
     #[arg(long, env = "PGRAIL_WATCH_NAMESPACE")]
     watch_namespace: Option<String>,
+    /// Run GuardrailPolicies only, for all namespaces: beside operators that are limited to one namespace each. Such an
+    /// operator connects to no database and reads no Secret; it does not know when another operator last checked one
+    #[arg(long, env = "PGRAIL_ONLY_POLICIES", conflicts_with = "watch_namespace")]
+    only_policies: bool,
     /// Name of this process in the Lease and in Events; usually the pod's
     #[arg(long, env = "PGRAIL_IDENTITY", default_value = "pgrail")]
     identity: String,
@@ -99,7 +104,7 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
     let apiserver_addresses = addresses_of(&config).await;
     let client = Client::try_from(config).map_err(RunError::Client)?;
     let cluster_id = cluster_id(&client).await?;
-    let http_address = args.http_address;
+    let (http_address, only_policies) = (args.http_address, args.only_policies);
     let settings = Settings {
         namespace: args.namespace,
         watch_namespace: args.watch_namespace,
@@ -119,7 +124,8 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
         per_server: usize::from(args.max_connections_per_server),
     };
     let clock = Timestamp::now;
-    let mut election = Election::new(client.clone(), &settings.namespace, settings.identity.clone(), clock);
+    let lease = if only_policies { POLICIES_LEASE } else { OPERATOR_LEASE };
+    let mut election = Election::new(client.clone(), &settings.namespace, lease, settings.identity.clone(), clock);
     let context = Arc::new(Context {
         events: Events::new(client.clone(), settings.identity.clone()),
         databases: Databases::new(client.clone(), limits, clock),
@@ -140,8 +146,11 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
             () = stop_requested() => return Ok(()),
         }
         tracing::info!("leader: the controllers start");
-        let controllers = controllers(&context, &stop);
-        tokio::pin!(controllers);
+        let mut controllers = if only_policies {
+            policies(&context, &stop).boxed_local()
+        } else {
+            controllers(&context, &stop).boxed_local()
+        };
         let lost = tokio::select! {
             () = &mut controllers => None,
             lost = election.hold() => Some(lost),
@@ -166,16 +175,53 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
 async fn controllers(context: &Arc<Context>, stop: &CancellationToken) {
     let (databases, database_watch) = watch(context.watched());
     let (guards, guard_watch) = watch(context.watched());
+    let (schedules, schedule_watch) = watch(context.watched());
     let (backups, backup_watch) = watch(context.watched());
+    let checks = Arc::new(Checks::new(context.now()));
+    let policies = match &context.settings.watch_namespace {
+        None => {
+            let watches = Watches {
+                databases: &database_watch,
+                guards: &guard_watch,
+                schedules: &schedule_watch,
+                backups: &backup_watch,
+            };
+            guardrail_policy::run(&watches, Some(Arc::clone(&checks)), context, stop.clone()).boxed()
+        }
+        Some(namespace) => {
+            tracing::warn!(
+                namespace,
+                "limited to one namespace: GuardrailPolicies are not checked by this operator, except their limits of \
+                 exemptions; run another operator with --only-policies"
+            );
+            futures::future::ready(()).boxed()
+        }
+    };
     futures::join!(
-        protected_database::run(databases, &database_watch, &guard_watch, context, stop.clone()),
-        table_guard::run(guards, &guard_watch, &database_watch, context, stop.clone()),
+        protected_database::run(databases, &database_watch, &guard_watch, Arc::clone(&checks), context, stop.clone()),
+        table_guard::run(guards, &guard_watch, &database_watch, checks, context, stop.clone()),
         guard_exemption::run(&guard_watch, context, stop.clone()),
-        backup_schedule::run(&backup_watch, &database_watch, context, stop.clone()),
+        backup_schedule::run(schedules, &schedule_watch, &backup_watch, &database_watch, context, stop.clone()),
         database_backup::run(backups, context, stop.clone()),
         database_restore::run(context, stop.clone()),
-        not_implemented::run(context, stop.clone()),
+        policies,
     );
+}
+
+/// The controller of policies alone, until `stop`.
+async fn policies(context: &Arc<Context>, stop: &CancellationToken) {
+    let (databases, database_watch) = watch_only(context.watched(), stop.clone());
+    let (guards, guard_watch) = watch_only(context.watched(), stop.clone());
+    let (schedules, schedule_watch) = watch_only(context.watched(), stop.clone());
+    let (backups, backup_watch) = watch_only(context.watched(), stop.clone());
+    let watches = Watches {
+        databases: &database_watch,
+        guards: &guard_watch,
+        schedules: &schedule_watch,
+        backups: &backup_watch,
+    };
+    let policies = guardrail_policy::run(&watches, None, context, stop.clone());
+    futures::join!(databases, guards, schedules, backups, policies);
 }
 
 async fn cluster_id(client: &Client) -> Result<String, RunError> {

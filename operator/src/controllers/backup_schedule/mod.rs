@@ -25,6 +25,7 @@ use crate::kubernetes::rejection::{Reason, StepError};
 use crate::kubernetes::watch::{self as kind, Watch, Watched};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
@@ -42,12 +43,13 @@ const STALLED_RETRY: Duration = Duration::from_mins(5);
 
 /// Runs the controller until `stop`. A change of a schedule's CronJob, Jobs, backups or database triggers a reconcile too.
 pub(crate) fn run(
+    schedules: Controller<Watched<BackupSchedule>>,
+    of_kind: &Watch<BackupSchedule>,
     backups: &Watch<DatabaseBackup>,
     databases: &Watch<ProtectedDatabase>,
     context: &Arc<Context>,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
-    let (schedules, of_kind) = kind::watch::<BackupSchedule>(context.watched());
     let store = of_kind.store();
     let (of_deleted, forget) = (Arc::clone(context), context.forgets());
     of_kind.on_delete(move |schedule: &ObjectRef<Watched<BackupSchedule>>| {

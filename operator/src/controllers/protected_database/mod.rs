@@ -7,6 +7,7 @@ mod memory;
 mod observe;
 mod report;
 
+use super::checks::Checks;
 use crate::context::Context;
 use crate::kubernetes::controller::{self, AT_ONCE, Reconciler};
 use crate::kubernetes::finalizer;
@@ -38,14 +39,17 @@ pub(crate) fn run(
     databases: Controller<Watched<ProtectedDatabase>>,
     of_kind: &Watch<ProtectedDatabase>,
     guards: &Watch<TableGuard>,
+    checks: Arc<Checks>,
     context: &Arc<Context>,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
     let memory: Arc<Memory> = Arc::default();
     let (of_deleted, remembered, forget) = (Arc::clone(context), Arc::clone(&memory), context.forgets());
+    let checked = Arc::clone(&checks);
     of_kind.on_delete(move |database: &ObjectRef<Watched<ProtectedDatabase>>| {
         forget_name(database.namespace.as_deref().unwrap_or_default(), &database.name, &of_deleted);
         remembered.forget(database.extra.uid.as_deref().unwrap_or_default());
+        checked.forget(database.extra.uid.as_deref().unwrap_or_default());
         forget(database);
     });
     let databases = databases.reconcile_on(guards.follow(enforcement, |guard: &Watched<TableGuard>| {
@@ -53,8 +57,13 @@ pub(crate) fn run(
         Some(ObjectRef::new(&guard.spec.database_ref.name).within(&guard.namespace()?))
     }));
     let changed = context.databases.changes().map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
-    let reconciler =
-        ProtectedDatabases { context: Arc::clone(context), databases: of_kind.store(), guards: guards.store(), memory };
+    let reconciler = ProtectedDatabases {
+        context: Arc::clone(context),
+        databases: of_kind.store(),
+        guards: guards.store(),
+        memory,
+        checks,
+    };
     controller::run(databases.reconcile_on(changed), reconciler, Arc::clone(context), stop)
 }
 
@@ -84,6 +93,7 @@ struct ProtectedDatabases {
     /// The declared guards.
     guards: Store<TableGuard>,
     memory: Arc<Memory>,
+    checks: Arc<Checks>,
 }
 
 impl Reconciler for ProtectedDatabases {
@@ -92,7 +102,7 @@ impl Reconciler for ProtectedDatabases {
     const NAME: &'static str = "protecteddatabase";
 
     async fn reconcile(&self, database: Arc<ProtectedDatabase>) -> Result<Action, kube::Error> {
-        let Self { context, databases, guards, memory } = self;
+        let Self { context, databases, guards, memory, checks } = self;
         if database.metadata.deletion_timestamp.is_some() {
             return finalize::finalize(&database, context).await;
         }
@@ -121,6 +131,7 @@ impl Reconciler for ProtectedDatabases {
         } else if !database.spec.protect_database && !next.template_set {
             finalizer::remove(&api, database.as_ref()).await?;
         }
+        checks.checked(database.metadata.uid.as_deref(), context.now());
         let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
         context.metrics.database_reachable(&namespace, &name, matches!(outcome, Outcome::Reached(_)));
         if databases.get(&ObjectRef::new(&name).within(&namespace)).is_none() {

@@ -11,6 +11,8 @@ use std::collections::HashMap;
 
 /// Rows of the blast radius that the status lists.
 const LISTED: usize = 20;
+/// At least so many of them are for tables without a guard, if there are so many: guarded tables must not hide them.
+const UNGUARDED_LISTED: usize = 10;
 /// Guards without an object that the status lists.
 const ORPHANS_LISTED: usize = 100;
 /// The oldest supported server, as `server_version_num`: PostgreSQL 15.
@@ -170,10 +172,8 @@ fn report_ready(reached: &Reached, conditions: &mut Conditions) {
 /// The worst tables. Where estimates must not change yet, the previous ones stay.
 fn blast_radius(previous: &[BlastRadius], contents: &Contents) -> Vec<BlastRadius> {
     let previous: HashMap<&str, &BlastRadius> = previous.iter().map(|it| (it.table.as_str(), it)).collect();
-    contents
-        .blast_radius
-        .iter()
-        .take(LISTED)
+    listed(&contents.blast_radius)
+        .into_iter()
         .map(|it| {
             let mut now = BlastRadius {
                 table: it.table.clone(),
@@ -192,6 +192,21 @@ fn blast_radius(previous: &[BlastRadius], contents: &Contents) -> Vec<BlastRadiu
             now
         })
         .collect()
+}
+
+/// The tables that the status lists, the worst first.
+fn listed(all: &[pgrail_guard::BlastRadius]) -> Vec<&pgrail_guard::BlastRadius> {
+    let is_unguarded = |it: &pgrail_guard::BlastRadius| it.cascade_tables > 0 && !it.guarded;
+    let unguarded = all.iter().filter(|it| is_unguarded(it)).count().min(UNGUARDED_LISTED);
+    let (mut of_unguarded, mut of_others) = (unguarded, LISTED - unguarded);
+    let mut is_listed = |it: &&pgrail_guard::BlastRadius| {
+        // The places for unguarded tables first, then what the others leave.
+        let place = if is_unguarded(it) && of_unguarded > 0 { &mut of_unguarded } else { &mut of_others };
+        let has_place = *place > 0;
+        *place = place.saturating_sub(1);
+        has_place
+    };
+    all.iter().filter(|it| is_listed(it)).collect()
 }
 
 /// An estimate is no more exact than this.
@@ -236,6 +251,28 @@ mod tests {
         report_ready(&reached, &mut conditions);
         let ready = conditions.finish().into_iter().find(|it| it.type_ == READY).unwrap();
         (ready.status, ready.reason)
+    }
+
+    #[test]
+    fn guarded_tables_do_not_hide_unguarded_ones() {
+        let table = |number: usize, guarded| pgrail_guard::BlastRadius {
+            oid: 1,
+            table: format!("public.t{number:02}"),
+            rows: 1,
+            cascade_tables: 1,
+            rows_at_risk: 1000 - number as u64,
+            per_row: 1,
+            guarded,
+        };
+        let all: Vec<_> = (0..30).map(|number| table(number, number < 25)).collect();
+        let names: Vec<_> = listed(&all).into_iter().map(|it| it.table.clone()).collect();
+        assert_eq!(names.len(), LISTED);
+        assert_eq!(names[14..], ["public.t14", "public.t25", "public.t26", "public.t27", "public.t28", "public.t29"]);
+        let few: Vec<_> = (0..5).map(|number| table(number, true)).collect();
+        assert_eq!(listed(&few).len(), 5);
+        let open: Vec<_> = (0..30).map(|number| table(number, false)).collect();
+        let names: Vec<_> = listed(&open).into_iter().map(|it| it.table.clone()).collect();
+        assert_eq!((names.len(), names[19].as_str()), (LISTED, "public.t19"));
     }
 
     #[test]

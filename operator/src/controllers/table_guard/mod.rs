@@ -16,6 +16,7 @@ pub(crate) mod state;
 pub(crate) mod validate;
 mod window;
 
+use super::checks::Checks;
 use crate::context::Context;
 use crate::database::Session;
 use crate::kubernetes::controller::{self, AT_ONCE, Reconciler};
@@ -43,14 +44,17 @@ pub(crate) fn run(
     guards: Controller<Watched<TableGuard>>,
     of_kind: &Watch<TableGuard>,
     databases: &Watch<ProtectedDatabase>,
+    checks: Arc<Checks>,
     context: &Arc<Context>,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
     let memory: Arc<Memory> = Arc::default();
+    let checked = Arc::clone(&checks);
     let (of_deleted, remembered, forget) = (Arc::clone(context), Arc::clone(&memory), context.forgets());
     of_kind.on_delete(move |guard: &ObjectRef<Watched<TableGuard>>| {
         of_deleted.metrics.forget_guard(guard.namespace.as_deref().unwrap_or_default(), &guard.name);
         remembered.deleted(guard.extra.uid.as_deref().unwrap_or_default());
+        checked.forget(guard.extra.uid.as_deref().unwrap_or_default());
         remembered.windows.deleted(guard.extra.uid.as_deref().unwrap_or_default());
         forget(guard);
     });
@@ -67,7 +71,7 @@ pub(crate) fn run(
         of_it.iter().map(|guard| ObjectRef::from_obj(guard.as_ref())).collect::<Vec<_>>()
     });
     let guards = guards.reconcile_on(changed).reconcile_on(ready);
-    let reconciler = TableGuards { context: Arc::clone(context), databases: databases.store(), memory };
+    let reconciler = TableGuards { context: Arc::clone(context), databases: databases.store(), memory, checks };
     controller::run(guards, reconciler, Arc::clone(context), stop)
 }
 
@@ -94,6 +98,7 @@ struct TableGuards {
     /// The declared databases.
     databases: Store<ProtectedDatabase>,
     memory: Arc<Memory>,
+    checks: Arc<Checks>,
 }
 
 impl Reconciler for TableGuards {
@@ -102,7 +107,7 @@ impl Reconciler for TableGuards {
     const NAME: &'static str = "tableguard";
 
     async fn reconcile(&self, guard: Arc<TableGuard>) -> Result<Action, kube::Error> {
-        let Self { context, databases, memory } = self;
+        let Self { context, databases, memory, checks } = self;
         if guard.metadata.deletion_timestamp.is_some() {
             return finalize::finalize(&guard, memory, context).await;
         }
@@ -123,6 +128,7 @@ impl Reconciler for TableGuards {
         }
         written?;
         announce::announce(&guard, &outcome, context).await;
+        checks.checked(guard.metadata.uid.as_deref(), context.now());
         Ok(Action::requeue(wait(&guard, &outcome, interval, memory, context)))
     }
 }
