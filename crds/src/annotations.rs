@@ -11,6 +11,8 @@ pub const TAKE_OVER: &str = "pgrail.dev/take-over";
 pub const ALLOW_HOST_OVERRIDE: &str = "pgrail.dev/allow-host-override";
 /// Name of a renamed table, as `schema.table`, that a `TableGuard` no longer guards. Several names are separated by commas.
 pub const RELEASE: &str = "pgrail.dev/release";
+/// Name of the `DatabaseBackup` whose loss of rows, with all earlier ones, a user has acknowledged, on its `BackupSchedule`.
+pub const ACKNOWLEDGE_SHRINK: &str = "pgrail.dev/acknowledge-shrink";
 /// `"true"`: allows a `DatabaseRestore` with mode `InPlace`.
 pub const ALLOW_IN_PLACE: &str = "pgrail.dev/allow-in-place";
 /// User who created a `GuardExemption`. An admission policy of the chart verifies it and refuses changes.

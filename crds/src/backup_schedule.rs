@@ -1,6 +1,6 @@
 //! `BackupSchedule`.
 
-use crate::common::{Connection, DeletionPolicy, LocalReference, PodTemplate, retain};
+use crate::common::{Connection, DeletionPolicy, LocalReference, PodTemplate, SecretKeyReference, retain};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
@@ -125,7 +125,8 @@ fn one() -> i32 {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dump {
-    /// Number of tables that are dumped in parallel. Only 1 is implemented.
+    /// Number of `pg_dump` processes that run at the same time, each for some of the large tables, with the same snapshot. At
+    /// most 9 do, which share the memory of one. Each has a connection of its own.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 64))]
     pub jobs: i32,
@@ -221,6 +222,7 @@ pub enum CompressionMethod {
     validation = Rule::new("!self.url.startsWith('file://') || has(self.persistentVolumeClaim)").message("a file:// url requires persistentVolumeClaim"),
     validation = Rule::new("!has(self.persistentVolumeClaim) || self.url.startsWith('file://')").message("persistentVolumeClaim requires a file:// url"),
     validation = Rule::new("!has(self.endpoint) || self.url.startsWith('s3://')").message("endpoint requires an s3:// url"),
+    validation = Rule::new("!has(self.caSecretRef) || (has(self.endpoint) && self.endpoint.startsWith('https://'))").message("caSecretRef requires an https:// endpoint"),
     validation = Rule::new("!self.url.matches('(^|/)[.][.](/|$)')").message("url must not contain '..'")
 )]
 pub struct Storage {
@@ -233,6 +235,9 @@ pub struct Storage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::endpoint")]
     pub endpoint: Option<String>,
+    /// CA certificate of the `endpoint`, in addition to those of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretKeyReference>,
     /// Region of the bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
@@ -282,9 +287,10 @@ impl Default for Scratch {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Encryption {
-    /// age recipients. Default: no client-side encryption.
+    /// age public keys (`age1…`, X25519), as `age-keygen` prints them. The private key of any one of them decrypts the
+    /// dumps. Default: no client-side encryption.
     #[serde(default)]
-    #[schemars(length(max = 16), inner(length(min = 10, max = 4096)))]
+    #[schemars(length(max = 16), inner(length(min = 62, max = 62), regex(pattern = "^age1[02-9ac-hj-np-z]{58}$")))]
     pub age_recipients: Vec<String>,
 }
 
@@ -292,7 +298,7 @@ pub struct Encryption {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Decryption {
-    /// Secret with an age identity in the key `identity`.
+    /// Secret with the age private keys, as `age-keygen` writes them, in the key `identity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_secret_ref: Option<LocalReference>,
 }
@@ -308,6 +314,38 @@ pub struct Verification {
     /// Restores a backup into a temporary PostgreSQL server, on a separate schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<Drill>,
+    /// When a loss of rows raises the alarm.
+    #[serde(default)]
+    pub shrink_alarm: ShrinkAlarm,
+}
+
+/// When a loss of rows raises the alarm: a guarded table has at least `percent` percent and at least `minRows` rows less than
+/// in the backup before, or a guarded table that had rows does not exist any more. The condition `Shrunk` becomes `True`,
+/// and the backup before is kept until the loss is acknowledged by the annotation `pgrail.dev/acknowledge-shrink`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShrinkAlarm {
+    /// Percentage of the rows of the table.
+    #[serde(default = "fifty")]
+    #[schemars(range(min = 1, max = 100))]
+    pub percent: i32,
+    /// Number of rows.
+    #[serde(default = "thousand")]
+    #[schemars(range(min = 1))]
+    pub min_rows: i64,
+}
+
+fn fifty() -> i32 {
+    50
+}
+fn thousand() -> i64 {
+    1000
+}
+
+impl Default for ShrinkAlarm {
+    fn default() -> Self {
+        Self { percent: fifty(), min_rows: thousand() }
+    }
 }
 
 /// How every dump is verified.
@@ -424,6 +462,13 @@ pub struct BackupScheduleStatus {
     /// The last comparison of the store with the backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_check: Option<StoreCheck>,
+    /// Losses of rows that are not acknowledged, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub shrinks: Vec<Shrink>,
+    /// Snapshot time of the newest backup whose loss of rows was acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged_shrink_time: Option<Time>,
     /// Number of failed runs since the last successful one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consecutive_failures: Option<i64>,
@@ -436,11 +481,32 @@ pub struct BackupScheduleStatus {
     /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `BackupFresh`, `LastBackupSucceeded`, `Verified`, `Drilled`, `RetentionHealthy`, and `Stalled` while a
-    /// change by the user is required.
+    /// `Ready`, `BackupFresh`, `LastBackupSucceeded`, `Verified`, `Drilled`, `Shrunk`, `RetentionHealthy`, and `Stalled`
+    /// while a change by the user is required.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// A backup in which guarded tables have far fewer rows than in the backup before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Shrink {
+    /// The backup. The annotation `pgrail.dev/acknowledge-shrink` with this name acknowledges the loss, and earlier ones.
+    #[schemars(length(max = 253))]
+    pub backup: String,
+    /// The backup before.
+    #[schemars(length(max = 253))]
+    pub before: String,
+    /// Whether the backup before is kept because of this loss. At most 8 are.
+    pub kept: bool,
+    /// Snapshot time of the backup.
+    pub time: Time,
+    /// Number of tables that lost rows.
+    pub tables: i64,
+    /// The table that lost most, with its rows before and after.
+    #[schemars(length(max = 512))]
+    pub worst: String,
 }
 
 /// What the store contained when it was last compared with the backups of a schedule.

@@ -28,6 +28,8 @@ pub const LAST_BACKUP_SUCCEEDED: &str = "LastBackupSucceeded";
 pub const VERIFIED: &str = "Verified";
 /// `BackupSchedule`: the last drill restored all rows.
 pub const DRILLED: &str = "Drilled";
+/// `BackupSchedule`, `DatabaseBackup`: guarded tables have far fewer rows than in the backup before.
+pub const SHRUNK: &str = "Shrunk";
 /// `BackupSchedule`: the retention was applied.
 pub const RETENTION_HEALTHY: &str = "RetentionHealthy";
 
@@ -218,6 +220,12 @@ pub mod reasons {
         pub const PARTIAL: &str = "Partial";
         /// The snapshot time of a backup is in the future: a clock is wrong.
         pub const CLOCK_SKEW: &str = "ClockSkew";
+        /// Guarded tables have far fewer rows than in the backup before, which is kept until that is acknowledged.
+        pub const ROWS_LOST: &str = "RowsLost";
+        /// No guarded table has far fewer rows than in the backup before.
+        pub const NO_ROWS_LOST: &str = "NoRowsLost";
+        /// The rows of the newest backup were not compared with another backup.
+        pub const NOT_COMPARED: &str = "NotCompared";
         /// The schedule has no drill.
         pub const NOT_DECLARED: &str = "NotDeclared";
         /// The retention was applied.
@@ -305,6 +313,8 @@ pub mod reasons {
         pub const ROW_COUNT_MISMATCH: &str = "RowCountMismatch";
         /// The store returned other bytes than were written.
         pub const CHECKSUM_MISMATCH: &str = "ChecksumMismatch";
+        /// The backup is encrypted, and no age identity that decrypts it is given.
+        pub const IDENTITY_REQUIRED: &str = "IdentityRequired";
         /// An object of the dump is not in the store.
         pub const OBJECT_MISSING: &str = "ObjectMissing";
         /// Another manifest exists in the same place.
@@ -381,6 +391,10 @@ pub mod reasons {
         pub const BACKUP_VERIFIED: &str = "BackupVerified";
         /// A backup failed.
         pub const BACKUP_FAILED: &str = "BackupFailed";
+        /// Guarded tables have far fewer rows than in the backup before.
+        pub const BACKUP_SHRUNK: &str = "BackupShrunk";
+        /// A loss of rows was acknowledged: the retention decides on the backup before again.
+        pub const SHRINK_ACKNOWLEDGED: &str = "ShrinkAcknowledged";
         /// A run was not started in time, and is made up for.
         pub const RUN_MISSED: &str = "RunMissed";
         /// The dump of a backup, or a part of it, is not in the store any more.

@@ -133,6 +133,9 @@ pub struct DatabaseBackupStatus {
     /// How the backup was verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<BackupVerification>,
+    /// Whether the dump is encrypted. A restore needs a private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
     /// `true` for a dump that does not contain the whole database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial: Option<bool>,
@@ -154,6 +157,9 @@ pub struct DatabaseBackupStatus {
     /// UID of the `ProtectedDatabase` that was dumped.
     #[serde(default, rename = "databaseUID", skip_serializing_if = "Option::is_none")]
     pub database_uid: Option<String>,
+    /// Comparison of the rows of guarded tables with the backup before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<BackupComparison>,
     /// Reasons why the retention keeps the backup.
     #[serde(default)]
     #[schemars(length(max = 16))]
@@ -165,10 +171,48 @@ pub struct DatabaseBackupStatus {
     /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, and `Stalled` while a change by the user is required.
+    /// `Ready`, `Shrunk` if guarded tables have far fewer rows than in the backup before, and `Stalled` while a change by the
+    /// user is required.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// Comparison of the rows of guarded tables with the backup before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupComparison {
+    /// The backup before. Absent: nothing was compared.
+    #[serde(default, rename = "with", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub with: Option<String>,
+    /// Why nothing was compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub not_compared_because: Option<String>,
+    /// Number of guarded tables that lost as many rows as `shrinkAlarm` declares, or that do not exist any more.
+    #[serde(default)]
+    pub shrunk_tables: i64,
+    /// Those that lost most, at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub tables: Vec<ShrunkTable>,
+}
+
+/// A guarded table that lost rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShrunkTable {
+    /// `schema.table`
+    #[schemars(length(max = 257))]
+    pub table: String,
+    /// Its rows in the backup before.
+    pub before: i64,
+    /// Its rows in this backup.
+    pub after: i64,
+    /// Whether it does not exist any more.
+    #[serde(default)]
+    pub dropped: bool,
 }
 
 /// Phases of a backup.

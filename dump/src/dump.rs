@@ -1,25 +1,35 @@
 //! Taking a dump: one snapshot, one stream, nothing visible in the store before everything ended well.
 
-use std::future::{Future, pending};
+use std::{
+    future::{Future, pending},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
+use futures::future::try_join_all;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    DumpDetails, DumpRequest, DumpResult, Failure, PartialCause, Phase, Progress, Reason, Remarks, RowCounts, Segment,
-    Store, StoreError, TableRows,
-    archive::{Contents, DecodeError, Decoded, Decoder, Head},
+    Archive, Contents, DumpDetails, DumpRequest, DumpResult, Failure, PartialCause, Phase, Progress, Reason, Remarks,
+    RowCounts, Segment, Store, StoreError, TableRows, UploadLimits,
+    archive::{ArchiveRows, DecodeError, Decoded, Decoder},
     clients::{Running, ToolError},
     connection::{self, Environment},
+    encryption::encrypt,
+    manifest::{Index, digest_of},
+    parts::{self, Part},
     preflight::{self, PreflightError, Prepared},
+    sink::Sink,
     snapshot::SnapshotError,
-    store::Upload,
     tables::{TablesDiffer, compare, index},
     text::{base64, sha256},
 };
 
 /// The name of the roles' file within its dump's directory.
 pub const GLOBALS: &str = "globals.sql";
+
+/// The name of what the manifest of an encrypted dump does not hold in clear.
+pub const INDEX: &str = "index.json.age";
 
 /// How much is read from pg_dump's pipe at once.
 const PIECE: usize = 128 * 1024;
@@ -45,6 +55,12 @@ pub enum DumpError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The encryption failed.
+    #[error("the dump cannot be encrypted")]
+    Encryption(#[source] std::io::Error),
+    /// The result cannot be written.
+    #[error("the index of the dump cannot be written")]
+    Index(#[source] serde_json::Error),
     /// The CA could not be passed to pg_dump.
     #[error("the CA cannot be written to a temporary file for pg_dump")]
     CaFile(#[source] std::io::Error),
@@ -63,7 +79,7 @@ impl DumpError {
             Self::Decode(error) => error.reason(),
             Self::Differs(_) => Reason::RowCountMismatch,
             Self::Store(error) => error.reason(),
-            Self::CaFile(_) => Reason::Internal,
+            Self::CaFile(_) | Self::Encryption(_) | Self::Index(_) => Reason::Internal,
             Self::Interrupted => Reason::Interrupted,
         }
     }
@@ -95,34 +111,139 @@ pub async fn dump_until(
     progress: &(dyn Fn(Progress) + Send + Sync),
     stop: impl Future<Output = ()>,
 ) -> Result<DumpResult, DumpError> {
-    let start_time = (request.clock)();
     tokio::pin!(stop);
     let prepared = tokio::select! {
         prepared = preflight::check(request) => prepared?,
         () = &mut stop => return Err(DumpError::Interrupted),
     };
+    // Before the dump, which may take hours: what cannot be read must not be found out after it.
+    let globals = if request.globals { Some(prepared.snapshot.globals().await?) } else { None };
+    let parts = divide(request, &prepared).await?;
     // Before pg_dump starts: wrong credentials or a missing bucket cost the server nothing.
-    let mut upload = Upload::begin(store, &prepared.location, request.upload).await?;
+    let mut sinks = begin(store, &prepared, &parts, request.upload).await?;
     let streamed = tokio::select! {
-        streamed = stream(request, &prepared, &mut upload, progress) => streamed,
+        streamed = stream(request, &prepared, &parts, &mut sinks, progress) => streamed,
         () = &mut stop => Err(DumpError::Interrupted),
     };
-    let streamed = match streamed {
+    let mut streamed = match streamed {
         Ok(streamed) => streamed,
         Err(error) => {
-            upload.abort().await;
+            abort(sinks).await;
             return Err(error);
         }
     };
-    let uploaded = upload.finish().await?;
-    let globals = match write_globals(request, &prepared, store).await {
-        Ok(globals) => globals,
+    let segments = finish(store, &prepared.location, sinks, &mut streamed.archives).await?;
+    let written = match result(request, &prepared, store, globals, (segments.clone(), streamed)).await {
+        Ok(written) => written,
         Err(error) => {
-            remove_objects(store, &prepared.location, &uploaded.segments).await;
+            remove_objects(store, &prepared.location, &segments).await;
             return Err(error);
         }
     };
-    let Prepared { tools, location, compression: _, snapshot } = prepared;
+    prepared.snapshot.end().await;
+    Ok(written)
+}
+
+/// The archives that are made, and how many of them at the same time.
+async fn divide(request: &DumpRequest, prepared: &Prepared) -> Result<Vec<Part>, DumpError> {
+    if request.jobs <= 1 {
+        return Ok(parts::whole(&request.filter));
+    }
+    let snapshot = &prepared.snapshot;
+    // As pg_dump's own leader does: a table that is dropped meanwhile would be missing in one of the archives.
+    snapshot.lock(&request.filter, request.lock_wait).await?;
+    let (tables, others) = snapshot.sizes(&request.filter).await?;
+    let workers = request.upload.workers(request.jobs);
+    Ok(parts::divided(&request.filter, tables, others, workers))
+}
+
+async fn begin(
+    store: &Store,
+    prepared: &Prepared,
+    parts: &[Part],
+    limits: UploadLimits,
+) -> Result<Vec<Sink>, DumpError> {
+    let workers = parts.iter().map(|part| part.worker).max().unwrap_or_default() + 1;
+    let recipients = prepared.recipients.as_ref();
+    let mut sinks = Vec::with_capacity(parts.len());
+    for part in parts {
+        let stem = part.stem(recipients.is_some());
+        match Sink::begin(store, &prepared.location, stem, recipients, limits.shared_by(workers)).await {
+            Ok(sink) => sinks.push(sink),
+            Err(error) => {
+                abort(sinks).await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(sinks)
+}
+
+async fn abort(sinks: Vec<Sink>) {
+    for sink in sinks {
+        sink.abort().await;
+    }
+}
+
+/// Completes the uploads, after every program ended with 0. Returns the objects of all archives in order.
+async fn finish(
+    store: &Store,
+    location: &str,
+    sinks: Vec<Sink>,
+    archives: &mut [Archive],
+) -> Result<Vec<Segment>, DumpError> {
+    let mut segments: Vec<Segment> = Vec::new();
+    let mut left = sinks.into_iter();
+    for archive in archives {
+        let Some(sink) = left.next() else { break };
+        archive.plain = sink.plain();
+        match sink.finish().await {
+            Ok(uploaded) => {
+                archive.segments = uploaded.segments.len();
+                (archive.size_bytes, archive.sha256) = (uploaded.size_bytes, uploaded.sha256);
+                segments.extend(uploaded.segments);
+            }
+            Err(error) => {
+                abort(left.collect()).await;
+                remove_objects(store, location, &segments).await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(segments)
+}
+
+/// The rest of the dump after its archives: roles and, of an encrypted one, the index.
+async fn result(
+    request: &DumpRequest,
+    prepared: &Prepared,
+    store: &Store,
+    globals: Option<String>,
+    (segments, streamed): (Vec<Segment>, Streamed),
+) -> Result<DumpResult, DumpError> {
+    let globals = match globals {
+        None => None,
+        Some(text) => Some(write_globals(prepared, store, text).await?),
+    };
+    let mut result = describe(request, prepared, globals, segments, streamed);
+    if let (Some(recipients), Some(details)) = (&prepared.recipients, &mut result.details) {
+        let text = serde_json::to_vec(&Index::new(&result.remarks, details)).map_err(DumpError::Index)?;
+        let encrypted = encrypt(recipients, &text).map_err(DumpError::Encryption)?;
+        details.index = Some(write_small(store, &result.location, INDEX.to_owned(), encrypted).await?);
+    }
+    result.completion_time = (request.clock)();
+    Ok(result)
+}
+
+fn describe(
+    request: &DumpRequest,
+    prepared: &Prepared,
+    globals: Option<Segment>,
+    segments: Vec<Segment>,
+    streamed: Streamed,
+) -> DumpResult {
+    let start_time = prepared.start_time;
+    let Prepared { tools, location, snapshot, .. } = prepared;
     let (server, source) = (snapshot.server.clone(), snapshot.source.clone());
     let unlogged_tables: Vec<_> = snapshot
         .relations
@@ -131,26 +252,36 @@ pub async fn dump_until(
         .map(|relation| format!("{}.{}", relation.schema, relation.name))
         .collect();
     let large_objects = if request.filter.schemas.is_empty() { snapshot.large_objects } else { 0 };
-    snapshot.end().await;
-    let Streamed { table_rows, contents, head, warnings } = streamed;
+    let Streamed { table_rows, mut archives, warnings } = streamed;
+    let size_bytes = archives.iter().map(|archive| archive.size_bytes).sum();
+    let sha256 = digest_of(&archives);
+    let contents = Contents::together(archives.iter().map(|archive| &archive.contents));
+    // A single archive is described by the result itself.
+    let (head, plain) = match &mut archives[..] {
+        [only] => (only.head.take(), only.plain.take()),
+        _ => (None, None),
+    };
+    if archives.len() == 1 {
+        archives.clear();
+    }
     let mut partial_because = request.filter.partial_because();
     if !unlogged_tables.is_empty() {
         partial_because.push(PartialCause::UnloggedTables);
     }
-    Ok(DumpResult {
-        location,
+    DumpResult {
+        location: location.clone(),
         backup_name: request.identity.backup_name.clone(),
         start_time,
         snapshot_time: server.time,
         completion_time: (request.clock)(),
-        size_bytes: uploaded.size_bytes,
+        size_bytes,
         database_bytes: server.database_bytes,
         tables: table_rows.len() as u64,
         rows: table_rows.iter().filter_map(|table| table.rows.number()).sum(),
         large_objects,
         server_version: server.version,
         client_version: tools.version().to_owned(),
-        sha256: uploaded.sha256,
+        sha256,
         encrypted: !request.age_recipients.is_empty(),
         partial: !partial_because.is_empty(),
         remarks: Remarks {
@@ -167,28 +298,31 @@ pub async fn dump_until(
             filter: request.filter.clone(),
             row_counts: request.row_counts,
             age_recipients: request.age_recipients.clone(),
-            segments: uploaded.segments,
+            segments,
             globals,
+            index: None,
             contents,
             head,
+            plain,
+            archives,
             source: Some(source),
             table_rows,
         })),
-    })
+    }
 }
 
 struct Streamed {
     table_rows: Vec<TableRows>,
-    contents: Contents,
-    head: Option<Head>,
+    archives: Vec<Archive>,
     warnings: Vec<String>,
 }
 
-/// Everything between the preflight and the completion of the upload: the archive and the counts beside it.
+/// Everything between the preflight and the completion of the uploads: the archives and the counts beside them.
 async fn stream(
     request: &DumpRequest,
     prepared: &Prepared,
-    upload: &mut Upload,
+    parts: &[Part],
+    sinks: &mut [Sink],
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<Streamed, DumpError> {
     let snapshot = &prepared.snapshot;
@@ -200,24 +334,52 @@ async fn stream(
         let counted = |tables, of| progress(Progress::Counted { tables, of });
         Ok::<_, DumpError>(snapshot.count(&request.filter, exact, counted).await?)
     };
-    let (mut table_rows, (decoded, warnings)) = tokio::try_join!(counts, archive(request, prepared, upload, progress))?;
+    let written = AtomicU64::new(0);
+    let mut workers: Vec<Vec<_>> = Vec::new();
+    for (place, (part, sink)) in parts.iter().zip(sinks).enumerate() {
+        workers.resize_with(workers.len().max(part.worker + 1), Vec::new);
+        workers[part.worker].push((place, part, sink));
+    }
+    let written = &written;
+    let workers = workers.into_iter().map(|own| async move {
+        let mut made = Vec::with_capacity(own.len());
+        for (place, part, sink) in own {
+            made.push((place, archive(request, prepared, part, sink, written, progress).await?));
+        }
+        Ok::<_, DumpError>(made)
+    });
+    let (mut table_rows, made) = tokio::try_join!(counts, try_join_all(workers))?;
+    let mut made: Vec<_> = made.into_iter().flatten().collect();
+    made.sort_by_key(|(place, _)| *place);
+    let mut found = ArchiveRows::default();
+    let (mut archives, mut warnings) = (Vec::new(), Vec::new());
+    for (place, (decoded, lines)) in made {
+        let Decoded { contents, rows, blocks } = decoded;
+        found.add(rows).map_err(|table| TablesDiffer(vec![format!("{table} is in two archives")]))?;
+        index(&mut table_rows, &blocks, u32::try_from(place).unwrap_or_default());
+        let name = parts[place].name.clone();
+        archives.push(Archive { name, contents, head: blocks.head, ..Archive::default() });
+        warnings.extend(lines);
+    }
     let large_objects = if request.filter.schemas.is_empty() { snapshot.large_objects } else { 0 };
-    compare(&mut table_rows, large_objects, &decoded.rows)?;
-    index(&mut table_rows, &decoded.blocks);
-    Ok(Streamed { table_rows, contents: decoded.contents, head: decoded.blocks.head, warnings })
+    compare(&mut table_rows, large_objects, &found)?;
+    Ok(Streamed { table_rows, archives, warnings })
 }
 
 /// pg_dump's archive into decoder and upload, until every program ended with 0. Returns pg_dump's warnings, too.
 async fn archive(
     request: &DumpRequest,
     prepared: &Prepared,
-    upload: &mut Upload,
+    part: &Part,
+    sink: &mut Sink,
+    written: &AtomicU64,
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<(Decoded, Vec<String>), DumpError> {
     let mut decoder = Decoder::start(&prepared.tools)?;
     let environment = Environment::new(&request.connection, &prepared.snapshot.reached()).map_err(DumpError::CaFile)?;
-    let mut dump = start_pg_dump(request, prepared, &environment)?;
-    if let Err(error) = pump(&mut dump, &mut decoder, upload, progress).await {
+    let mut dump = start_pg_dump(request, prepared, part, &environment)?;
+    let progress = |size: u64| progress(Progress::Written { bytes: written.fetch_add(size, Ordering::Relaxed) + size });
+    if let Err(error) = pump(&mut dump, &mut decoder, sink, &progress).await {
         dump.kill().await;
         return Err(error);
     }
@@ -226,7 +388,12 @@ async fn archive(
     Ok((decoder.finish().await?, warnings))
 }
 
-fn start_pg_dump(request: &DumpRequest, prepared: &Prepared, environment: &Environment) -> Result<Running, ToolError> {
+fn start_pg_dump(
+    request: &DumpRequest,
+    prepared: &Prepared,
+    part: &Part,
+    environment: &Environment,
+) -> Result<Running, ToolError> {
     let mut arguments = vec![
         "--format=custom".to_owned(),
         format!("--compress={}", prepared.compression),
@@ -234,54 +401,57 @@ fn start_pg_dump(request: &DumpRequest, prepared: &Prepared, environment: &Envir
         format!("--lock-wait-timeout={}", request.lock_wait.as_millis()),
         "--no-password".to_owned(),
     ];
-    arguments.extend(request.filter.arguments());
+    arguments.extend(part.arguments.iter().cloned());
     prepared.tools.start("pg_dump", arguments, Some(environment), false, true)
 }
 
 async fn pump(
     dump: &mut Running,
     decoder: &mut Decoder,
-    upload: &mut Upload,
-    progress: &(dyn Fn(Progress) + Send + Sync),
+    sink: &mut Sink,
+    progress: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<(), DumpError> {
     let Some(mut output) = dump.output.take() else { return Ok(()) };
     let mut piece = vec![0; PIECE];
-    let mut written = 0;
     loop {
         let size = output.read(&mut piece).await.map_err(|error| dump.pipe_error(error))?;
         if size == 0 {
-            return Ok(());
+            return sink.end().await;
         }
         decoder.write(&piece[..size]).await?;
-        upload.write(&piece[..size]).await?;
-        written += size as u64;
-        progress(Progress::Written { bytes: written });
+        sink.write(&piece[..size]).await?;
+        progress(size as u64);
     }
 }
 
-async fn write_globals(
-    request: &DumpRequest,
-    prepared: &Prepared,
-    store: &Store,
-) -> Result<Option<Segment>, DumpError> {
-    if !request.globals {
-        return Ok(None);
-    }
-    let text = prepared.snapshot.globals().await?;
-    let segment = Segment {
-        name: GLOBALS.to_owned(),
-        size_bytes: text.len() as u64,
-        sha256: sha256(text.as_bytes()),
-        e_tag: None,
-        store_checksum: store.computes_sha256().then(|| base64(&Sha256::digest(text.as_bytes()))),
+async fn write_globals(prepared: &Prepared, store: &Store, text: String) -> Result<Segment, DumpError> {
+    let (name, content) = match &prepared.recipients {
+        None => (GLOBALS.to_owned(), text.into_bytes()),
+        Some(recipients) => {
+            let encrypted = encrypt(recipients, text.as_bytes()).map_err(DumpError::Encryption)?;
+            (format!("{GLOBALS}.age"), encrypted)
+        }
     };
-    store.put_once(&format!("{}/{GLOBALS}", prepared.location), text.into()).await?;
-    Ok(Some(segment))
+    write_small(store, &prepared.location, name, content).await
+}
+
+async fn write_small(store: &Store, location: &str, name: String, content: Vec<u8>) -> Result<Segment, DumpError> {
+    let segment = Segment {
+        size_bytes: content.len() as u64,
+        sha256: sha256(&content),
+        e_tag: None,
+        store_checksum: store.computes_sha256().then(|| base64(&Sha256::digest(&content))),
+        name,
+    };
+    store.put_once(&format!("{location}/{}", segment.name), content.into()).await?;
+    Ok(segment)
 }
 
 /// Removes the objects of a dump that failed after its upload.
 async fn remove_objects(store: &Store, location: &str, segments: &[Segment]) {
-    for name in segments.iter().map(|segment| segment.name.as_str()).chain([GLOBALS]) {
+    let encrypted_globals = format!("{GLOBALS}.age");
+    let names = segments.iter().map(|segment| segment.name.as_str());
+    for name in names.chain([GLOBALS, encrypted_globals.as_str(), INDEX]) {
         if let Err(error) = store.delete(&format!("{location}/{name}")).await {
             tracing::warn!(location, name, %error, "could not remove an object of a failed dump; it is swept later");
         }

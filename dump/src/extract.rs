@@ -1,21 +1,22 @@
 //! Parts of a published dump, read straight from the store: no more than the head of the archive and the rows of the tables
 //! that are asked for.
 
-use std::{io::Write as _, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, io::Write as _, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     process::ChildStdout,
+    sync::Mutex,
     task::JoinHandle,
 };
 
 use crate::{
-    Block, ClientTools, Head, Manifest, Reason, Segment, Store, StoreError, TableRows, ToolError, archive::RowReader,
-    clients::Running, text::hex,
+    Block, ClientTools, Manifest, ManifestError, Reason, Segment, Store, StoreError, TableRows, ToolError,
+    archive::RowReader, clients::Running, encryption::decrypt_part, text::hex,
 };
 
 /// How much is read from pg_restore's pipe at once.
@@ -38,6 +39,9 @@ pub enum ExtractError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is encrypted of the manifest cannot be read.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The store has other bytes than were written.
     #[error("{part} has the SHA-256 {found} instead of {expected}")]
     Content {
@@ -84,6 +88,7 @@ impl ExtractError {
             Self::NoIndex(_) => Reason::InvalidRequest,
             Self::Index(_) | Self::Script { .. } => Reason::ArchiveInvalid,
             Self::Store(error) => error.reason(),
+            Self::Manifest(error) => error.reason(),
             Self::Content { .. } => Reason::ChecksumMismatch,
             Self::Tool(error) => error.reason(Reason::ArchiveInvalid),
             Self::RowCount { .. } => Reason::RowCountMismatch,
@@ -97,29 +102,32 @@ impl ExtractError {
 pub struct Extract {
     store: Store,
     manifest: Arc<Manifest>,
-    head: Head,
+    /// The head of the only archive, or of the first one: definitions.
     bytes: Bytes,
+    /// The heads of other archives that were read.
+    others: Arc<Mutex<BTreeMap<u32, Bytes>>>,
 }
 
 impl Extract {
-    /// Reads the head of the archive and checks it.
+    /// Reads the head of the archive and checks it. An encrypted one needs a store with private keys.
     pub async fn open(store: &Store, manifest: Manifest) -> Result<Self, ExtractError> {
-        let head = manifest.head.clone().ok_or_else(|| ExtractError::NoIndex(manifest.location.clone()))?;
-        if head.length > LARGEST_HEAD {
-            return Err(ExtractError::Index(format!("the head has {} bytes", head.length)));
+        let manifest = manifest.reveal(store).await?;
+        let bytes = read_head(store, &manifest, 0).await?;
+        Ok(Self { store: store.clone(), manifest: Arc::new(manifest), bytes, others: Arc::default() })
+    }
+
+    /// The head of an archive.
+    async fn head(&self, archive: u32) -> Result<Bytes, ExtractError> {
+        if archive == 0 {
+            return Ok(self.bytes.clone());
         }
-        let mut bytes = Vec::new();
-        {
-            let mut parts = std::pin::pin!(archive_part(store, &manifest, 0..head.length)?);
-            while let Some(part) = parts.try_next().await? {
-                bytes.extend_from_slice(&part);
-            }
+        let mut others = self.others.lock().await;
+        if let Some(bytes) = others.get(&archive) {
+            return Ok(bytes.clone());
         }
-        let found = hex(&Sha256::digest(&bytes));
-        if found != head.sha256 {
-            return Err(ExtractError::Content { part: "the head of the archive".into(), expected: head.sha256, found });
-        }
-        Ok(Self { store: store.clone(), manifest: Arc::new(manifest), head, bytes: bytes.into() })
+        let bytes = read_head(&self.store, &self.manifest, archive).await?;
+        others.insert(archive, bytes.clone());
+        Ok(bytes)
     }
 
     /// Its manifest.
@@ -142,26 +150,31 @@ impl Extract {
         Ok(block_of(table)?.length)
     }
 
-    /// Writes an archive with the definitions of everything and the rows of these tables: pg_restore restores it, with a list
-    /// that names no other rows. An error means that what was written is worth nothing: the SHA-256 of a block is known at
-    /// its end.
+    /// Writes an archive with the rows of these tables, and with the definitions of everything unless the dump has several
+    /// archives: pg_restore restores it, with a list that names no other rows. An error means that what was written is worth
+    /// nothing: the SHA-256 of a block is known at its end. Tables of several archives are refused.
     pub async fn write_archive<W: AsyncWrite + Unpin>(
         &self,
         tables: &[TableRows],
         out: &mut W,
     ) -> Result<(), ExtractError> {
-        out.write_all(&self.bytes).await.map_err(ExtractError::Sink)?;
         let mut blocks = Vec::new();
         for table in tables {
             blocks.push((block_of(table)?, table));
         }
+        let archive = blocks.first().map_or(0, |(block, _)| block.archive);
+        if blocks.iter().any(|(block, _)| block.archive != archive) {
+            return Err(ExtractError::Index("these tables are in several archives".to_owned()));
+        }
+        let head = self.head(archive).await?;
+        out.write_all(&head).await.map_err(ExtractError::Sink)?;
         // pg_restore reads a pipe in one direction only.
         blocks.sort_by_key(|(block, _)| block.offset);
         for (block, table) in blocks {
-            let end = block.offset.checked_add(block.length).filter(|_| block.offset >= self.head.length);
+            let end = block.offset.checked_add(block.length).filter(|_| block.offset >= head.len() as u64);
             let end = end.ok_or_else(|| ExtractError::Index(format!("{}.{}", table.schema, table.name)))?;
             let mut digest = Sha256::new();
-            let mut parts = std::pin::pin!(archive_part(&self.store, &self.manifest, block.offset..end)?);
+            let mut parts = archive_part(&self.store, &self.manifest, archive, block.offset..end)?;
             while let Some(part) = parts.try_next().await? {
                 digest.update(&part);
                 out.write_all(&part).await.map_err(ExtractError::Sink)?;
@@ -316,26 +329,61 @@ impl RowStream {
     }
 }
 
+/// Reads the head of an archive and checks it.
+async fn read_head(store: &Store, manifest: &Manifest, archive: u32) -> Result<Bytes, ExtractError> {
+    let part = manifest.part(archive).ok_or_else(|| ExtractError::NoIndex(manifest.location.clone()));
+    let head = part.map(|(_, head)| head.clone())?;
+    if head.length > LARGEST_HEAD {
+        return Err(ExtractError::Index(format!("the head has {} bytes", head.length)));
+    }
+    let mut bytes = Vec::new();
+    let mut parts = archive_part(store, manifest, archive, 0..head.length)?;
+    while let Some(part) = parts.try_next().await? {
+        bytes.extend_from_slice(&part);
+    }
+    let found = hex(&Sha256::digest(&bytes));
+    if found == head.sha256 {
+        return Ok(bytes.into());
+    }
+    Err(ExtractError::Content { part: "the head of the archive".into(), expected: head.sha256, found })
+}
+
 fn block_of(table: &TableRows) -> Result<&Block, ExtractError> {
     table.block.as_ref().ok_or_else(|| ExtractError::Index(format!("{}.{} is missing", table.schema, table.name)))
 }
 
-/// The bytes of a part of the archive, which is cut into segments.
+/// The bytes of a part of the archive, which may be encrypted and is cut into segments.
 fn archive_part(
     store: &Store,
     manifest: &Manifest,
+    archive: u32,
     part: Range<u64>,
-) -> Result<impl Stream<Item = Result<Bytes, StoreError>> + Send + use<>, ExtractError> {
-    let ranges = segments_of(&manifest.segments, &part)
+) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, ExtractError> {
+    if part.start > part.end {
+        return Err(ExtractError::Index(format!("bytes {} to {}", part.start, part.end)));
+    }
+    let (segments, _) = manifest.part(archive).ok_or_else(|| ExtractError::Index(format!("archive {archive}")))?;
+    if manifest.is_encrypted() {
+        return Ok(decrypt_part(store, &manifest.location, segments, part).boxed());
+    }
+    let ranges = segments_of(segments, &part)
         .ok_or_else(|| ExtractError::Index(format!("bytes {} to {} are not in the archive", part.start, part.end)))?;
-    let location = &manifest.location;
+    Ok(segment_stream(store, &manifest.location, ranges).boxed())
+}
+
+/// The bytes of parts of segments, one after the other.
+pub(crate) fn segment_stream(
+    store: &Store,
+    location: &str,
+    ranges: Vec<(&str, Range<u64>)>,
+) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
     let streams: Vec<_> =
         ranges.into_iter().map(|(name, range)| store.read_part(&format!("{location}/{name}"), range)).collect();
-    Ok(futures::stream::iter(streams).flatten())
+    futures::stream::iter(streams).flatten()
 }
 
 /// Which bytes of which segments a part of the archive is.
-fn segments_of<'a>(segments: &'a [Segment], part: &Range<u64>) -> Option<Vec<(&'a str, Range<u64>)>> {
+pub(crate) fn segments_of<'a>(segments: &'a [Segment], part: &Range<u64>) -> Option<Vec<(&'a str, Range<u64>)>> {
     let mut ranges = Vec::new();
     let (mut start, mut covered) = (0_u64, part.start);
     for segment in segments {

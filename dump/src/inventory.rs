@@ -117,7 +117,7 @@ impl Found {
             size_bytes: manifest.size_bytes,
             sha256: plain(&manifest.sha256, 64),
             manifest_sha256,
-            tables: manifest.tables.len() as u64,
+            tables: manifest.table_count(),
             rows: manifest.rows,
             partial: manifest.is_partial(),
         }

@@ -38,7 +38,9 @@
 //!
 //! `<prefix>/<cluster id>/<namespace>/<schedule>/<timestamp>-<run id>/` holds `dump.pgc.000` and, above 100 GiB, further
 //! segments (put together in order they are what `pg_dump -Fc` wrote), `globals.sql` (roles and memberships, no
-//! passwords, no settings), and `manifest.json`, written last and once.
+//! passwords, no settings), and `manifest.json`, written last and once. An encrypted dump has `dump.pgc.age.000`,
+//! `globals.sql.age` and `index.json.age` instead: names of tables, their rows and everything else about the data are in the
+//! last one, and its manifest holds only what it takes to find and list it.
 //!
 //! # What it holds itself to
 //!
@@ -52,27 +54,29 @@
 //! - pgrail's own schema and triggers are part of a dump like everything else (a restore leaves them out); the rows of its
 //!   tables are not compared.
 //!
-//! # Not yet
-//!
-//! Restores and drills, encryption and parallel dumps come later: a request for the last two is refused.
+//! - A run holds no private key: what it encrypts it cannot read.
 
 mod archive;
 mod catalog;
 mod clients;
 mod connection;
 mod dump;
+mod encryption;
 mod extract;
 mod filter;
 mod identity;
 mod inventory;
 mod manifest;
 mod outcome;
+mod parts;
 mod preflight;
 mod prune;
 mod reason;
 mod request;
 pub mod retention;
 mod secrets;
+pub mod shrink;
+mod sink;
 mod snapshot;
 mod source;
 mod store;
@@ -83,12 +87,13 @@ mod verify;
 pub use archive::{Block, Contents, DecodeError, Head};
 pub use catalog::{HIDDEN, Listing, Scope, Unreadable, list};
 pub use clients::{ClientTools, ToolError};
-pub use dump::{DumpError, GLOBALS, dump, dump_until};
+pub use dump::{DumpError, GLOBALS, INDEX, dump, dump_until};
+pub use encryption::{Identities, IdentityTextError, RecipientError, Recipients};
 pub use extract::{Extract, ExtractError, RowStream};
 pub use filter::{Filter, PatternError};
 pub use identity::{BackupIdentity, IdentityError, ScheduleIdentity};
 pub use inventory::{Found, Inventory, InventoryError, InventoryRequest, KNOWN_AT_MOST, Known, Marks, inventory};
-pub use manifest::{MANIFEST, MANIFEST_VERSION, Manifest, ManifestError, Verification};
+pub use manifest::{Archive, MANIFEST, MANIFEST_VERSION, Manifest, ManifestError, Verification};
 pub use outcome::{
     DumpDetails, DumpResult, Failure, MESSAGE_BYTES, Message, PartialCause, Phase, Remarks, RestoreResult,
     RestoredRows, VerificationLevel, VerifyResult,
@@ -98,10 +103,12 @@ pub use prune::{GRACE, PruneError, PruneReport, PruneRequest, Refused, prune};
 pub use reason::Reason;
 pub use request::{Compression, CompressionError, CompressionMethod, DumpRequest, Progress, RowCounts};
 pub use secrets::Redactor;
+pub use shrink::{Comparison, ShrinkAlarm, ShrunkTable};
 pub use snapshot::SnapshotError;
 pub use source::{Extension, Setting, Source};
 pub use store::{
-    Listed, Scheme, Segment, Store, StoreCredentials, StoreError, StoreSettings, StoreUrl, StoreUrlError, UploadLimits,
+    CredentialSource, Listed, Scheme, Segment, Store, StoreCredentials, StoreError, StoreSettings, StoreUrl,
+    StoreUrlError, UploadLimits,
 };
 pub use tables::{Rows, TableRows, TablesDiffer};
 pub use text::error_chain;

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupIdentity, Compression, Contents, DumpDetails, DumpResult, Filter, Head, Reason, Remarks, RowCounts, Segment,
-    Source, Store, StoreError, TableRows, VerificationLevel, text::sha256,
+    BackupIdentity, Compression, Contents, DumpDetails, DumpResult, Filter, Head, INDEX, Reason, Remarks, RowCounts,
+    Segment, Source, Store, StoreError, TableRows, VerificationLevel, encryption::decrypt, text::sha256,
 };
 
 /// The name of a manifest within its dump's directory.
@@ -58,19 +58,31 @@ pub struct Manifest {
     pub remarks: Remarks,
     /// Its size in the store, in bytes.
     pub size_bytes: u64,
-    /// SHA-256 of all segments in order, in hexadecimal.
+    /// SHA-256 of all segments in order, in hexadecimal; of a dump with several archives, of their SHA-256 in order.
     pub sha256: String,
     /// The objects that it consists of, in order.
     pub segments: Vec<Segment>,
+    /// The archives of a dump that has several, in the order in which they are restored: definitions, the rows of everything
+    /// that is in no other, groups of tables, then indexes and constraints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub archives: Vec<Archive>,
     /// Roles and memberships.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub globals: Option<Segment>,
+    /// Of an encrypted dump, the object with everything that is not in clear here: names of tables and their rows, what was
+    /// left out, warnings, what a restore must know, and where everything is in the archive. See [`Manifest::reveal`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Segment>,
     /// Its table of contents in short.
+    #[serde(default)]
     pub contents: Contents,
     /// Its beginning up to the rows of the first table: with the block of a table it is an archive. Absent in backups of
     /// earlier versions, and if pg_dump is newer than this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<Head>,
+    /// Length and SHA-256 of the archive before it was encrypted; never in clear.
+    #[serde(skip)]
+    plain: Option<Head>,
     /// What a restore must know of the database. Absent in backups of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
@@ -80,8 +92,93 @@ pub struct Manifest {
     pub rows: u64,
     /// Where the row counts are from.
     pub row_counts: RowCounts,
+    /// How many tables it has the rows of. Absent in backups of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table_count: Option<u64>,
     /// The rows of every table.
+    #[serde(default)]
     pub tables: Vec<TableRows>,
+}
+
+/// One of the archives of a dump that was made by several pg_dump at the same time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Archive {
+    /// `pre`, `rest`, `data1`, …, `post`
+    pub name: String,
+    /// How many of the segments it consists of, after those of the archives before it.
+    pub segments: usize,
+    /// Its size in the store, in bytes.
+    pub size_bytes: u64,
+    /// SHA-256 of its segments in order, in hexadecimal.
+    pub sha256: String,
+    /// Its table of contents in short; not in clear if it is encrypted.
+    #[serde(default)]
+    pub contents: Contents,
+    /// Its beginning up to the rows of the first table; not in clear if it is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Head>,
+    /// Length and SHA-256 before it was encrypted; never in clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain: Option<Head>,
+}
+
+/// SHA-256 of a dump: of its only archive, or of the SHA-256 of each.
+pub(crate) fn digest_of(archives: &[Archive]) -> String {
+    match archives {
+        [only] => only.sha256.clone(),
+        all => sha256(all.iter().map(|archive| archive.sha256.as_str()).collect::<String>().as_bytes()),
+    }
+}
+
+/// The segments of each archive of a dump.
+pub(crate) fn segments_of_archives<'a>(
+    archives: &'a [Archive],
+    segments: &'a [Segment],
+) -> impl Iterator<Item = (&'a Archive, &'a [Segment])> {
+    let mut rest = segments;
+    archives.iter().map(move |archive| {
+        let (own, others) = rest.split_at_checked(archive.segments).unwrap_or((rest, &[]));
+        rest = others;
+        (archive, own)
+    })
+}
+
+/// What the manifest of an encrypted dump does not hold in clear.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Index {
+    filter: Filter,
+    #[serde(default)]
+    unlogged_tables: Vec<String>,
+    #[serde(default)]
+    warnings: Vec<String>,
+    contents: Contents,
+    #[serde(default)]
+    head: Option<Head>,
+    #[serde(default)]
+    plain: Option<Head>,
+    #[serde(default)]
+    archives: Vec<Archive>,
+    #[serde(default)]
+    source: Option<Source>,
+    tables: Vec<TableRows>,
+}
+
+impl Index {
+    pub(crate) fn new(remarks: &Remarks, details: &DumpDetails) -> Self {
+        Self {
+            filter: details.filter.clone(),
+            unlogged_tables: remarks.unlogged_tables.clone(),
+            warnings: remarks.warnings.clone(),
+            contents: details.contents.clone(),
+            head: details.head.clone(),
+            plain: details.plain.clone(),
+            archives: details.archives.clone(),
+            source: details.source.clone(),
+            tables: details.table_rows.clone(),
+        }
+    }
 }
 
 /// How a dump was verified.
@@ -143,7 +240,7 @@ impl ManifestError {
 
 impl Manifest {
     pub(crate) fn new(result: &DumpResult, details: &DumpDetails, verification: Verification) -> Self {
-        Self {
+        let mut manifest = Self {
             pgrail_manifest: MANIFEST_VERSION,
             identity: details.identity.clone(),
             location: result.location.clone(),
@@ -163,15 +260,82 @@ impl Manifest {
             size_bytes: result.size_bytes,
             sha256: result.sha256.clone(),
             segments: details.segments.clone(),
+            archives: details.archives.clone(),
             globals: details.globals.clone(),
             contents: details.contents.clone(),
             head: details.head.clone(),
+            plain: None,
             source: details.source.clone(),
             large_objects: result.large_objects,
             rows: result.rows,
             row_counts: details.row_counts,
+            table_count: Some(result.tables),
             tables: details.table_rows.clone(),
+            index: details.index.clone(),
+        };
+        if manifest.index.is_some() {
+            // Everything else is what it takes to find, list and verify it.
+            manifest.filter = Filter::default();
+            manifest.remarks.unlogged_tables.clear();
+            manifest.remarks.warnings.clear();
+            manifest.contents = Contents::default();
+            (manifest.head, manifest.source) = (None, None);
+            for archive in &mut manifest.archives {
+                (archive.contents, archive.head, archive.plain) = (Contents::default(), None, None);
+            }
+            manifest.tables.clear();
         }
+        manifest
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        !self.age_recipients.is_empty()
+    }
+
+    /// Length and SHA-256 of the archive as pg_dump wrote it. Of an encrypted one, they are known after [`Manifest::reveal`].
+    pub fn archive(&self) -> Head {
+        let stored = || Head { length: self.size_bytes, sha256: self.sha256.clone() };
+        self.plain.clone().unwrap_or_else(stored)
+    }
+
+    /// The segments and the head of an archive by its number; `None` if there is none, or it has no index.
+    pub(crate) fn part(&self, archive: u32) -> Option<(&[Segment], &Head)> {
+        if self.archives.is_empty() {
+            return self.head.as_ref().filter(|_| archive == 0).map(|head| (&self.segments[..], head));
+        }
+        let place = usize::try_from(archive).ok()?;
+        let (archive, segments) = segments_of_archives(&self.archives, &self.segments).nth(place)?;
+        Some((segments, archive.head.as_ref()?))
+    }
+
+    /// Whether single tables of it can be read.
+    pub fn has_index(&self) -> bool {
+        self.head.is_some() || self.index.is_some() || !self.archives.is_empty()
+    }
+
+    /// How many tables it has the rows of.
+    pub fn table_count(&self) -> u64 {
+        self.table_count.unwrap_or(self.tables.len() as u64)
+    }
+
+    /// Of an encrypted dump, reads what is not in clear, with the private keys of the store. Another manifest is returned as
+    /// it is.
+    pub async fn reveal(mut self, store: &Store) -> Result<Self, ManifestError> {
+        let Some(segment) = &self.index else { return Ok(self) };
+        let key = format!("{}/{INDEX}", self.location);
+        let sealed = store.get_small(&key, LARGEST).await?;
+        let found = sha256(&sealed);
+        if found != segment.sha256 {
+            return Err(ManifestError::Replaced { key, expected: segment.sha256.clone(), found });
+        }
+        let text = decrypt(store.identities(), &self.location, &sealed)?;
+        let index: Index = serde_json::from_slice(&text).map_err(|source| ManifestError::Form { key, source })?;
+        let Index { filter, unlogged_tables, warnings, contents, head, plain, archives, source, tables } = index;
+        (self.filter, self.contents, self.head, self.source, self.tables) = (filter, contents, head, source, tables);
+        (self.plain, self.archives) = (plain, archives);
+        (self.remarks.unlogged_tables, self.remarks.warnings) = (unlogged_tables, warnings);
+        Ok(self)
     }
 
     /// Whether it holds less than the whole database.

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupIdentity, Compression, Contents, Filter, Head, Inventory, PruneReport, Reason, RowCounts, Segment, Source,
-    TableRows,
+    Archive, BackupIdentity, Comparison, Compression, Contents, Filter, Head, Inventory, PruneReport, Reason,
+    RowCounts, Segment, Source, TableRows,
     secrets::Redactor,
     text::{error_chain, truncated, without_middle},
 };
@@ -129,11 +129,20 @@ pub struct DumpDetails {
     /// Roles and memberships.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub globals: Option<Segment>,
+    /// Of an encrypted dump, what else its manifest would hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Segment>,
     /// Its table of contents in short.
     pub contents: Contents,
     /// Its beginning up to the rows of the first table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<Head>,
+    /// The whole of it before it was encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain: Option<Head>,
+    /// The archives of a dump that has several, in the order in which they are restored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub archives: Vec<Archive>,
     /// What a restore must know of the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
@@ -164,6 +173,9 @@ pub struct VerifyResult {
     pub time: Timestamp,
     /// How long it took, in seconds.
     pub seconds: u64,
+    /// What the comparison with the backup before found; absent if none was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
     /// The manifest's key below the store's prefix.
     pub manifest: String,
     /// SHA-256 of the manifest, in hexadecimal. A restore uses no other one.
@@ -298,6 +310,9 @@ impl Message {
         let text = json(&message);
         if text.len() <= MESSAGE_BYTES {
             return text;
+        }
+        if let Self::Verify(VerifyResult { comparison: Some(comparison), .. }) = &mut message {
+            comparison.shorten();
         }
         match &mut message {
             Self::Prune(report) => report.shorten(),

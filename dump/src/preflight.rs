@@ -1,9 +1,10 @@
 //! Checks before the first byte: a dump is complete or refused.
 
+use jiff::Timestamp;
 use pgrail_postgres::{connect_within, detect_pooler_on};
 
 use crate::{
-    DumpRequest, IdentityError, PatternError, Reason,
+    DumpRequest, IdentityError, PatternError, Reason, RecipientError, Recipients,
     clients::{ClientTools, ToolError},
     request::CompressionError,
     snapshot::{Access, Snapshot, SnapshotError},
@@ -21,9 +22,9 @@ pub enum PreflightError {
     /// A pattern names nothing.
     #[error("the selection of tables is invalid")]
     Pattern(#[from] PatternError),
-    /// Something that the request asks for and this version does not do.
-    #[error("{0}")]
-    Unsupported(&'static str),
+    /// A recipient is no public key.
+    #[error("the recipients of the encryption are invalid")]
+    Recipient(#[from] RecipientError),
     /// The compression is not available.
     #[error("the compression is not available")]
     Compression(#[from] CompressionError),
@@ -72,7 +73,7 @@ impl PreflightError {
         match self {
             Self::Identity(_)
             | Self::Pattern(_)
-            | Self::Unsupported(_)
+            | Self::Recipient(_)
             | Self::Compression(CompressionError::Level { .. }) => Reason::InvalidRequest,
             Self::Compression(CompressionError::Method { .. }) => Reason::CompressionUnsupported,
             Self::Client(error) => error.reason(Reason::ClientMissing),
@@ -87,22 +88,20 @@ impl PreflightError {
 
 /// What a dump needs, checked.
 pub(crate) struct Prepared {
+    pub(crate) start_time: Timestamp,
     pub(crate) tools: ClientTools,
     pub(crate) location: String,
     pub(crate) compression: String,
+    pub(crate) recipients: Option<Recipients>,
     pub(crate) snapshot: Snapshot,
 }
 
 /// Runs every check that is possible before the first byte, the cheap ones first.
 pub(crate) async fn check(request: &DumpRequest) -> Result<Prepared, PreflightError> {
+    let start_time = (request.clock)();
     let location = request.identity.location()?;
     request.filter.check()?;
-    if request.jobs != 1 {
-        return Err(PreflightError::Unsupported("parallel dumps (jobs other than 1) are not supported yet"));
-    }
-    if !request.age_recipients.is_empty() {
-        return Err(PreflightError::Unsupported("encryption is not supported yet"));
-    }
+    let recipients = Recipients::parse(&request.age_recipients)?;
     let tools = ClientTools::find(request.client_directory.as_deref()).await?;
     let compression = request.compression.argument(tools.major(), tools.version())?;
     let session = connect_within(&request.connection, &request.addresses).await.map_err(SnapshotError::from)?;
@@ -118,7 +117,7 @@ pub(crate) async fn check(request: &DumpRequest) -> Result<Prepared, PreflightEr
         });
     }
     check_rights(request, &snapshot)?;
-    Ok(Prepared { tools, location, compression, snapshot })
+    Ok(Prepared { start_time, tools, location, compression, recipients, snapshot })
 }
 
 fn check_rights(request: &DumpRequest, snapshot: &Snapshot) -> Result<(), PreflightError> {

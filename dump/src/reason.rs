@@ -44,6 +44,8 @@ pub enum Reason {
     RestoreFailed,
     /// What the store gives back is not what was written.
     ChecksumMismatch,
+    /// It is encrypted, and none of the private keys that are given decrypts it.
+    IdentityRequired,
     /// An object of the dump is not in the store.
     ObjectMissing,
     /// The place already holds another manifest: manifests are written once.
@@ -92,6 +94,7 @@ impl Reason {
             Self::Conflict => "Conflict",
             Self::RestoreFailed => "RestoreFailed",
             Self::ChecksumMismatch => "ChecksumMismatch",
+            Self::IdentityRequired => "IdentityRequired",
             Self::ObjectMissing => "ObjectMissing",
             Self::AlreadyPublished => "AlreadyPublished",
             Self::NotOurs => "NotOurs",
@@ -132,6 +135,7 @@ impl Reason {
             | Self::Conflict
             | Self::RestoreFailed
             | Self::RowSecurity
+            | Self::IdentityRequired
             | Self::AlreadyPublished
             | Self::NotOurs
             | Self::StoreInvalid

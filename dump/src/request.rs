@@ -23,7 +23,8 @@ pub struct DumpRequest {
     pub globals: bool,
     /// Where the expected row counts are from.
     pub row_counts: RowCounts,
-    /// How many connections pg_dump uses. Only 1 is supported: the archive streams, without scratch space.
+    /// How many pg_dump run at the same time, each for some of the tables and into an archive of its own, under the same
+    /// snapshot. They share the memory of one.
     pub jobs: u32,
     /// Whose dump it is, and so where it goes.
     pub identity: BackupIdentity,

@@ -19,6 +19,8 @@ pub struct BackupRecord {
     pub verified: bool,
     /// `spec.pinned`.
     pub pinned: bool,
+    /// Whether guarded tables had far fewer rows in the next backup, and no user has acknowledged that.
+    pub before_loss: bool,
 }
 
 /// How many backups are kept for which reason. A backup may serve several.
@@ -48,6 +50,8 @@ impl Default for RetentionPolicy {
 pub enum KeptBecause {
     /// `spec.pinned` is set.
     Pinned,
+    /// Guarded tables had far fewer rows in the next backup, and no user has acknowledged that.
+    BeforeLoss,
     /// It is among the newest.
     Last,
     /// It is the newest of its day.
@@ -67,6 +71,7 @@ impl KeptBecause {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pinned => "Pinned",
+            Self::BeforeLoss => "BeforeLoss",
             Self::Last => "Last",
             Self::Daily => "Daily",
             Self::Weekly => "Weekly",
@@ -101,8 +106,8 @@ impl Decision {
 
 /// Decides over all backups of one schedule, in the order they were given.
 ///
-/// Days, weeks and months are those of `timezone`. Backups of the same time are ordered by name. Pinned backups
-/// stay and serve the rules too when they are verified.
+/// Days, weeks and months are those of `timezone`. Backups of the same time are ordered by name. Pinned backups and
+/// those before a loss stay, and serve the rules too when they are verified.
 pub fn decide(backups: &[BackupRecord], policy: &RetentionPolicy, timezone: &TimeZone) -> Vec<Decision> {
     let mut newest_first: Vec<usize> = (0..backups.len()).collect();
     newest_first.sort_by(|&a, &b| (backups[b].time, &backups[b].name).cmp(&(backups[a].time, &backups[a].name)));
@@ -112,6 +117,9 @@ pub fn decide(backups: &[BackupRecord], policy: &RetentionPolicy, timezone: &Tim
     for (index, backup) in backups.iter().enumerate() {
         if backup.pinned {
             reasons[index].insert(KeptBecause::Pinned);
+        }
+        if backup.before_loss {
+            reasons[index].insert(KeptBecause::BeforeLoss);
         }
     }
     for &index in verified.iter().take(count(policy.keep_last)) {

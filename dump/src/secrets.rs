@@ -1,6 +1,9 @@
 //! Redaction of secrets in text of other programs.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 /// Replaces a secret.
 const MASK: &str = "***";
@@ -9,15 +12,23 @@ const MASK: &str = "***";
 const SHORTEST: usize = 4;
 
 /// The secrets of one run, to be removed from everything that leaves the agent.
+/// Clones share them.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    secrets: Vec<String>,
+    secrets: Arc<RwLock<Vec<String>>>,
 }
 
 impl Redactor {
     /// Collects the secrets, each also in its percent-encoded form, the longest first.
     pub fn new<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Self {
-        let mut all = Vec::new();
+        let redactor = Self::default();
+        redactor.add(secrets);
+        redactor
+    }
+
+    /// Adds secrets that became known later.
+    pub(crate) fn add<S: AsRef<str>>(&self, secrets: impl IntoIterator<Item = S>) {
+        let mut all = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
         for secret in secrets {
             let secret = secret.as_ref();
             if secret.len() < SHORTEST {
@@ -30,13 +41,13 @@ impl Redactor {
         }
         all.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         all.dedup();
-        Self { secrets: all }
     }
 
     /// The text with every secret replaced by `***`. A secret is replaced only as a whole: the password `shop` must not
     /// change the name `shop_orders` in a message.
     pub fn clean(&self, text: &str) -> String {
-        self.secrets.iter().fold(text.to_owned(), |text, secret| replace_whole(&text, secret))
+        let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
+        secrets.iter().fold(text.to_owned(), |text, secret| replace_whole(&text, secret))
     }
 }
 
@@ -62,7 +73,8 @@ fn replace_whole(text: &str, secret: &str) -> String {
 
 impl fmt::Debug for Redactor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Redactor({} secrets)", self.secrets.len())
+        let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
+        write!(formatter, "Redactor({} secrets)", secrets.len())
     }
 }
 

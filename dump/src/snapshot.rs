@@ -1,13 +1,18 @@
 //! The transaction that the dump and its row counts share.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use jiff::{SignedDuration, Timestamp};
 use pgrail_postgres::{ConnectError, Connection, DetectPoolerError, Reached};
 use tokio_postgres::Row;
 
-use crate::{Filter, Reason, Rows, Source, TableRows, archive::TableName};
+use crate::{Filter, Reason, Rows, Source, TableRows, archive::TableName, parts::SizedTable};
 
 /// pgrail's own schema: dumped like any other, but its counters move by themselves and are not compared.
 const OWN_SCHEMA: &str = "pgrail";
+
+/// How many tables one statement locks.
+const LOCKED_AT_ONCE: usize = 200;
 
 /// A query under the snapshot failed.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +81,7 @@ pub(crate) struct Server {
 /// A table, partitioned table or sequence that a dump may hold.
 #[derive(Debug, Clone)]
 pub(crate) struct Relation {
+    oid: u32,
     pub(crate) schema: String,
     pub(crate) name: String,
     archive_name: TableName,
@@ -83,6 +89,7 @@ pub(crate) struct Relation {
     has_rows: bool,
     unlogged: bool,
     partition_of: Option<(String, String)>,
+    guarded: bool,
     pub(crate) access: Access,
     membership: Membership,
 }
@@ -133,6 +140,7 @@ impl Relation {
     fn rows(&self, rows: Rows) -> TableRows {
         let mut table = TableRows::new(&self.schema, &self.name, &self.archive_name, rows);
         table.partition_of.clone_from(&self.partition_of);
+        table.guarded = self.guarded;
         table
     }
 }
@@ -202,11 +210,49 @@ impl Snapshot {
         Ok(tables)
     }
 
+    /// Holds every table that is dumped until the transaction ends, so that none is dropped between two programs.
+    pub(crate) async fn lock(&self, filter: &Filter, wait: Duration) -> Result<(), SnapshotError> {
+        let timeout = format!("SET LOCAL lock_timeout = {}", wait.as_millis());
+        self.client.batch_execute(&timeout).await.map_err(failed("limit the wait for locks"))?;
+        let tables: Vec<_> = self
+            .relations
+            .iter()
+            .filter(|relation| relation.has_rows && relation.is_dumped(filter))
+            .map(|relation| relation.quoted.as_str())
+            .collect();
+        for some in tables.chunks(LOCKED_AT_ONCE) {
+            let statement = format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", some.join(", ONLY "));
+            self.client.batch_execute(&statement).await.map_err(failed("lock the tables"))?;
+        }
+        Ok(())
+    }
+
+    /// The tables that can be dumped on their own, with their sizes on disk, and the size of everything else.
+    pub(crate) async fn sizes(&self, filter: &Filter) -> Result<(Vec<SizedTable<'_>>, u64), SnapshotError> {
+        // Arguments of pg_dump are in the database's encoding.
+        let is_plain = |it: &Relation| self.server.encoding == "UTF8" || (it.schema.is_ascii() && it.name.is_ascii());
+        let own: Vec<_> = self
+            .relations
+            .iter()
+            .filter(|it| it.has_rows(filter, self.server.standby) && it.is_counted() && is_plain(it))
+            .collect();
+        let oids: Vec<u32> = own.iter().map(|it| it.oid).collect();
+        let rows =
+            self.client.query(include_str!("sql/sizes.sql"), &[&oids]).await.map_err(failed("read the sizes"))?;
+        let sizes: BTreeMap<u32, i64> = rows.iter().map(|row| (row.get("oid"), row.get("bytes"))).collect();
+        let size = |oid: u32| u64::try_from(sizes.get(&oid).copied().unwrap_or_default()).unwrap_or_default();
+        let tables = own.iter().map(|it| SizedTable { schema: &it.schema, name: &it.name, bytes: size(it.oid) });
+        Ok((tables.collect(), size(0)))
+    }
+
     /// Roles and memberships as SQL, see `sql/globals.sql`.
     pub(crate) async fn globals(&self) -> Result<String, SnapshotError> {
-        let rows = self.client.query(include_str!("sql/globals.sql"), &[]).await.map_err(failed("read the roles"))?;
-        let mut text =
-            String::from("-- Roles and memberships, without passwords and settings. Creates only what is missing.\n");
+        let statement = include_str!("sql/globals.sql");
+        let rows = self.client.query(statement, &[&self.source.roles]).await.map_err(failed("read the roles"))?;
+        let mut text = String::from(
+            "-- Roles that the dump refers to, and those that they are members of, without passwords and settings.\n\
+             -- Creates only what is missing.\n",
+        );
         for row in rows {
             text.push_str(row.get(0));
             text.push('\n');
@@ -247,6 +293,7 @@ fn server(row: &Row) -> Result<Server, SnapshotError> {
 
 fn relation(row: &Row) -> Relation {
     Relation {
+        oid: row.get("oid"),
         schema: row.get("schema"),
         name: row.get("name"),
         archive_name: TableName { schema: row.get("schema_bytes"), name: row.get("name_bytes") },
@@ -254,6 +301,7 @@ fn relation(row: &Row) -> Relation {
         has_rows: row.get("has_rows"),
         unlogged: row.get("unlogged"),
         partition_of: row.get::<_, Option<String>>("root_schema").zip(row.get("root_name")),
+        guarded: row.get("guarded"),
         access: match (row.get("readable"), row.get("row_security")) {
             (false, _) => Access::Unreadable,
             (true, true) => Access::RowSecurity,

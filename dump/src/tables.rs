@@ -47,6 +47,9 @@ pub struct TableRows {
     /// Schema and name of the partitioned table at the top, if it is a partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition_of: Option<(String, String)>,
+    /// Whether it had a guard.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guarded: bool,
     /// Where its rows are in the archive. Absent in backups of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block: Option<Block>,
@@ -68,7 +71,7 @@ impl TableRows {
         let differs = archived.schema != schema.as_bytes() || archived.name != name.as_bytes();
         let archive_name = differs.then(|| (hex(&archived.schema), hex(&archived.name)));
         let (schema, name) = (schema.to_owned(), name.to_owned());
-        Self { schema, name, rows, partition_of: None, block: None, archive_name }
+        Self { schema, name, rows, partition_of: None, guarded: false, block: None, archive_name }
     }
 
     /// Whether these are rows of that table, its partitions included.
@@ -120,12 +123,14 @@ pub(crate) fn compare(tables: &mut [TableRows], large_objects: u64, archive: &Ar
     Err(TablesDiffer(differences))
 }
 
-/// Notes where the rows of each table are.
-pub(crate) fn index(tables: &mut [TableRows], blocks: &Blocks) {
+/// Notes where the rows of each table of an archive are.
+pub(crate) fn index(tables: &mut [TableRows], blocks: &Blocks, archive: u32) {
     let found: BTreeMap<_, _> =
         blocks.tables.iter().map(|(name, block)| ((hex(&name.schema), hex(&name.name)), block)).collect();
     for table in tables {
-        table.block = found.get(&table.key()).map(|block| Block::clone(block));
+        if let Some(block) = found.get(&table.key()) {
+            table.block = Some(Block { archive, ..Block::clone(block) });
+        }
     }
 }
 

@@ -7,8 +7,11 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    DumpDetails, DumpResult, Failure, Manifest, ManifestError, Phase, Progress, Reason, Segment, Store, StoreError,
-    Verification, VerificationLevel, VerifyResult, text::hex,
+    DumpDetails, DumpResult, Failure, Manifest, ManifestError, Phase, Progress, Reason, Segment, ShrinkAlarm, Store,
+    StoreError, Verification, VerificationLevel, VerifyResult,
+    manifest::{digest_of, segments_of_archives},
+    shrink::compare,
+    text::hex,
 };
 
 /// What is to be verified, and how.
@@ -18,6 +21,8 @@ pub struct VerifyRequest {
     pub dump: DumpResult,
     /// How it is verified.
     pub level: VerificationLevel,
+    /// When a loss of rows since the backup before raises the alarm; none: nothing is compared.
+    pub shrink_alarm: Option<ShrinkAlarm>,
     /// The clock.
     pub clock: fn() -> Timestamp,
 }
@@ -25,7 +30,7 @@ pub struct VerifyRequest {
 impl VerifyRequest {
     /// Every byte is read back.
     pub fn new(dump: DumpResult) -> Self {
-        Self { dump, level: VerificationLevel::ReadBack, clock: Timestamp::now }
+        Self { dump, level: VerificationLevel::ReadBack, shrink_alarm: None, clock: Timestamp::now }
     }
 }
 
@@ -133,16 +138,20 @@ async fn run(
             VerificationLevel::ReadBack
         }
     };
+    let comparison = match request.shrink_alarm {
+        Some(alarm) => Some(compare(store, &backup, &details, alarm).await),
+        None => None,
+    };
     let time = (request.clock)();
     let seconds = u64::try_from(time.duration_since(started).as_secs()).unwrap_or_default();
     let verification = Verification { level, time, seconds };
     let (manifest, manifest_sha256) = Manifest::new(&backup, &details, verification).publish(store).await?;
-    Ok(VerifyResult { backup, level, time, seconds, manifest, manifest_sha256 })
+    Ok(VerifyResult { backup, level, time, seconds, comparison, manifest, manifest_sha256 })
 }
 
 /// Every object is there with its size and, where the store gave one, its mark.
 async fn check_sizes(location: &str, details: &DumpDetails, store: &Store) -> Result<(), VerifyError> {
-    for segment in details.segments.iter().chain(&details.globals) {
+    for segment in details.segments.iter().chain(&details.globals).chain(&details.index) {
         let key = format!("{location}/{}", segment.name);
         let Some(found) = store.head(&key).await? else { return Err(VerifyError::Missing(key)) };
         if found.size != segment.size_bytes {
@@ -162,7 +171,7 @@ async fn compare_checksums(
     details: &DumpDetails,
     store: &Store,
 ) -> Result<VerificationLevel, VerifyError> {
-    for segment in details.segments.iter().chain(&details.globals) {
+    for segment in details.segments.iter().chain(&details.globals).chain(&details.index) {
         let key = format!("{location}/{}", segment.name);
         let (Some(expected), Some(found)) = (&segment.store_checksum, store.sha256(&key).await?) else {
             return Ok(VerificationLevel::None);
@@ -181,20 +190,33 @@ async fn read_back(
     store: &Store,
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<(), VerifyError> {
-    if let Some(globals) = &details.globals {
-        read_segment(store, &backup.location, globals, |_| {}).await?;
+    for small in details.globals.iter().chain(&details.index) {
+        read_segment(store, &backup.location, small, |_| {}).await?;
     }
-    let mut whole = Sha256::new();
     let mut bytes = 0;
-    for segment in &details.segments {
-        let each = |piece: &[u8]| {
-            whole.update(piece);
-            bytes += piece.len() as u64;
-            progress(Progress::ReadBack { bytes, of: backup.size_bytes });
-        };
-        read_segment(store, &backup.location, segment, each).await?;
-    }
-    let found = hex(&whole.finalize());
+    let mut whole = async |segments: &[Segment]| -> Result<String, VerifyError> {
+        let mut whole = Sha256::new();
+        for segment in segments {
+            let each = |piece: &[u8]| {
+                whole.update(piece);
+                bytes += piece.len() as u64;
+                progress(Progress::ReadBack { bytes, of: backup.size_bytes });
+            };
+            read_segment(store, &backup.location, segment, each).await?;
+        }
+        Ok(hex(&whole.finalize()))
+    };
+    let found = if details.archives.is_empty() {
+        whole(&details.segments).await?
+    } else {
+        for (archive, segments) in segments_of_archives(&details.archives, &details.segments) {
+            let (key, found) = (format!("{}/{}", backup.location, archive.name), whole(segments).await?);
+            if found != archive.sha256 {
+                return Err(VerifyError::Content { key, expected: archive.sha256.clone(), found });
+            }
+        }
+        digest_of(&details.archives)
+    };
     if found == backup.sha256 {
         return Ok(());
     }

@@ -8,7 +8,7 @@ use pgrail_dump::{
     Compression, CompressionMethod, Manifest, Message, PartialCause, Reason, RowCounts, Rows, Store, UploadLimits,
     VerificationLevel, dump, verify,
 };
-use pgrail_testing::for_each_server;
+use pgrail_testing::{OwnServer, for_each_server};
 use support::{SHOP, SHOP_ROWS, SHOP_TABLES, quiet, request, stores, verify_request};
 
 #[tokio::test]
@@ -254,7 +254,8 @@ async fn globals_hold_roles_and_memberships_but_no_secret() {
         client
             .batch_execute(&format!(
                 "CREATE ROLE \"{group}\"; CREATE ROLE {role} LOGIN PASSWORD 'hidden-word' CONNECTION LIMIT 7;
-                 GRANT \"{group}\" TO {role}; ALTER ROLE {role} SET app.token = 'hidden-token'"
+                 GRANT \"{group}\" TO {role}; ALTER ROLE {role} SET app.token = 'hidden-token';
+                 CREATE ROLE {role}_other; CREATE TABLE t (id int); GRANT SELECT ON t TO {role}"
             ))
             .await
             .unwrap();
@@ -262,7 +263,8 @@ async fn globals_hold_roles_and_memberships_but_no_secret() {
         let result = dump(&request(&database), &store.store, &quiet).await.unwrap();
         let file = store.files.join(&result.location).join("globals.sql");
         let text = std::fs::read_to_string(&file).unwrap();
-        client.batch_execute(&format!("DROP ROLE {role}")).await.unwrap();
+        assert!(!text.contains(&format!("{role}_other")), "the database does not refer to it: {text}");
+        client.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}, {role}_other")).await.unwrap();
         // It runs, brings back what is missing and leaves alone what is there.
         client.batch_execute(&format!("ALTER ROLE \"{group}\" CONNECTION LIMIT 3")).await.unwrap();
         for statement in text.lines().filter(|line| line.contains(&role)) {
@@ -282,6 +284,67 @@ async fn globals_hold_roles_and_memberships_but_no_secret() {
         database.finish().await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn globals_leave_the_roles_of_another_server_as_they_are() {
+    let server = pgrail_testing::server(18);
+    let database = server.database("roles").await;
+    let client = database.connect().await;
+    let role = |name: &str| server.role_name(&format!("roles_{name}"));
+    let (owner, reader, group, top, login) = (role("owner"), role("reader"), role("group"), role("top"), role("login"));
+    client
+        .batch_execute(&format!(
+            "CREATE ROLE {top} CREATEDB; CREATE ROLE {group} IN ROLE {top}; CREATE ROLE {owner} LOGIN PASSWORD 'of-the-source' IN ROLE {group}, pg_monitor;
+             CREATE ROLE {reader} LOGIN PASSWORD 'of-the-source'; GRANT {owner} TO {reader} WITH ADMIN OPTION, INHERIT FALSE;
+             CREATE ROLE {login} LOGIN IN ROLE {owner}; CREATE TABLE t (id int); ALTER TABLE t OWNER TO {owner}; GRANT SELECT ON t TO {reader}"
+        ))
+        .await
+        .unwrap();
+    let store = support::file_store();
+    let result = dump(&request(&database), &store.store, &quiet).await.unwrap();
+    let text = std::fs::read_to_string(store.files.join(&result.location).join("globals.sql")).unwrap();
+    client.batch_execute(&format!("DROP TABLE t; DROP ROLE {login}, {reader}, {owner}, {group}, {top}")).await.unwrap();
+
+    let other = OwnServer::start(18, &[]).await;
+    let target = pgrail_testing::connect(&other.server.uri).await;
+    target
+        .batch_execute(&format!("CREATE ROLE {reader} LOGIN NOINHERIT PASSWORD 'of-the-target' CONNECTION LIMIT 5"))
+        .await
+        .unwrap();
+    let password = async |role: &str| -> Option<String> {
+        target.query_one("SELECT rolpassword FROM pg_authid WHERE rolname = $1", &[&role]).await.unwrap().get(0)
+    };
+    let before = password(&reader).await.unwrap();
+    // Twice: what is there is no obstacle.
+    for _ in 0..2 {
+        target.batch_execute(&text).await.unwrap();
+    }
+    assert_eq!(password(&reader).await.unwrap(), before);
+    assert_eq!(password(&owner).await, None);
+    let attributes = "SELECT rolinherit, rolconnlimit FROM pg_roles WHERE rolname = $1";
+    let row = target.query_one(attributes, &[&reader]).await.unwrap();
+    assert_eq!((row.get::<_, bool>(0), row.get::<_, i32>(1)), (false, 5));
+    let memberships = "SELECT m.roleid::regrole::text, m.member::regrole::text, m.admin_option, m.inherit_option FROM pg_auth_members m
+        WHERE m.member >= 16384 ORDER BY 1, 2";
+    let found: Vec<(String, String, bool, bool)> = target
+        .query(memberships, &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+        .collect();
+    let mut expected = [
+        (top.clone(), group.clone(), false, true),
+        (group.clone(), owner.clone(), false, true),
+        ("pg_monitor".to_owned(), owner.clone(), false, true),
+        (owner.clone(), reader.clone(), true, false),
+    ];
+    expected.sort();
+    assert_eq!(found, expected);
+    let exists = target.query_one("SELECT to_regrole($1) IS NULL", &[&login]).await.unwrap();
+    assert!(exists.get::<_, bool>(0), "a role that only is a member of others belongs to no dump");
+    database.finish().await;
 }
 
 #[tokio::test]

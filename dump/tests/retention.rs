@@ -37,6 +37,9 @@ fn oracle(backups: &[BackupRecord], policy: &RetentionPolicy, timezone: &TimeZon
             if backup.pinned {
                 reasons.insert(KeptBecause::Pinned);
             }
+            if backup.before_loss {
+                reasons.insert(KeptBecause::BeforeLoss);
+            }
             let newer_verified = verified.iter().filter(|other| newer(other, backup)).count();
             if backup.verified {
                 if newer_verified < policy.keep_last as usize {
@@ -64,15 +67,17 @@ fn oracle(backups: &[BackupRecord], policy: &RetentionPolicy, timezone: &TimeZon
 
 fn backups() -> impl Strategy<Value = Vec<BackupRecord>> {
     // About two years, times on a grid of 4 hours so that some are equal and days are shared.
-    let one = (0_i64..4400, prop::bool::weighted(0.8), prop::bool::weighted(0.05));
+    let rarely = || prop::bool::weighted(0.05);
+    let one = (0_i64..4400, prop::bool::weighted(0.8), rarely(), rarely());
     prop::collection::vec(one, 0..40).prop_map(|list| {
         list.into_iter()
             .enumerate()
-            .map(|(index, (step, verified, pinned))| BackupRecord {
+            .map(|(index, (step, verified, pinned, before_loss))| BackupRecord {
                 name: format!("backup-{index}"),
                 time: Timestamp::from_second(1_700_000_000 + step * 4 * 3600).unwrap(),
                 verified,
                 pinned,
+                before_loss,
             })
             .collect()
     })
@@ -110,7 +115,7 @@ proptest! {
         let kept = backups.iter().zip(&decisions).filter(|(backup, decision)| backup.verified && decision.is_kept()).count();
         prop_assert!(kept >= verified.min(policy.min_keep as usize));
         for (backup, decision) in backups.iter().zip(&decisions) {
-            prop_assert!(decision.is_kept() || !backup.pinned);
+            prop_assert!(decision.is_kept() || !(backup.pinned || backup.before_loss));
         }
         // The newest verified one stays under any policy that keeps anything.
         let newest = backups.iter().zip(&decisions).filter(|(backup, _)| backup.verified).max_by_key(|(backup, _)| (backup.time, backup.name.clone()));
@@ -134,6 +139,21 @@ proptest! {
     }
 
     #[test]
+    fn what_is_kept_for_a_loss_takes_nothing_from_others(backups in backups(), policy in policies(), zone in zones()) {
+        let without: Vec<_> = backups.iter().map(|backup| BackupRecord { before_loss: false, ..backup.clone() }).collect();
+        let after = decide(&backups, &policy, &zone);
+        for (before, after) in decide(&without, &policy, &zone).iter().zip(&after) {
+            // The floor is only named where nothing else keeps a backup.
+            let of_rules = |decision: &Decision| {
+                let other = |why: &&KeptBecause| !matches!(why, KeptBecause::BeforeLoss | KeptBecause::Minimum);
+                decision.kept_because.iter().filter(other).copied().collect::<Vec<_>>()
+            };
+            prop_assert_eq!(of_rules(before), of_rules(after));
+            prop_assert!(after.is_kept() || !before.is_kept());
+        }
+    }
+
+    #[test]
     fn deciding_again_over_what_was_kept_removes_nothing_more(backups in backups(), policy in policies(), zone in zones()) {
         let first = decide(&backups, &policy, &zone);
         let kept: Vec<_> =
@@ -149,6 +169,7 @@ fn a_month_of_silence_loses_no_history() {
         time: text.parse().unwrap(),
         verified: true,
         pinned: false,
+        before_loss: false,
     };
     let backups: Vec<_> =
         ["2026-10-01T02:15:00Z", "2026-10-02T02:15:00Z", "2026-10-03T02:15:00Z", "2026-11-23T02:15:00Z"]

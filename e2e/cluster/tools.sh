@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tools.sh TOOL...: makes sure of each tool (kube, helm, coredns, kubernetes, versitygw) and prints the directory it is in.
+# tools.sh TOOL...: makes sure of each tool (kube, helm, coredns, kubernetes, versitygw, age) and prints the directory it is in.
 # `kubernetes` is kube, or the version that PGRAIL_KUBERNETES names.
 # tools.sh --missing TOOL...: builds nothing and prints, a line each, what has to be built and how long that takes.
 # Built once per version from Go modules, kept in the cache; a second run at the same time waits for the first.
@@ -57,6 +57,7 @@ build_other_kubernetes() {
   mkdir "$1/module" && "$cluster_dir/kubernetes-module.sh" "$kubernetes_version" "$1/module" && cd "$1/module" &&
     build_kubernetes "$kubernetes_version" "$1" && rm -rf "$1/module"
 }
+build_age() { go_build -ldflags '-s -w' -o "$1/age" filippo.io/age/cmd/age; }
 build_versitygw() { go_build -ldflags '-s -w' -o "$1/versitygw" .; }
 
 for tool in "$@"; do
@@ -71,6 +72,8 @@ for tool in "$@"; do
       build "kubernetes-$kubernetes_version" "$cluster_dir/kube" "Kubernetes $kubernetes_version: about 7 minutes" build_other_kubernetes ;;
     versitygw)
       build "versitygw-$versitygw_version" "$cluster_dir/../s3/gateway" "the S3 server versitygw $versitygw_version: about 1 minute" build_versitygw ;;
+    age)
+      build "age-$(required filippo.io/age "$cluster_dir/../age")" "$cluster_dir/../age" "the program age: about 10 seconds" build_age ;;
     *) die "tools.sh: no such tool: $tool" ;;
   esac
 done

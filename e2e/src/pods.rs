@@ -161,6 +161,8 @@ impl Runner {
             ("--connection-directory", "connection"),
             ("--ca-directory", "authority"),
             ("--store-directory", "store"),
+            ("--store-ca-directory", "store-authority"),
+            ("--identity-directory", "identity"),
             ("--volume", "volume"),
             ("--work", "work"),
         ] {

@@ -75,6 +75,7 @@ pub(crate) struct Metrics {
     policy_databases: Family<PolicyLabel, Gauge>,
     policy_compliant: Family<PolicyLabel, Gauge>,
     policy_violations: Family<RuleLabels, Gauge>,
+    backup_shrinks: Family<ObjectLabels, Gauge>,
     /// Tables with a series of blocked attempts, by guard: to remove them with it.
     tables: Mutex<HashMap<ObjectLabels, HashSet<String>>>,
 }
@@ -102,6 +103,7 @@ impl Default for Metrics {
             policy_databases: Family::default(),
             policy_compliant: Family::default(),
             policy_violations: Family::default(),
+            backup_shrinks: Family::default(),
             tables: Mutex::default(),
         };
         metrics.register();
@@ -155,6 +157,11 @@ impl Metrics {
             "backup_fresh",
             "1 while the newest verified backup is younger than maxAge",
             self.backup_fresh.clone(),
+        );
+        registry.register(
+            "backup_shrinks",
+            "Losses of rows between two backups that are not acknowledged",
+            self.backup_shrinks.clone(),
         );
         registry.register_with_unit(
             "last_verified_backup_timestamp",
@@ -292,6 +299,11 @@ impl Metrics {
         }
     }
 
+    /// How many losses of rows of a schedule are not acknowledged.
+    pub(crate) fn backup_shrinks(&self, namespace: &str, name: &str, shrinks: usize) {
+        self.backup_shrinks.get_or_create(&object(namespace, name)).set(i64::try_from(shrinks).unwrap_or(i64::MAX));
+    }
+
     /// A database was deleted: its series end.
     pub(crate) fn forget_database(&self, namespace: &str, name: &str) {
         self.database_reachable.remove(&object(namespace, name));
@@ -321,6 +333,7 @@ impl Metrics {
     pub(crate) fn forget_schedule(&self, namespace: &str, name: &str) {
         self.backup_fresh.remove(&object(namespace, name));
         self.last_verified.remove(&object(namespace, name));
+        self.backup_shrinks.remove(&object(namespace, name));
     }
 
     fn tables(&self) -> MutexGuard<'_, HashMap<ObjectLabels, HashSet<String>>> {

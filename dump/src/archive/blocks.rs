@@ -39,6 +39,9 @@ pub struct Head {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Block {
+    /// Which archive of the dump, if it has several.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub archive: u32,
     /// The number of its entry in the table of contents.
     pub entry: u32,
     /// Where it begins, in bytes from the beginning of the archive.
@@ -47,6 +50,11 @@ pub struct Block {
     pub length: u64,
     /// SHA-256 of these bytes, in hexadecimal.
     pub sha256: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_first(archive: &u32) -> bool {
+    *archive == 0
 }
 
 /// Where everything is.
@@ -322,7 +330,13 @@ impl BlockReader {
         let Current { entry, start, .. } = std::mem::take(&mut self.current);
         let digest = std::mem::take(&mut self.digest);
         if let Some(name) = self.names.remove(&entry) {
-            let block = Block { entry, offset: start, length: self.position - start, sha256: hex(&digest.finalize()) };
+            let block = Block {
+                archive: 0,
+                entry,
+                offset: start,
+                length: self.position - start,
+                sha256: hex(&digest.finalize()),
+            };
             self.blocks.tables.insert(name, block);
         }
     }
@@ -439,6 +453,7 @@ mod tests {
             for (number, (start, length)) in blocks.into_iter().enumerate() {
                 let name = TableName { schema: b"public".to_vec(), name: format!("t{number}").into_bytes() };
                 let block = Block {
+                    archive: 0,
                     entry: u32::try_from(number).unwrap() + 2,
                     offset: start as u64,
                     length: length as u64,

@@ -17,6 +17,24 @@ pub struct Contents {
     pub sha256: String,
 }
 
+impl Contents {
+    /// Of several archives together; of one, its own.
+    pub(crate) fn together<'a>(all: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        let mut each = all.clone();
+        if let (Some(only), None) = (each.next(), each.next()) {
+            return only.clone();
+        }
+        let mut digest = Sha256::new();
+        let mut sum = Self::default();
+        for contents in all {
+            sum.entries += contents.entries;
+            sum.table_data += contents.table_data;
+            digest.update(&contents.sha256);
+        }
+        Self { sha256: hex(&digest.finalize()), ..sum }
+    }
+}
+
 /// Reads the output of `pg_restore --list` piece by piece: a catalog of thousands of tables is megabytes of text.
 #[derive(Default)]
 pub(crate) struct ContentsReader {

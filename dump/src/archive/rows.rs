@@ -33,6 +33,20 @@ pub(crate) struct ArchiveRows {
     pub(crate) large_objects: u64,
 }
 
+impl ArchiveRows {
+    /// Adds what another archive of the same dump holds. No table is in two of them.
+    pub(crate) fn add(&mut self, other: Self) -> Result<(), String> {
+        self.large_objects += other.large_objects;
+        for (table, rows) in other.tables {
+            let shown = format!("{}.{}", String::from_utf8_lossy(&table.schema), String::from_utf8_lossy(&table.name));
+            if self.tables.insert(table, rows).is_some() {
+                return Err(shown);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A script that is not what pg_restore writes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ScriptError {

@@ -1,8 +1,14 @@
 -- Roles and their memberships as SQL, without passwords and without role settings, which often hold secrets.
+-- Of the roles in $1, which the dump refers to, and of those that they are members of, directly or not. Other roles of the server
+-- have nothing to do with a dump of one database.
 -- Only missing roles are created: running it never changes an existing role.
 -- One statement per row, in the order to run. PostgreSQL 15 and later; grants of 16+ carry their options.
-WITH role AS (
-    SELECT * FROM pg_catalog.pg_roles WHERE rolname !~ '^pg_'
+WITH RECURSIVE needed AS (
+    SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = ANY ($1)
+    UNION
+    SELECT m.roleid FROM needed n JOIN pg_catalog.pg_auth_members m ON m.member = n.oid
+), role AS (
+    SELECT r.* FROM pg_catalog.pg_roles r JOIN needed n ON n.oid = r.oid WHERE r.rolname !~ '^pg_'
 ), creation AS (
     SELECT 1 AS step, r.rolname::text AS first, ''::text AS second,
         pg_catalog.format('DO %L;', pg_catalog.format(

@@ -1,7 +1,8 @@
 -- Every table, partitioned table and sequence that pg_dump may read, and whether this role can read it whole.
 -- Not: system schemas, temporary relations. Members of extensions are recreated by their extension; the rows of its
 -- configuration tables are dumped. Names are given twice: as text, and as the bytes that an archive holds.
-SELECT n.nspname::text AS schema,
+SELECT c.oid AS oid,
+    n.nspname::text AS schema,
     c.relname::text AS name,
     pg_catalog.convert_to(n.nspname::text, pg_catalog.getdatabaseencoding()) AS schema_bytes,
     pg_catalog.convert_to(c.relname::text, pg_catalog.getdatabaseencoding()) AS name_bytes,
@@ -10,6 +11,11 @@ SELECT n.nspname::text AS schema,
     c.relpersistence = 'u' AS unlogged,
     root_schema.nspname::text AS root_schema,
     root.relname::text AS root_name,
+    -- The triggers that guards have on the tables that they name, and not on those that depend on them.
+    EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc f ON f.oid = t.tgfoid
+        JOIN pg_catalog.pg_namespace s ON s.oid = f.pronamespace
+        WHERE t.tgrelid IN (c.oid, root.oid) AND s.nspname = 'pgrail'
+            AND t.tgname ~ '^pgrail_(note|window|updating)_[0-9]+$|^pgrail_truncate$') AS guarded,
     pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS readable,
     c.relkind = 'r' AND pg_catalog.row_security_active(c.oid) AS row_security,
     member.objid IS NOT NULL AS extension_member,
@@ -25,4 +31,4 @@ WHERE c.relkind IN ('r', 'p', 'S')
     AND c.relpersistence <> 't'
     AND n.nspname <> 'information_schema'
     AND n.nspname !~ '^pg_'
-ORDER BY 1, 2
+ORDER BY 2, 3

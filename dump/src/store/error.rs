@@ -37,6 +37,16 @@ pub enum StoreError {
         /// The store's own message.
         detail: String,
     },
+    /// What is encrypted cannot be read.
+    #[error("{what} cannot be decrypted: {detail}")]
+    Decrypt {
+        /// The dump, or an object of it.
+        what: String,
+        /// Why.
+        reason: Reason,
+        /// The same in words.
+        detail: String,
+    },
 }
 
 impl StoreError {
@@ -45,7 +55,7 @@ impl StoreError {
         match self {
             Self::Url(_) | Self::Settings(_) => Reason::StoreInvalid,
             Self::Exists { .. } => Reason::AlreadyPublished,
-            Self::Failed { reason, .. } => *reason,
+            Self::Failed { reason, .. } | Self::Decrypt { reason, .. } => *reason,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Object stores and directories, as far as dumps need them.
 
 mod error;
+mod renewal;
 mod settings;
 mod signed;
 mod unfinished;
@@ -21,12 +22,13 @@ use jiff::Timestamp;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 
 pub use error::StoreError;
+pub use renewal::CredentialSource;
 pub use settings::{StoreCredentials, StoreSettings};
-pub(crate) use upload::Upload;
 pub use upload::{Segment, UploadLimits};
+pub(crate) use upload::{Upload, Uploaded};
 pub use url::{Scheme, StoreUrl, StoreUrlError};
 
-use crate::{Reason, secrets::Redactor, text::error_chain};
+use crate::{Identities, Reason, secrets::Redactor, text::error_chain};
 
 /// How much of an object is asked for at once when it is read back.
 const READ_BYTES: u64 = 4 * 1024 * 1024;
@@ -41,6 +43,7 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     secrets: Redactor,
     bytes_read: Arc<AtomicU64>,
+    identities: Option<Identities>,
 }
 
 /// One object as the store lists it.
@@ -60,7 +63,18 @@ impl Store {
     /// Makes the client. Nothing is asked of the store yet, except that a directory must exist.
     pub fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let settings::Client { objects, secrets } = settings::client(settings)?;
-        Ok(Self { settings: settings.clone(), objects, secrets, bytes_read: Arc::default() })
+        Ok(Self { settings: settings.clone(), objects, secrets, bytes_read: Arc::default(), identities: None })
+    }
+
+    /// With private keys: encrypted backups can be read, too.
+    #[must_use]
+    pub fn with_identities(mut self, identities: Identities) -> Self {
+        self.identities = Some(identities);
+        self
+    }
+
+    pub(crate) fn identities(&self) -> Option<&Identities> {
+        self.identities.as_ref()
     }
 
     /// How many bytes of dumps were read since it was opened.

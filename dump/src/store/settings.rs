@@ -3,14 +3,17 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use object_store::{
-    ClientOptions, ObjectStore, RetryConfig,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum},
+    Certificate, ClientOptions, ObjectStore, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, Checksum},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
     local::LocalFileSystem,
 };
 
-use super::{Scheme, StoreError, StoreUrl};
+use super::{
+    Scheme, StoreError, StoreUrl,
+    renewal::{CredentialSource, Renewed},
+};
 use crate::{secrets::Redactor, text::error_chain};
 
 /// How long one request may take: a part of 16 MiB at 140 KB/s.
@@ -27,6 +30,10 @@ pub struct StoreSettings {
     pub region: Option<String>,
     /// The credentials, or none for the machine's own identity.
     pub credentials: StoreCredentials,
+    /// Where the credentials are read again during a run, since they may change. Only with `s3://`.
+    pub renewal: Option<CredentialSource>,
+    /// Certificates in PEM of the CA of the endpoint, besides those of the machine.
+    pub ca_pem: Option<Vec<u8>>,
     /// Whether `http://` endpoints are allowed: only inside a cluster, the dump passes in clear.
     pub allow_http: bool,
     /// The directory that `file:///path` is relative to: where the volume is mounted. It must exist.
@@ -45,6 +52,8 @@ impl StoreSettings {
             endpoint: None,
             region: None,
             credentials: StoreCredentials::Ambient,
+            renewal: None,
+            ca_pem: None,
             allow_http: false,
             root: None,
             sha256: false,
@@ -131,7 +140,7 @@ pub(super) fn client(settings: &StoreSettings) -> Result<Client, StoreError> {
         return Err(StoreError::Settings("an endpoint is only used with s3://".to_owned()));
     }
     let built = match settings.url.scheme() {
-        Scheme::S3 => s3(settings)?,
+        Scheme::S3 => s3(settings, &secrets)?,
         Scheme::Gcs => gcs(settings)?,
         Scheme::Azure => azure(settings)?,
         Scheme::File => return Ok(Client { objects: directory(settings)?, secrets }),
@@ -144,35 +153,61 @@ pub(super) fn client(settings: &StoreSettings) -> Result<Client, StoreError> {
 
 type Built = Result<Arc<dyn ObjectStore>, object_store::Error>;
 
-fn options(settings: &StoreSettings) -> ClientOptions {
-    ClientOptions::new()
+fn options(settings: &StoreSettings) -> Result<ClientOptions, StoreError> {
+    let mut options = ClientOptions::new()
         .with_timeout(REQUEST_TIMEOUT)
         .with_connect_timeout(Duration::from_secs(10))
         .with_allow_http(settings.allow_http)
-        .with_pool_max_idle_per_host(4)
+        .with_pool_max_idle_per_host(4);
+    if let Some(pem) = &settings.ca_pem {
+        let certificates = Certificate::from_pem_bundle(pem).unwrap_or_default();
+        if certificates.is_empty() {
+            return Err(StoreError::Settings("the CA of the endpoint is no certificate in PEM".to_owned()));
+        }
+        for certificate in certificates {
+            options = options.with_root_certificate(certificate);
+        }
+    }
+    Ok(options)
 }
 
 fn retry(settings: &StoreSettings) -> RetryConfig {
     RetryConfig { max_retries: settings.retries, ..RetryConfig::default() }
 }
 
-/// The builder for S3: the machine's own environment only where the Secret holds no credentials.
-pub(super) fn s3_builder(settings: &StoreSettings) -> Result<AmazonS3Builder, StoreError> {
-    let credentials = &settings.credentials;
+/// The keys for S3. `None` without a Secret; an error if it is incomplete.
+pub(super) fn s3_keys(credentials: &StoreCredentials) -> Result<Option<AwsCredential>, StoreError> {
     let key = credentials.find(&["AWS_ACCESS_KEY_ID", "ACCESS_KEY_ID", "ACCESS_KEY"]);
     let secret = credentials.find(&["AWS_SECRET_ACCESS_KEY", "SECRET_ACCESS_KEY", "ACCESS_SECRET_KEY", "SECRET_KEY"]);
-    let mut builder = match (key, secret) {
-        (Some(key), Some(secret)) => {
-            let builder = AmazonS3Builder::new().with_access_key_id(key).with_secret_access_key(secret);
-            match credentials.find(&["AWS_SESSION_TOKEN", "SESSION_TOKEN"]) {
+    match (key, secret) {
+        (Some(key), Some(secret)) => Ok(Some(AwsCredential {
+            key_id: key.to_owned(),
+            secret_key: secret.to_owned(),
+            token: credentials.find(&["AWS_SESSION_TOKEN", "SESSION_TOKEN"]).map(str::to_owned),
+        })),
+        (None, None) if matches!(credentials, StoreCredentials::Ambient) => Ok(None),
+        (key, _) => {
+            let missing = if key.is_none() { "AWS_ACCESS_KEY_ID" } else { "AWS_SECRET_ACCESS_KEY" };
+            Err(StoreError::Settings(format!("the Secret has no {missing}")))
+        }
+    }
+}
+
+/// The builder for S3: the machine's own environment only where the Secret holds no credentials.
+pub(super) fn s3_builder(settings: &StoreSettings, secrets: &Redactor) -> Result<AmazonS3Builder, StoreError> {
+    let credentials = &settings.credentials;
+    let mut builder = match (s3_keys(credentials)?, &settings.renewal) {
+        (None, _) => AmazonS3Builder::from_env(),
+        (Some(first), Some(source)) => {
+            let renewed = Renewed::new(source.clone(), secrets.clone(), first);
+            AmazonS3Builder::new().with_credentials(Arc::new(renewed))
+        }
+        (Some(AwsCredential { key_id, secret_key, token }), None) => {
+            let builder = AmazonS3Builder::new().with_access_key_id(key_id).with_secret_access_key(secret_key);
+            match token {
                 Some(token) => builder.with_token(token),
                 None => builder,
             }
-        }
-        (None, None) if matches!(credentials, StoreCredentials::Ambient) => AmazonS3Builder::from_env(),
-        (key, _) => {
-            let missing = if key.is_none() { "AWS_ACCESS_KEY_ID" } else { "AWS_SECRET_ACCESS_KEY" };
-            return Err(StoreError::Settings(format!("the Secret has no {missing}")));
         }
     };
     let region =
@@ -192,7 +227,7 @@ pub(super) fn s3_builder(settings: &StoreSettings) -> Result<AmazonS3Builder, St
     }
     Ok(builder
         .with_bucket_name(settings.url.bucket())
-        .with_client_options(options(settings))
+        .with_client_options(options(settings)?)
         .with_allow_http(settings.allow_http)
         .with_retry(retry(settings)))
 }
@@ -206,8 +241,8 @@ fn check_region(region: &str) -> Result<(), StoreError> {
     Err(StoreError::Settings("the region is not letters, digits, `-` and `_`".to_owned()))
 }
 
-fn s3(settings: &StoreSettings) -> Result<Built, StoreError> {
-    Ok(s3_builder(settings)?.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
+fn s3(settings: &StoreSettings, secrets: &Redactor) -> Result<Built, StoreError> {
+    Ok(s3_builder(settings, secrets)?.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
 }
 
 fn check_endpoint(endpoint: &str, allow_http: bool) -> Result<(), StoreError> {
@@ -262,7 +297,7 @@ fn gcs(settings: &StoreSettings) -> Result<Built, StoreError> {
     };
     builder = builder
         .with_bucket_name(settings.url.bucket())
-        .with_client_options(options(settings))
+        .with_client_options(options(settings)?)
         .with_retry(retry(settings));
     Ok(builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
 }
@@ -301,7 +336,7 @@ fn azure(settings: &StoreSettings) -> Result<Built, StoreError> {
     }
     builder = builder
         .with_container_name(settings.url.bucket())
-        .with_client_options(options(settings))
+        .with_client_options(options(settings)?)
         .with_retry(retry(settings));
     Ok(builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
 }
@@ -344,7 +379,7 @@ mod tests {
         ] {
             let mut settings = StoreSettings::new(StoreUrl::parse("s3://backups/shop").unwrap());
             settings.credentials = keys(&pairs);
-            let builder = s3_builder(&settings).unwrap();
+            let builder = s3_builder(&settings, &Redactor::default()).unwrap();
             assert_eq!(builder.get_config_value(&AmazonS3ConfigKey::AccessKeyId).as_deref(), Some("id"));
             assert_eq!(builder.get_config_value(&AmazonS3ConfigKey::SecretAccessKey).as_deref(), Some("secret"));
             assert!(!format!("{settings:?}").contains("secret\""), "{settings:?}");

@@ -4,7 +4,7 @@ use object_store::{
     aws::{AmazonS3, AmazonS3ConfigKey, AwsAuthorizer},
     client::{HttpRequest, HttpRequestBody},
 };
-use reqwest::{Method, Response};
+use reqwest::{Certificate, Method, Response};
 
 use super::{Scheme, Store, StoreError, settings::s3_builder};
 use crate::{Reason, text::error_chain};
@@ -22,8 +22,9 @@ impl Store {
         if !self.computes_sha256() {
             return Ok(None);
         }
-        let client =
-            s3_builder(&self.settings)?.build().map_err(|error| self.classify("open the store".into(), &error))?;
+        let client = s3_builder(&self.settings, &self.secrets)?
+            .build()
+            .map_err(|error| self.classify("open the store".into(), &error))?;
         let path = self.full_path(key)?;
         let header = Some(("x-amz-checksum-mode", "ENABLED"));
         let answer = self.signed_request(&client, Method::HEAD, path.as_ref(), &[], header, READ_CHECKSUM).await?;
@@ -41,7 +42,7 @@ impl Store {
         header: Option<(&'static str, &'static str)>,
         action: &'static str,
     ) -> Result<Response, StoreError> {
-        let builder = s3_builder(&self.settings)?;
+        let builder = s3_builder(&self.settings, &self.secrets)?;
         let value = |key| builder.get_config_value(&key).unwrap_or_default();
         let region = value(AmazonS3ConfigKey::Region);
         let endpoint = match value(AmazonS3ConfigKey::Endpoint) {
@@ -71,8 +72,13 @@ impl Store {
             .try_authorize(&mut request, None)
             .map_err(|error| self.classify("sign a request".into(), &error))?;
         let failed = |error: reqwest::Error| self.failed(action, &error_chain(&error.without_url()));
-        let answer = reqwest::Client::builder()
-            .timeout(super::settings::REQUEST_TIMEOUT)
+        let mut client = reqwest::Client::builder().timeout(super::settings::REQUEST_TIMEOUT);
+        for certificate in
+            self.settings.ca_pem.iter().filter_map(|pem| Certificate::from_pem_bundle(pem).ok()).flatten()
+        {
+            client = client.add_root_certificate(certificate);
+        }
+        let answer = client
             .build()
             .map_err(failed)?
             .request(method, url)

@@ -56,8 +56,9 @@ impl Store {
         running: &[String],
         before: Timestamp,
     ) -> Result<u64, StoreError> {
-        let client =
-            s3_builder(&self.settings)?.build().map_err(|error| self.classify("open the store".into(), &error))?;
+        let client = s3_builder(&self.settings, self.secrets())?
+            .build()
+            .map_err(|error| self.classify("open the store".into(), &error))?;
         let prefix = format!("{}/", self.full_path(directory)?);
         let (mut key_marker, mut id_marker, mut aborted) = (String::new(), String::new(), 0);
         loop {

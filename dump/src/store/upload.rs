@@ -20,6 +20,27 @@ pub struct UploadLimits {
     pub parts_per_segment: usize,
 }
 
+/// The smallest part, in bytes, that stores take of an object in several parts.
+const SMALLEST_PART: usize = 5 * 1024 * 1024;
+
+impl UploadLimits {
+    /// How many uploads at the same time keep to the same memory, at most so many.
+    pub(crate) fn workers(self, jobs: u32) -> usize {
+        let most = (self.part_bytes * self.parts_in_flight / SMALLEST_PART).max(1);
+        usize::try_from(jobs).unwrap_or(most).clamp(1, most)
+    }
+
+    /// The limits of each of so many uploads at the same time: together they need the memory of one.
+    pub(crate) fn shared_by(self, workers: usize) -> Self {
+        if workers <= 1 {
+            return self;
+        }
+        let each = self.part_bytes * self.parts_in_flight / workers;
+        let parts_in_flight = (each / SMALLEST_PART).clamp(1, self.parts_in_flight);
+        Self { part_bytes: (each / parts_in_flight).clamp(SMALLEST_PART, self.part_bytes), parts_in_flight, ..self }
+    }
+}
+
 impl Default for UploadLimits {
     /// Parts of 16 MiB, 3 in memory, segments of 100 GiB.
     fn default() -> Self {
@@ -89,6 +110,8 @@ struct OpenSegment {
 pub(crate) struct Upload {
     store: Store,
     directory: String,
+    /// What the names of its segments start with.
+    stem: String,
     limits: UploadLimits,
     segments: Vec<OpenSegment>,
     parts: JoinSet<Result<(), object_store::Error>>,
@@ -102,15 +125,21 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// Begins the first segment, so that wrong credentials or a missing bucket show before anything is dumped.
-    pub(crate) async fn begin(store: &Store, directory: &str, limits: UploadLimits) -> Result<Self, StoreError> {
+    pub(crate) async fn begin(
+        store: &Store,
+        directory: &str,
+        stem: String,
+        limits: UploadLimits,
+    ) -> Result<Self, StoreError> {
         let (home, idle) = mpsc::unbounded_channel();
         let mut upload = Self {
             store: store.clone(),
             directory: directory.to_owned(),
+            stem,
             limits,
             segments: Vec::new(),
             parts: JoinSet::new(),
-            part: Vec::with_capacity(limits.part_bytes),
+            part: Vec::new(),
             allocated: 1,
             idle,
             home,
@@ -122,7 +151,7 @@ impl Upload {
     }
 
     async fn open_segment(&mut self) -> Result<(), StoreError> {
-        let name = format!("dump.pgc.{:03}", self.segments.len());
+        let name = format!("{}.{:03}", self.stem, self.segments.len());
         let upload = self.store.begin(&format!("{}/{name}", self.directory)).await?;
         let composite = self.store.computes_sha256().then(Sha256::new);
         self.segments.push(OpenSegment { name, upload, size: 0, parts: 0, digest: Sha256::new(), composite });
@@ -136,6 +165,8 @@ impl Upload {
                 self.send_part().await?;
                 self.part = self.next_buffer().await?;
             }
+            // Uploads that have not begun, or have ended, need no memory.
+            self.part.reserve_exact(self.limits.part_bytes - self.part.len());
             let room = self.limits.part_bytes - self.part.len();
             let (now, later) = data.split_at(room.min(data.len()));
             self.part.extend_from_slice(now);
@@ -204,6 +235,19 @@ impl Upload {
         Err(self.store.missing_is_bucket(format!("write a part of {}", self.directory), &error))
     }
 
+    /// Sends what is left, and waits until it has arrived. Only [`Upload::finish`] makes it visible.
+    pub(crate) async fn send_rest(&mut self) -> Result<(), StoreError> {
+        if !self.part.is_empty() {
+            self.send_part().await?;
+        }
+        while let Some(done) = self.parts.join_next().await {
+            self.check_part(done)?;
+        }
+        self.idle.close();
+        while self.idle.try_recv().is_ok() {}
+        Ok(())
+    }
+
     /// Sends what is left and completes every segment: only now do the objects exist.
     ///
     /// On an error everything that this upload wrote is deleted, as far as the store allows.
@@ -218,7 +262,8 @@ impl Upload {
     }
 
     async fn complete(&mut self) -> Result<Vec<Segment>, StoreError> {
-        if !self.part.is_empty() || self.size == 0 {
+        // The only part may be empty.
+        if !self.part.is_empty() || self.segments.iter().all(|segment| segment.parts == 0) {
             self.send_part().await?;
         }
         while let Some(done) = self.parts.join_next().await {
@@ -258,5 +303,24 @@ impl Upload {
             }
         }
         self.store.remove_empty_directory(&self.directory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_jobs_keeps_to_the_memory_of_one() {
+        let limits = UploadLimits::default();
+        let memory = |limits: UploadLimits, workers: usize| limits.part_bytes * limits.parts_in_flight * workers;
+        for jobs in 1..=64 {
+            let workers = limits.workers(jobs);
+            assert!(workers <= jobs as usize && workers >= 1.min(jobs as usize));
+            let shared = limits.shared_by(workers);
+            assert!(memory(shared, workers) <= memory(limits, 1), "{jobs}: {shared:?}");
+            assert!(shared.part_bytes >= SMALLEST_PART && shared.parts_in_flight >= 1, "{jobs}: {shared:?}");
+        }
+        assert_eq!((limits.workers(4), limits.workers(64)), (4, 9));
     }
 }

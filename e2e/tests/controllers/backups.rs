@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A fixture whose namespace has a node, and the Secret `s3` of its store.
-struct Backups {
-    fixture: Fixture,
+pub(crate) struct Backups {
+    pub(crate) fixture: Fixture,
     store: ObjectStore,
     node: Option<Node>,
 }
 
 impl Backups {
-    async fn new(server: &Server, name: &str) -> Self {
+    pub(crate) async fn new(server: &Server, name: &str) -> Self {
         Self::with_store(server, name, ObjectStore::of_this_run()).await
     }
 
@@ -32,7 +32,7 @@ impl Backups {
     }
 
     /// A schedule that makes its first backup at once.
-    fn schedule(&self, patch: &Value) -> Value {
+    pub(crate) fn schedule(&self, patch: &Value) -> Value {
         let storage = json!({
             "url": format!("s3://{}/{}", self.store.bucket, self.fixture.namespace.name),
             "endpoint": STORE_ENDPOINT, "region": "us-east-1", "secretRef": {"name": "s3"},
@@ -45,21 +45,21 @@ impl Backups {
         manifest
     }
 
-    async fn apply(&self, patch: &Value) {
+    pub(crate) async fn apply(&self, patch: &Value) {
         self.fixture.namespace.apply::<BackupSchedule>(&self.schedule(patch)).await;
     }
 
-    async fn until(&self, kind: &str, status: &str, reason: &str) -> BackupSchedule {
+    pub(crate) async fn until(&self, kind: &str, status: &str, reason: &str) -> BackupSchedule {
         let what = format!("nightly has {kind}={status}, reason {reason}");
         wait_for(&self.fixture.namespace, "nightly", &what, |it: &BackupSchedule| holds(it, kind, status, reason)).await
     }
 
-    async fn message(&self, kind: &str, status: &str, reason: &str) -> String {
+    pub(crate) async fn message(&self, kind: &str, status: &str, reason: &str) -> String {
         condition(&self.until(kind, status, reason).await, kind).unwrap().2
     }
 
     /// A backup by hand, after it has ended.
-    async fn by_hand(&self, name: &str) -> DatabaseBackup {
+    pub(crate) async fn by_hand(&self, name: &str) -> DatabaseBackup {
         let manifest = json!({"metadata": {"name": name}, "spec": {"scheduleRef": {"name": "nightly"}}});
         self.fixture.namespace.apply::<DatabaseBackup>(&manifest).await;
         self.ended(name).await
@@ -85,7 +85,7 @@ impl Backups {
         schedules.patch("nightly", &PatchParams::default(), &touch).await.unwrap();
     }
 
-    async fn list(&self) -> Vec<DatabaseBackup> {
+    pub(crate) async fn list(&self) -> Vec<DatabaseBackup> {
         self.fixture.namespace.api().list(&ListParams::default()).await.unwrap().items
     }
 
@@ -95,12 +95,12 @@ impl Backups {
         std::mem::replace(&mut self.fixture.operator, next).stop().await;
     }
 
-    async fn finish(self) {
+    pub(crate) async fn finish(self) {
         self.fixture.finish().await;
     }
 }
 
-fn phase(backup: &DatabaseBackup) -> String {
+pub(crate) fn phase(backup: &DatabaseBackup) -> String {
     field(backup, "/status/phase").as_str().unwrap_or_default().to_owned()
 }
 
@@ -533,7 +533,7 @@ async fn a_store_that_the_operator_does_not_allow_gets_no_dumps() {
     backups.finish().await;
 }
 
-fn retention(keep: i64) -> Value {
+pub(crate) fn retention(keep: i64) -> Value {
     json!({"keepLast": keep, "minKeep": keep, "keepDaily": 0, "keepWeekly": 0, "keepMonthly": 0})
 }
 

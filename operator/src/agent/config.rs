@@ -4,7 +4,7 @@
 //! [`CONNECTION_DIRECTORY`], [`CA_DIRECTORY`] and [`STORE_DIRECTORY`], one file per key of the Secret.
 
 use super::run_name::RunName;
-use pgrail_dump::{Compression, Filter, Known, RowCounts, ScheduleIdentity, StoreUrl, VerificationLevel};
+use pgrail_dump::{Compression, Filter, Known, RowCounts, ScheduleIdentity, ShrinkAlarm, StoreUrl, VerificationLevel};
 use pgrail_postgres::AddressPolicy;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -22,6 +22,12 @@ pub(crate) const CA_DIRECTORY: &str = "/etc/pgrail/authority";
 pub(crate) const CA_FILE: &str = "ca.crt";
 /// Where the store's Secret is mounted, one file per key; absent with workload identity and `file://`.
 pub(crate) const STORE_DIRECTORY: &str = "/etc/pgrail/store";
+/// Where the CA of the store's endpoint is mounted, as the file [`CA_FILE`]; absent without one.
+pub(crate) const STORE_CA_DIRECTORY: &str = "/etc/pgrail/store-authority";
+/// Where the Secret with the private keys is mounted, which encrypted backups are read with. Only in pods of restores.
+pub(crate) const IDENTITY_DIRECTORY: &str = "/etc/pgrail/identity";
+/// The key of that Secret.
+pub(crate) const IDENTITY_KEY: &str = "identity";
 /// Where the volume of `file://` is mounted; absent for every other store.
 pub(crate) const VOLUME_DIRECTORY: &str = "/dumps";
 /// Shared by the containers of one pod: `dump` writes its whole result here, `verify` reads it.
@@ -123,10 +129,28 @@ pub(crate) struct DumpConfig {
     pub(crate) filter: Filter,
     /// Roles and memberships beside the dump.
     pub(crate) globals: bool,
+    /// The public keys that the dump is encrypted for; none: it is not encrypted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) age_recipients: Vec<String>,
+    /// How many pg_dump run at the same time.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub(crate) jobs: u32,
     /// How rows are counted.
     pub(crate) row_counts: RowCounts,
     /// How the dump is verified before it is published.
     pub(crate) verification: VerificationLevel,
+    /// When a loss of rows raises the alarm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shrink_alarm: Option<ShrinkAlarm>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_one(jobs: &u32) -> bool {
+    *jobs == 1
 }
 
 /// Rows of a backup that are restored into the tables that they came from.

@@ -56,6 +56,8 @@ fn request(
     request.compression = dump.compression;
     request.filter = dump.filter.clone();
     request.globals = dump.globals;
+    request.age_recipients.clone_from(&dump.age_recipients);
+    request.jobs = dump.jobs;
     request.row_counts = dump.row_counts;
     request.client_directory.clone_from(&places.client_directory);
     Ok(request)

@@ -68,6 +68,12 @@ struct Places {
     /// The store's Secret, one file per key
     #[arg(long, global = true, default_value = config::STORE_DIRECTORY)]
     store_directory: PathBuf,
+    /// The directory with the CA of the store's endpoint as ca.crt
+    #[arg(long, global = true, default_value = config::STORE_CA_DIRECTORY)]
+    store_ca_directory: PathBuf,
+    /// The Secret with the private keys of encrypted backups
+    #[arg(long, global = true, default_value = config::IDENTITY_DIRECTORY)]
+    identity_directory: PathBuf,
     /// Where the volume of file:// stores is mounted
     #[arg(long, global = true, default_value = config::VOLUME_DIRECTORY)]
     volume: PathBuf,

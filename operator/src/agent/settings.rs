@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::secret::{Overrides, SecretError, from_secret};
-use pgrail_dump::{Reason, Scheme, Store, StoreCredentials, StoreError, StoreSettings};
+use pgrail_dump::{
+    CredentialSource, Identities, IdentityTextError, Reason, Scheme, Store, StoreCredentials, StoreError, StoreSettings,
+};
 use pgrail_postgres::{AddressPolicy, ConnectionSettings, TlsMode, UnknownTlsMode};
 use url::Url;
 
 use super::Places;
-use super::config::{AgentConfig, CA_FILE, ConnectionConfig};
+use super::config::{AgentConfig, CA_FILE, ConnectionConfig, IDENTITY_KEY};
 
 /// An invalid configuration.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,8 @@ pub(super) enum SettingsError {
         "the endpoint of the store, {host}, has the address {address}: loopback and link-local addresses and those of the apiserver are refused"
     )]
     Address { host: String, address: IpAddr },
+    #[error("the key `identity` of the Secret with the age identity cannot be used")]
+    Identity(#[from] IdentityTextError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -43,6 +47,7 @@ impl SettingsError {
         match self {
             Self::Store(error) => error.reason(),
             Self::Address { .. } => Reason::StoreInvalid,
+            Self::Identity(_) => Reason::IdentityRequired,
             Self::File { .. } => Reason::Internal,
             Self::NoConfig
             | Self::Config(_)
@@ -74,15 +79,23 @@ pub(super) async fn store(config: &AgentConfig, places: &Places) -> Result<Store
     settings.allow_http = config.allow_http;
     settings.sha256 = config.sha256;
     settings.root = (config.url.scheme() == Scheme::File).then(|| places.volume.clone());
-    let mut keys = Vec::new();
-    for (key, value) in secret(&places.store_directory)? {
-        // A store's Secret may hold more than what is read from it, which then need not be text.
-        if let Ok(value) = String::from_utf8(value) {
-            keys.push((key, value));
-        }
-    }
-    settings.credentials = StoreCredentials::from_keys(keys);
-    Ok(Store::open(&settings)?)
+    settings.credentials = credentials(&places.store_directory)?;
+    let directory = places.store_directory.clone();
+    // The kubelet writes a changed Secret into the running pod.
+    settings.renewal = Some(CredentialSource::new(move || credentials(&directory).ok()));
+    settings.ca_pem = optional_file(&places.store_ca_directory.join(CA_FILE))?;
+    let store = Store::open(&settings)?;
+    let identity = secret(&places.identity_directory)?.remove(IDENTITY_KEY);
+    let Some(text) = identity.map(String::from_utf8) else { return Ok(store) };
+    let identities = Identities::parse(&text.unwrap_or_default())?;
+    Ok(store.with_identities(identities))
+}
+
+/// The mounted Secret of the store.
+fn credentials(directory: &Path) -> Result<StoreCredentials, SettingsError> {
+    // A store's Secret may hold more than what is read from it, which then need not be text.
+    let keys = secret(directory)?.into_iter().filter_map(|(key, value)| Some((key, String::from_utf8(value).ok()?)));
+    Ok(StoreCredentials::from_keys(keys))
 }
 
 /// The schedule's author chooses the endpoint: every address that its name has must be one that pods connect to.
@@ -111,13 +124,16 @@ pub(super) fn connection(config: &ConnectionConfig, places: &Places) -> Result<C
     };
     let mut settings = from_secret(&secret(&places.connection_directory)?, &overrides)?.settings;
     "pgrail-dump".clone_into(&mut settings.application_name);
-    let file = places.ca_directory.join(CA_FILE);
-    settings.ca_pem = match std::fs::read(&file) {
-        Ok(pem) => Some(pem),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(SettingsError::File { file, source }),
-    };
+    settings.ca_pem = optional_file(&places.ca_directory.join(CA_FILE))?;
     Ok(settings)
+}
+
+fn optional_file(file: &Path) -> Result<Option<Vec<u8>>, SettingsError> {
+    match std::fs::read(file) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SettingsError::File { file: file.to_owned(), source }),
+    }
 }
 
 /// A mounted Secret, one file per key; none where nothing is mounted.

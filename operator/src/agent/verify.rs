@@ -24,6 +24,7 @@ async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     let result: DumpResult = serde_json::from_str(&text).map_err(SettingsError::Result)?;
     let mut request = VerifyRequest::new(result);
     request.level = dump.verification;
+    request.shrink_alarm = dump.shrink_alarm;
     let log = ProgressLog::new();
     Ok(match verify_until(&request, &store, &|progress| log.record(progress), stop_requested()).await {
         Ok(result) => Message::Verify(result),

@@ -4,7 +4,7 @@ use super::dereference::StoreSecret;
 use super::error::JobSpecError;
 use crate::agent::config::StoreConfig;
 use crate::allowed_stores::{AllowedStores, address};
-use pgrail_crds::{BackupSchedule, DatabaseBackup, PodTemplate, Storage};
+use pgrail_crds::{BackupSchedule, DatabaseBackup, PodTemplate, SecretKeyReference, Storage};
 use pgrail_dump::{ScheduleIdentity, Scheme, Store, StoreCredentials, StoreSettings, StoreUrl};
 use std::net::IpAddr;
 
@@ -15,8 +15,12 @@ pub(crate) struct StoreSpec {
     pub(crate) config: StoreConfig,
     /// The Secret with the credentials.
     pub(crate) secret: Option<String>,
+    /// The CA of the endpoint.
+    pub(crate) ca: Option<SecretKeyReference>,
     /// The claim of a `file://` store.
     pub(crate) claim: Option<String>,
+    /// The Secret with the private keys of encrypted backups; only for restores.
+    pub(crate) identity: Option<String>,
 }
 
 /// The dumps of one schedule, or of one backup without a schedule.
@@ -82,15 +86,13 @@ fn store(storage: &Storage) -> Result<StoreSpec, JobSpecError> {
         Some(endpoint) => plain_http_allowed(endpoint)?,
         None => false,
     };
+    // Amazon S3 checks what arrives against it, and accepts nothing else in a bucket with a default retention (object lock).
+    // Other servers need not know it.
+    let sha256 = url.scheme() == Scheme::S3 && storage.endpoint.is_none();
     let secret = storage.secret_ref.as_ref().map(|reference| reference.name.clone());
-    let config = StoreConfig {
-        url,
-        endpoint: storage.endpoint.clone(),
-        region: storage.region.clone(),
-        allow_http,
-        sha256: false,
-    };
-    Ok(StoreSpec { config, secret, claim })
+    let config =
+        StoreConfig { url, endpoint: storage.endpoint.clone(), region: storage.region.clone(), allow_http, sha256 };
+    Ok(StoreSpec { config, secret, ca: storage.ca_secret_ref.clone(), claim, identity: None })
 }
 
 /// Whether an endpoint is plain http. It is allowed only for a Service of the cluster, since dumps are sent in clear. An
@@ -213,6 +215,14 @@ mod tests {
         for tls in ["https://s3.example.com", "https://[2001:db8::1]:9000", "https://192.0.2.7"] {
             assert!(!allow_http(tls), "{tls}");
         }
+    }
+
+    #[test]
+    fn amazon_is_asked_for_sha256_and_others_are_not() {
+        let sha256 = |storage| destination(storage).unwrap().store.config.sha256;
+        assert!(sha256(json!({"url": "s3://backups/x", "region": "eu-central-1"})));
+        assert!(!sha256(json!({"url": "s3://backups/x", "endpoint": "https://s3.example.com"})));
+        assert!(!sha256(json!({"url": "gs://backups/x"})));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::database::ResolveError;
 use crate::kubernetes::rejection::{Reason, Rejection};
 use crate::kubernetes::text::chain;
-use pgrail_dump::{PatternError, StoreUrlError};
+use pgrail_dump::{PatternError, RecipientError, StoreUrlError};
 
 /// Why a spec makes no Job.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,8 @@ pub(crate) enum JobSpecError {
     Storage(&'static str),
     #[error("spec.dump: {0}")]
     Pattern(#[from] PatternError),
+    #[error("spec.encryption.ageRecipients: {0}")]
+    Recipient(#[from] RecipientError),
     /// A field that this release does not implement.
     #[error("{field} is not part of pgrail {}: {remedy}", env!("CARGO_PKG_VERSION"))]
     NotImplemented { field: &'static str, remedy: &'static str },
@@ -37,6 +39,8 @@ pub(crate) enum JobSpecError {
         "there is no Secret {0:?} in this namespace, which spec.storage.secretRef names: create it, or correct the name"
     )]
     StoreSecretMissing(String),
+    #[error("{0}, which spec.storage.caSecretRef names: create it, or correct the name")]
+    StoreCa(String),
     #[error("the Secret {name:?}, which spec.storage.secretRef names, cannot be used: {problem}")]
     StoreSecret { name: String, problem: String },
 }
@@ -47,9 +51,9 @@ impl JobSpecError {
             Self::Url(_) | Self::Endpoint { .. } | Self::Storage(_) => Reason::InvalidStorage,
             Self::NotAllowed(_) => Reason::StoreNotAllowed,
             Self::NotImplemented { .. } => Reason::NotImplemented,
-            Self::Pattern(_) | Self::Root | Self::Field { .. } => Reason::InvalidSpec,
+            Self::Pattern(_) | Self::Recipient(_) | Self::Root | Self::Field { .. } => Reason::InvalidSpec,
             Self::Connection(error) => error.reason(),
-            Self::StoreSecretMissing(_) | Self::StoreSecret { .. } => Reason::SecretMissing,
+            Self::StoreSecretMissing(_) | Self::StoreSecret { .. } | Self::StoreCa(_) => Reason::SecretMissing,
         }
     }
 

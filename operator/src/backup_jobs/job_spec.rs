@@ -10,7 +10,9 @@ use pgrail_crds::{
     BackupSchedule, BackupScheduleSpec, CompressionMethod as DeclaredMethod, Connection, DatabaseBackup, Dump,
     ProtectedDatabase, RequestedVerification, RowCounts as DeclaredCounts, SecretKeyReference, TlsMode,
 };
-use pgrail_dump::{Compression, CompressionMethod, Filter, RowCounts, Scheme, VerificationLevel};
+use pgrail_dump::{
+    Compression, CompressionMethod, Filter, Recipients, RowCounts, Scheme, ShrinkAlarm, VerificationLevel,
+};
 
 /// Retries of a failed run of a backup without a schedule.
 const DEFAULT_BACKOFF_LIMIT: i32 = 2;
@@ -35,8 +37,12 @@ pub(crate) struct JobSpec {
     pub(crate) compression: Compression,
     pub(crate) filter: Filter,
     pub(crate) globals: bool,
+    pub(crate) age_recipients: Vec<String>,
+    pub(crate) jobs: u32,
     pub(crate) row_counts: RowCounts,
     pub(crate) verification: VerificationLevel,
+    /// Of a backup of a schedule.
+    pub(crate) shrink_alarm: Option<ShrinkAlarm>,
     pub(crate) backoff_limit: i32,
     pub(crate) active_deadline_seconds: Option<i64>,
 }
@@ -55,8 +61,11 @@ impl JobSpec {
             compression: self.compression,
             filter: self.filter.clone(),
             globals: self.globals,
+            age_recipients: self.age_recipients.clone(),
+            jobs: self.jobs,
             row_counts: self.row_counts,
             verification: self.verification,
+            shrink_alarm: self.shrink_alarm,
         }
     }
 }
@@ -83,6 +92,13 @@ pub(crate) fn of_schedule(
         }
         job.destination.store.config.sha256 = true;
     }
+    Recipients::parse(&spec.encryption.age_recipients)?;
+    job.age_recipients.clone_from(&spec.encryption.age_recipients);
+    let alarm = &spec.verification.shrink_alarm;
+    job.shrink_alarm = Some(ShrinkAlarm {
+        percent: u32::try_from(alarm.percent).unwrap_or(1).clamp(1, 100),
+        min_rows: u64::try_from(alarm.min_rows).unwrap_or(1),
+    });
     job.backoff_limit = spec.backoff_limit;
     job.active_deadline_seconds = spec.active_deadline_seconds;
     check_secrets(&job, secrets)?;
@@ -106,6 +122,9 @@ fn check_secrets(job: &JobSpec, secrets: Secrets) -> Result<(), JobSpecError> {
     if let Some(error) = secrets.connection {
         return Err(error.into());
     }
+    if let Some(problem) = secrets.store_ca {
+        return Err(JobSpecError::StoreCa(problem));
+    }
     job.destination.store.check_secret(secrets.store)
 }
 
@@ -115,10 +134,6 @@ fn job_spec(
     declared: &Connection,
     dump: &Dump,
 ) -> Result<JobSpec, JobSpecError> {
-    if dump.jobs > 1 {
-        let remedy = "set it to 1";
-        return Err(JobSpecError::NotImplemented { field: "spec.dump.jobs greater than 1", remedy });
-    }
     let filter = Filter {
         schemas: dump.schemas.clone(),
         exclude_tables: dump.exclude_tables.clone(),
@@ -132,11 +147,14 @@ fn job_spec(
         compression: compression(dump),
         filter,
         globals: dump.globals,
+        age_recipients: Vec::new(),
+        jobs: u32::try_from(dump.jobs).unwrap_or(1).max(1),
         row_counts: match dump.row_counts {
             DeclaredCounts::Exact => RowCounts::Exact,
             DeclaredCounts::Archive => RowCounts::Archive,
         },
         verification: VerificationLevel::ReadBack,
+        shrink_alarm: None,
         backoff_limit: DEFAULT_BACKOFF_LIMIT,
         active_deadline_seconds: None,
     })
@@ -144,10 +162,6 @@ fn job_spec(
 
 /// Fields of the API that this release does not implement are rejected, never ignored.
 fn reject_not_implemented(spec: &BackupScheduleSpec) -> Result<(), JobSpecError> {
-    if !spec.encryption.age_recipients.is_empty() {
-        let remedy = "remove it, and let the store encrypt";
-        return Err(JobSpecError::NotImplemented { field: "spec.encryption.ageRecipients", remedy });
-    }
     if spec.decryption.identity_secret_ref.is_some() {
         let remedy = "remove it: it is used only for drills of encrypted backups";
         return Err(JobSpecError::NotImplemented { field: "spec.decryption.identitySecretRef", remedy });
@@ -237,12 +251,25 @@ mod tests {
     }
 
     #[test]
+    fn recipients_are_checked_and_named_by_their_place() {
+        let good = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+        let of = |keys: serde_json::Value| {
+            let schedule = schedule(json!({"encryption": {"ageRecipients": keys}}));
+            of_schedule(&schedule, &database(), Secrets::default(), "cluster")
+        };
+        assert_eq!(of(json!([good])).unwrap().dump_config(None).age_recipients, [good]);
+        // A letter was mistyped: only the checksum of the key shows it.
+        let mistyped = good.replace("age1t7", "age1t8");
+        let error = of(json!([good, mistyped])).unwrap_err();
+        assert_eq!(error.reason().as_str(), "InvalidSpec");
+        assert!(error.rejection().message.starts_with("spec.encryption.ageRecipients: entry 2 is not"), "{error}");
+    }
+
+    #[test]
     fn fields_that_are_not_implemented_are_rejected() {
-        for (patch, field) in [
-            (json!({"encryption": {"ageRecipients": ["age1qqqqqqqqq"]}}), "spec.encryption.ageRecipients"),
-            (json!({"dump": {"jobs": 4}}), "spec.dump.jobs"),
-            (json!({"decryption": {"identitySecretRef": {"name": "age"}}}), "spec.decryption.identitySecretRef"),
-        ] {
+        for (patch, field) in
+            [(json!({"decryption": {"identitySecretRef": {"name": "age"}}}), "spec.decryption.identitySecretRef")]
+        {
             let error = rejected(patch);
             assert_eq!(error.reason().as_str(), "NotImplemented");
             assert!(error.to_string().starts_with(field), "{error}");

@@ -11,3 +11,4 @@ pub(crate) mod names;
 pub(crate) mod outcome;
 pub(crate) mod pod;
 pub(crate) mod record;
+pub(crate) mod shrink;

@@ -8,8 +8,8 @@ use super::job_spec::{ConnectionSpec, JobSpec};
 use super::names::{self, Task};
 use crate::agent::config::{
     AddressConfig, AgentConfig, CA_DIRECTORY, CA_FILE, CONFIG_VARIABLE, CONNECTION_DIRECTORY, EXIT_NOT_RETRYABLE,
-    InventoryConfig, JOB_VARIABLE, POD_UID_VARIABLE, PruneConfig, RestoreConfig, STORE_DIRECTORY, VOLUME_DIRECTORY,
-    WORK_DIRECTORY,
+    IDENTITY_DIRECTORY, IDENTITY_KEY, InventoryConfig, JOB_VARIABLE, POD_UID_VARIABLE, PruneConfig, RestoreConfig,
+    STORE_CA_DIRECTORY, STORE_DIRECTORY, VOLUME_DIRECTORY, WORK_DIRECTORY,
 };
 use crate::settings::Settings;
 use k8s_openapi::api::batch::v1::{
@@ -356,13 +356,24 @@ fn store_volumes(destination: &Destination) -> Vec<Volume> {
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only: None }),
         ..Volume::default()
     });
-    keys.chain(claim).collect()
+    let identity = destination.store.identity.iter().map(|name| {
+        // Nothing else of that Secret.
+        let items = vec![KeyToPath { key: IDENTITY_KEY.to_owned(), path: IDENTITY_KEY.to_owned(), mode: None }];
+        secret("identity", name, Some(items))
+    });
+    let ca = destination.store.ca.iter().map(|ca| {
+        let items = vec![KeyToPath { key: ca.key.clone(), path: CA_FILE.to_owned(), mode: None }];
+        secret("store-authority", &ca.name, Some(items))
+    });
+    keys.chain(ca).chain(claim).chain(identity).collect()
 }
 
 fn store_mounts(destination: &Destination) -> Vec<VolumeMount> {
     let keys = destination.store.secret.iter().map(|_| mount("store", STORE_DIRECTORY, true));
     let claim = destination.store.claim.iter().map(|_| mount("dumps", VOLUME_DIRECTORY, false));
-    keys.chain(claim).collect()
+    let identity = destination.store.identity.iter().map(|_| mount("identity", IDENTITY_DIRECTORY, true));
+    let ca = destination.store.ca.iter().map(|_| mount("store-authority", STORE_CA_DIRECTORY, true));
+    keys.chain(ca).chain(claim).chain(identity).collect()
 }
 
 fn secret(volume: &str, name: &str, items: Option<Vec<KeyToPath>>) -> Volume {

@@ -105,9 +105,9 @@ fn print(found: &[(&Manifest, Option<i64>)], format: Format) -> Result<(), Comma
     let object = |(manifest, matching): &(&Manifest, Option<i64>)| {
         json!({
             "location": manifest.location, "backup": manifest.identity.backup_name, "database": manifest.identity.database,
-            "snapshotTime": manifest.snapshot_time, "tables": manifest.tables.len(), "rows": manifest.rows,
-            "sizeBytes": manifest.size_bytes, "partial": manifest.is_partial(), "verification": manifest.verification.level,
-            "tableIndex": manifest.head.is_some(), "matchingRows": matching,
+            "snapshotTime": manifest.snapshot_time, "tables": manifest.table_count(), "rows": manifest.rows,
+            "sizeBytes": manifest.size_bytes, "partial": manifest.is_partial(), "encrypted": manifest.is_encrypted(), "verification": manifest.verification.level,
+            "tableIndex": manifest.has_index(), "matchingRows": matching,
         })
     };
     let objects: Vec<Value> = found.iter().map(object).collect();
@@ -129,7 +129,7 @@ fn print(found: &[(&Manifest, Option<i64>)], format: Format) -> Result<(), Comma
                     manifest.location.clone(),
                     manifest.identity.database.clone(),
                     manifest.snapshot_time.to_string(),
-                    manifest.tables.len().to_string(),
+                    manifest.table_count().to_string(),
                     number(manifest.rows),
                     number(manifest.size_bytes),
                     format!(

@@ -2,7 +2,8 @@
 
 use super::CommandError;
 use pgrail_dump::{
-    Manifest, ScheduleIdentity, Scheme, Scope, Store, StoreCredentials, StoreError, StoreSettings, StoreUrl, list,
+    Identities, Manifest, ScheduleIdentity, Scheme, Scope, Store, StoreCredentials, StoreError, StoreSettings,
+    StoreUrl, list,
 };
 use std::path::PathBuf;
 
@@ -19,9 +20,15 @@ pub(super) struct StorageArgs {
     /// Another server that speaks the S3 protocol
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
+    /// A file with the CA certificate of the endpoint, in PEM
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// The bucket's region
     #[arg(long)]
     region: Option<String>,
+    /// A file with the age private keys of encrypted backups, as age-keygen writes it
+    #[arg(long, env = "PGRAIL_IDENTITY_FILE", value_name = "FILE")]
+    identity_file: Option<PathBuf>,
     /// The directory of pg_restore, if it is not in PATH
     #[arg(long, env = "PGRAIL_PG_BIN", value_name = "DIRECTORY")]
     pub(super) client_directory: Option<PathBuf>,
@@ -40,7 +47,16 @@ impl StorageArgs {
         settings.allow_http = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
         let keys = std::env::vars().filter(|(name, _)| KEYS.iter().any(|prefix| name.starts_with(prefix)));
         settings.credentials = StoreCredentials::from_keys(keys);
-        Ok(Store::open(&settings)?)
+        if let Some(file) = &self.ca_file {
+            let refused = |error| CommandError::Refused(format!("--ca-file {}: {error}", file.display()));
+            settings.ca_pem = Some(std::fs::read(file).map_err(refused)?);
+        }
+        let store = Store::open(&settings)?;
+        let Some(file) = &self.identity_file else { return Ok(store) };
+        let refused = |problem: String| CommandError::Refused(format!("--identity-file {}: {problem}", file.display()));
+        let text = std::fs::read_to_string(file).map_err(|error| refused(error.to_string()))?;
+        let identities = Identities::parse(&text).map_err(|error| refused(error.to_string()))?;
+        Ok(store.with_identities(identities))
     }
 }
 

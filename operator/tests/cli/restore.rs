@@ -8,12 +8,17 @@ use std::process::Output;
 impl Shop {
     /// A backup as the pods of the operator take it, into the directory `backups`.
     fn back_up(&self, time: &str) -> String {
+        self.back_up_for(time, &[])
+    }
+
+    /// The same, encrypted for these public keys.
+    fn back_up_for(&self, time: &str, recipients: &[&str]) -> String {
         let config = json!({
             "identity": {"clusterId": "c", "namespace": "shop", "schedule": "nightly", "scheduleUid": "u"},
             "store": {"url": "file:///backups"},
             "dump": {
                 "database": "shop/shop", "databaseUid": "u", "backupName": time, "compression": {"method": "gzip", "level": 1},
-                "globals": false, "rowCounts": "Exact", "verification": "ReadBack",
+                "globals": false, "ageRecipients": recipients, "rowCounts": "Exact", "verification": "ReadBack",
             },
         });
         let path = self.path().to_str().unwrap();
@@ -100,4 +105,50 @@ async fn a_deleted_user_is_found_in_the_backups_and_restored() {
         shop.database.finish().await;
     })
     .await;
+}
+
+/// The key pair of age's own tests.
+const SECRET: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+const PUBLIC: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+
+#[tokio::test]
+async fn rows_of_encrypted_backups_are_found_and_restored_with_an_identity() {
+    let shop = Shop::new(pgrail_testing::server(18).database("cli_age").await).await;
+    shop.back_up_for("first", &[PUBLIC]);
+    let client = shop.database.connect().await;
+    client.batch_execute("DELETE FROM users WHERE id = 7").await.unwrap();
+    shop.back_up_for("second", &[PUBLIC]);
+    std::fs::write(shop.path().join("key.txt"), format!("# my key\n{SECRET}\n")).unwrap();
+    std::fs::write(shop.path().join("bad.txt"), format!("{SECRET}X")).unwrap();
+    let listed = shop.with_store(&["backups", "list", "-o", "json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(
+        (&listed[1]["encrypted"], &listed[1]["tables"], &listed[1]["rows"]),
+        (&json!(true), &json!(3), &json!(5110))
+    );
+
+    let find = ["backups", "find", "--table", "public.users", "-o", "name", "--where", "id = 7"];
+    let restore =
+        ["restore", "--in-place", "--table", "public.users", "--where", "id = 7", "--follow-cascade", "--backup"];
+    let location = listed[1]["location"].as_str().unwrap();
+    for command in [&find[..], &[&restore[..], &[location]].concat()] {
+        let refused = shop.with_store(command);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(
+            err(&refused).contains("is encrypted") && err(&refused).contains("--identity-file"),
+            "{}",
+            err(&refused)
+        );
+        let refused = shop.with_store(&[command, &["--identity-file", "bad.txt"]].concat());
+        assert!(err(&refused).contains("--identity-file bad.txt: line 1"), "{}", err(&refused));
+        assert!(!err(&refused).contains(&SECRET[..30]), "the key is not repeated");
+    }
+    let found = shop.with_store(&[&find[..], &["--identity-file", "key.txt"]].concat());
+    assert_eq!((found.status.code(), out(&found).trim()), (Some(0), location), "{}", err(&found));
+    let restored = shop.with_store(&[&restore[..], &[location, "--identity-file", "key.txt", "-o", "json"]].concat());
+    assert_eq!(restored.status.code(), Some(0), "{}", err(&restored));
+    let restored: Value = serde_json::from_slice(&restored.stdout).unwrap();
+    assert_eq!((&restored["done"], &restored["tables"][2]["inserted"]), (&json!(true), &json!(500)), "{restored:#}");
+    drop(client);
+    shop.database.finish().await;
 }

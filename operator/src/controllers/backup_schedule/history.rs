@@ -78,7 +78,7 @@ impl<'a> Scope<'a> {
 
     /// A name is not enough: an earlier schedule may have had it, and have backed up another database. A backup by hand has
     /// no schedule's UID before its Job is created.
-    fn has(&self, backup: &DatabaseBackup) -> bool {
+    pub(super) fn is_run(&self, backup: &DatabaseBackup) -> bool {
         let of_schedule = match schedule_uid(backup) {
             Some(uid) => uid == self.schedule_uid,
             None => phase(backup) == BackupPhase::Pending,
@@ -95,7 +95,7 @@ impl<'a> Scope<'a> {
 }
 
 pub(super) fn read(backups: &[DatabaseBackup], scope: &Scope<'_>) -> History {
-    let mut newest_first: Vec<_> = backups.iter().filter(|it| scope.has(it)).collect();
+    let mut newest_first: Vec<_> = backups.iter().filter(|it| scope.is_run(it)).collect();
     newest_first.sort_by_key(|backup| Reverse((created(*backup), backup.name_any())));
     let with = |wanted: BackupPhase| newest_first.iter().filter(move |it| phase(it) == wanted);
     let ended: Vec<_> =

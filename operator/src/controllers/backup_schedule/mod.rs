@@ -12,6 +12,7 @@ mod observe;
 mod plan;
 mod report;
 mod retention;
+mod shrink;
 mod store;
 mod store_check;
 mod validate;
@@ -31,6 +32,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::TASK_LABEL;
 use pgrail_crds::{BackupSchedule, DatabaseBackup, DeletionPolicy, ProtectedDatabase};
+use shrink::ShrinkEvent;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -108,6 +110,9 @@ impl Reconciler for BackupSchedules {
         let validated = validated.as_ref();
         let report = report::report(&schedule, validated, &observed, &applied, now);
         context.write_status(Self::NAME, &schedule, schedule.status.as_ref(), &report.status).await?;
+        for ShrinkEvent { severity, reason, note } in &report.events {
+            context.events.publish(&schedule, *severity, "Compare", reason, note, now).await;
+        }
         report::measure(&schedule, &report, &context.metrics);
         Ok(wait(&schedule, validated.is_err() || applied.rejected.is_some(), report.next_change, context))
     }

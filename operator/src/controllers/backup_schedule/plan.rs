@@ -4,6 +4,7 @@ use super::cron_job;
 use super::history::{self, Failure, History, Scope};
 use super::observe::{CheckState, Observed, PruneState};
 use super::retention::{self, Rules};
+use super::shrink;
 use super::store_check::{self, Judged};
 use super::validate::Validated;
 use crate::agent::config::{InventoryConfig, PruneConfig};
@@ -192,8 +193,10 @@ fn retention_steps(
 ) -> Vec<Step> {
     let spec = &schedule.spec;
     let destination = &validated.job.destination;
+    let shrinks = shrink::read(schedule, &observed.backups, scope);
     let rules = Rules {
         scope,
+        shrinks: &shrinks,
         store: &destination.store.config.url,
         policy: &spec.retention,
         time_zone: validated.schedule.time_zone(),

@@ -5,8 +5,10 @@ use super::freshness::{self, Facts};
 use super::history::{self, History, Scope};
 use super::observe::{CheckState, Observed, PruneState};
 use super::plan::{is_out_of_space, last_failure, last_scheduled, name_is_taken};
+use super::shrink::{self, ShrinkEvent};
 use super::validate::{Validated, max_age};
 use crate::backup_jobs::names::created;
+use crate::backup_jobs::record::{phase, snapshot_time};
 use crate::kubernetes::conditions::{Conditions, Status, whole_seconds};
 use crate::kubernetes::rejection::{Reason, Rejection};
 use crate::metrics::Metrics;
@@ -14,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::annotations::TAKE_OVER;
 use pgrail_crds::conditions::{BACKUP_FRESH, DRILLED, LAST_BACKUP_SUCCEEDED, READY, RETENTION_HEALTHY, VERIFIED};
-use pgrail_crds::{BackupSchedule, BackupScheduleStatus, StoreCheck, Time, VerificationLevel};
+use pgrail_crds::{BackupPhase, BackupSchedule, BackupScheduleStatus, StoreCheck, Time, VerificationLevel};
 
 /// What the report is computed from.
 struct Basis<'a> {
@@ -33,6 +35,8 @@ pub(super) struct Report {
     newest_verified: Option<Timestamp>,
     /// When the status changes without any other change.
     pub(super) next_change: Option<Timestamp>,
+    /// What is new about losses of rows.
+    pub(super) events: Vec<ShrinkEvent>,
 }
 
 pub(super) fn report(
@@ -42,7 +46,9 @@ pub(super) fn report(
     applied: &Applied,
     now: Timestamp,
 ) -> Report {
-    let history = history::read(&observed.backups, &Scope::new(schedule, validated.ok(), now));
+    let scope = Scope::new(schedule, validated.ok(), now);
+    let history = history::read(&observed.backups, &scope);
+    let shrinks = shrink::read(schedule, &observed.backups, &scope);
     let basis = &Basis { schedule, validated, observed, applied, history: &history, now };
     let previous = basis.schedule.status.clone().unwrap_or_default();
     let generation = basis.schedule.metadata.generation;
@@ -53,14 +59,19 @@ pub(super) fn report(
     report_last(basis.history, &mut conditions);
     report_verified(basis.history, &mut conditions);
     report_drilled(basis.schedule, &mut conditions);
+    let finished = observed.backups.iter().filter(|it| scope.is_run(it) && phase(it) == BackupPhase::Succeeded);
+    shrink::report(schedule, &shrinks, finished.max_by_key(|it| snapshot_time(it)), &mut conditions);
     report_retention(basis, &previous, &mut conditions);
     let fresh = conditions.holds(BACKUP_FRESH);
+    let events = shrink::events(&previous, &shrinks);
     let mut status = times(basis, previous);
+    status.acknowledged_shrink_time = shrinks.acknowledged.map(Time);
+    status.shrinks = shrinks.open;
     status.observed_generation = generation;
     status.conditions = conditions.finish();
     let next = status.next_schedule_time.as_ref().map(|time| time.0);
     let next_change = [freshness.next_change, next].into_iter().flatten().min();
-    Report { status, fresh, newest_verified: history.newest_verified, next_change }
+    Report { status, fresh, newest_verified: history.newest_verified, next_change, events }
 }
 
 fn times(basis: &Basis<'_>, previous: BackupScheduleStatus) -> BackupScheduleStatus {
@@ -86,6 +97,8 @@ fn times(basis: &Basis<'_>, previous: BackupScheduleStatus) -> BackupScheduleSta
         store_check: basis.applied.check.clone().or(previous.store_check),
         last_drill_time: previous.last_drill_time,
         last_drill_seconds: previous.last_drill_seconds,
+        shrinks: previous.shrinks,
+        acknowledged_shrink_time: previous.acknowledged_shrink_time,
         observed_generation: previous.observed_generation,
         conditions: Vec::new(),
     }
@@ -234,7 +247,9 @@ fn split_brain(check: &StoreCheck) -> String {
 
 pub(super) fn measure(schedule: &BackupSchedule, report: &Report, metrics: &Metrics) {
     let newest = report.newest_verified.map(Timestamp::as_second);
-    metrics.backup_freshness(&schedule.namespace().unwrap_or_default(), &schedule.name_any(), report.fresh, newest);
+    let (namespace, name) = (schedule.namespace().unwrap_or_default(), schedule.name_any());
+    metrics.backup_freshness(&namespace, &name, report.fresh, newest);
+    metrics.backup_shrinks(&namespace, &name, report.status.shrinks.len());
 }
 
 #[cfg(test)]
@@ -268,6 +283,7 @@ mod tests {
                 "LastBackupSucceeded=True Succeeded",
                 "Verified=True ReadBack",
                 "Drilled=Unknown NotDeclared",
+                "Shrunk=Unknown NotCompared",
                 "RetentionHealthy=True Retained"
             ]
         );

@@ -1,6 +1,7 @@
 //! Which `DatabaseBackup`s of a schedule are kept, and why. Pure; the engine has the rules.
 
 use super::history::Scope;
+use super::shrink::Shrinks;
 use crate::backup_jobs::names::{created, location_in};
 use crate::backup_jobs::record::{is_missing, is_of_database, phase, schedule_uid, snapshot_time};
 use jiff::tz::TimeZone;
@@ -29,6 +30,8 @@ pub(super) struct Rules<'a> {
     pub(super) scope: &'a Scope<'a>,
     pub(super) store: &'a StoreUrl,
     pub(super) policy: &'a Retention,
+    /// Losses of rows that are not acknowledged.
+    pub(super) shrinks: &'a Shrinks,
     /// For days, weeks and months.
     pub(super) time_zone: &'a TimeZone,
     /// How many failures are kept.
@@ -61,7 +64,7 @@ pub(super) fn decide_all(backups: &[DatabaseBackup], rules: &Rules<'_>) -> Decis
             // Its object tells of the loss until a user deletes it.
             BackupPhase::Succeeded if is_missing(backup) => keep(&mut decisions, backup, MISSING),
             BackupPhase::Discovered => keep(&mut decisions, backup, DISCOVERED),
-            BackupPhase::Succeeded => records.push(record(backup, rules.scope)),
+            BackupPhase::Succeeded => records.push(record(backup, rules)),
             BackupPhase::Failed => failures.push(backup),
             _ => {}
         }
@@ -86,8 +89,10 @@ fn keep(decisions: &mut Decisions, backup: &DatabaseBackup, why: &str) {
 }
 
 /// Only dumps that count may take the place of others. One of the future is not the newest.
-fn record(backup: &DatabaseBackup, scope: &Scope<'_>) -> BackupRecord {
+fn record(backup: &DatabaseBackup, rules: &Rules<'_>) -> BackupRecord {
+    let scope = rules.scope;
     BackupRecord {
+        before_loss: rules.shrinks.keep(&backup.name_any()),
         name: backup.name_any(),
         time: snapshot_time(backup).min(scope.now),
         verified: scope.counted(backup).is_ok(),
@@ -123,6 +128,7 @@ fn policy(declared: &Retention) -> RetentionPolicy {
 mod tests {
     use super::*;
     use crate::backup_jobs::examples::{backup, failed, succeeded};
+    use crate::controllers::backup_schedule::shrink;
     use pgrail_crds::annotations::SCHEDULE_UID;
     use serde_json::json;
 
@@ -136,7 +142,15 @@ mod tests {
             partial_because: Vec::new(),
             now: "2026-11-25T00:00:00Z".parse().unwrap(),
         };
-        let rules = Rules { scope: &scope, store: &store, policy: &policy, time_zone: &time_zone, failures: 2 };
+        let shrinks = shrink::read(&crate::backup_jobs::examples::schedule(json!({})), backups, &scope);
+        let rules = Rules {
+            scope: &scope,
+            store: &store,
+            policy: &policy,
+            shrinks: &shrinks,
+            time_zone: &time_zone,
+            failures: 2,
+        };
         decide_all(backups, &rules)
     }
 
@@ -166,6 +180,16 @@ mod tests {
         let decisions = decided(&backups, nothing);
         assert!(decisions.removed.is_empty());
         assert!(decisions.kept.contains(&("b1".into(), vec!["Minimum".into()])));
+    }
+
+    #[test]
+    fn the_backup_before_a_loss_is_kept() {
+        let mut lost = good(2);
+        lost.status.as_mut().unwrap().comparison =
+            serde_json::from_value(json!({"with": "b1", "shrunkTables": 1})).unwrap();
+        let decisions = decided(&[good(1), lost, good(20), good(21)], last_only(1));
+        assert_eq!(decisions.removed.iter().map(|it| it.0.as_str()).collect::<Vec<_>>(), ["b2", "b20"]);
+        assert!(decisions.kept.contains(&("b1".into(), vec!["BeforeLoss".into()])), "{decisions:?}");
     }
 
     #[test]

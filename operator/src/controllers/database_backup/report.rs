@@ -3,16 +3,19 @@
 use super::plan::Outcome;
 use crate::agent::config::AgentConfig;
 use crate::backup_jobs::outcome::Progress;
-use crate::backup_jobs::record;
+use crate::backup_jobs::{record, shrink};
 use crate::context::Context;
 use crate::kubernetes::conditions::{Conditions, Status, whole_seconds};
 use crate::kubernetes::events::Severity;
 use crate::kubernetes::text::truncated;
 use jiff::Timestamp;
-use pgrail_crds::conditions::READY;
 use pgrail_crds::conditions::reasons::{self, backup as backup_reasons, event};
-use pgrail_crds::{BackupPhase, BackupVerification, DatabaseBackup, DatabaseBackupStatus, Time, VerificationLevel};
-use pgrail_dump::{DumpResult, PartialCause, VerificationLevel as Verified};
+use pgrail_crds::conditions::{READY, SHRUNK};
+use pgrail_crds::{
+    BackupComparison, BackupPhase, BackupVerification, DatabaseBackup, DatabaseBackupStatus, ShrunkTable, Time,
+    VerificationLevel,
+};
+use pgrail_dump::{Comparison, DumpResult, PartialCause, ShrunkTable as Lost, VerificationLevel as Verified};
 use serde_json::Value;
 
 /// Field manager and metric label.
@@ -90,6 +93,10 @@ fn report_progress(
             let partial = if result.backup.partial { " (partial)" } else { "" };
             let message = format!("{} rows of {} tables{partial}: {proof}", result.backup.rows, result.backup.tables);
             conditions.set(READY, condition, reason, message);
+            status.comparison = result.comparison.as_ref().map(comparison);
+            if let Some(comparison) = status.comparison.as_ref().filter(|it| it.shrunk_tables > 0) {
+                conditions.set(SHRUNK, Status::True, backup_reasons::ROWS_LOST, shrink::describe(comparison));
+            }
         }
         Progress::Failed(rejection) => {
             status.phase = Some(BackupPhase::Failed);
@@ -114,6 +121,7 @@ fn report_dump(
     let of_schedule = config.filter(|_| backup.spec.schedule_ref.is_some());
     status.schedule_uid = of_schedule.map(|config| config.identity.schedule_uid.clone());
     status.database_uid = config.and_then(|config| Some(config.dump.as_ref()?.database_uid.clone()));
+    status.encrypted = Some(dump.encrypted);
     status.partial = Some(dump.partial);
     status.partial_because = partial_because(dump);
     status.warnings = dump.remarks.warnings.iter().take(20).map(|warning| truncated(warning, 1024)).collect();
@@ -127,6 +135,22 @@ fn report_dump(
     status.server_version = Some(dump.server_version.clone());
     status.client_version = Some(dump.client_version.clone());
     status.sha256 = Some(dump.sha256.clone());
+}
+
+fn comparison(found: &Comparison) -> BackupComparison {
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let table = |it: &Lost| ShrunkTable {
+        table: truncated(&it.table, 257),
+        before: number(it.before),
+        after: number(it.after),
+        dropped: it.dropped,
+    };
+    BackupComparison {
+        with: found.with.as_deref().map(|name| truncated(name, 253)),
+        not_compared_because: found.not_compared_because.as_deref().map(|text| truncated(text, 1024)),
+        shrunk_tables: number(found.shrunk_tables),
+        tables: found.tables.iter().take(8).map(table).collect(),
+    }
 }
 
 /// The causes, with the tables where they are not declared in the spec.
@@ -212,6 +236,7 @@ mod tests {
             level: Verified::ReadBack,
             time: "2026-11-23T02:17:00Z".parse().unwrap(),
             seconds: 60,
+            comparison: None,
             manifest: "m".into(),
             manifest_sha256: "cd".into(),
         };

@@ -1,6 +1,6 @@
 //! The backup, the database and the Secrets that a restore refers to.
 
-use crate::backup_jobs::dereference::{self, Secrets};
+use crate::backup_jobs::dereference::{self, IdentitySecret, Secrets};
 use crate::backup_jobs::record::{is_verified, snapshot_time};
 use crate::context::Context;
 use crate::kubernetes::rejection::{Reason, Rejection, StepError};
@@ -16,6 +16,7 @@ pub(super) struct References {
     /// The target.
     pub(super) database: ProtectedDatabase,
     pub(super) secrets: Secrets,
+    pub(super) identity: IdentitySecret,
 }
 
 pub(super) async fn dereference(restore: &DatabaseRestore, context: &Context) -> Result<References, StepError> {
@@ -28,7 +29,9 @@ pub(super) async fn dereference(restore: &DatabaseRestore, context: &Context) ->
     let database = dereference::database(&namespace, &restore.spec.target.database_ref.name, context).await?;
     let storage = schedule.as_ref().map(|schedule| &schedule.spec.storage).or(backup.spec.storage.as_ref());
     let secrets = dereference::secrets(&namespace, &database.spec.connection, storage, context).await?;
-    Ok(References { backup, schedule, database, secrets })
+    let reference = restore.spec.decryption.identity_secret_ref.as_ref();
+    let identity = dereference::identity(&namespace, reference, context).await?;
+    Ok(References { backup, schedule, database, secrets, identity })
 }
 
 /// The backup that the source resolved to before, or resolves to now.

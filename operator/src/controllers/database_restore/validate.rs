@@ -34,10 +34,6 @@ pub(super) fn spec(restore: &DatabaseRestore) -> Result<(), Rejection> {
         );
         return Err(Rejection::new(Reason::NotImplemented, message));
     }
-    if spec.decryption.identity_secret_ref.is_some() {
-        let message = format!("spec.decryption.identitySecretRef is not part of pgrail {version}: remove it");
-        return Err(Rejection::new(Reason::NotImplemented, message));
-    }
     if restore.annotations().get(ALLOW_IN_PLACE).map(String::as_str) != Some("true") {
         let message = format!(
             "mode InPlace inserts rows into live tables: to allow it, set the annotation {ALLOW_IN_PLACE}: \"true\" on this object"
@@ -58,7 +54,7 @@ pub(super) fn validate(
     references: References,
     context: &Context,
 ) -> Result<Validated, Rejection> {
-    let References { backup, schedule, database, secrets } = references;
+    let References { backup, schedule, database, secrets, identity } = references;
     let name = backup.name_any();
     let rejected = |error: JobSpecError| error.rejection();
     let mut destination = match &schedule {
@@ -71,12 +67,16 @@ pub(super) fn validate(
     if let Some(error) = secrets.connection {
         return Err(JobSpecError::from(error).rejection());
     }
+    if let Some(problem) = secrets.store_ca {
+        return Err(JobSpecError::StoreCa(problem).rejection());
+    }
     destination.store.check_secret(secrets.store).map_err(rejected)?;
     let connection = job_spec::connection(&database.spec.connection).map_err(rejected)?;
     if !is_verified(&backup) {
         return Err(Rejection::new(Reason::Unverified, format!("the backup {name:?} was not verified: name another")));
     }
     let status = backup.status.as_ref();
+    destination.store.identity = identity.usable(&name, status.and_then(|status| status.encrypted))?;
     let Some(manifest_sha256) = status.and_then(|status| status.manifest_sha256.clone()) else {
         let message = format!(
             "the backup {name:?} has no status.manifestSha256, since an earlier version made it: restore it with pg_restore, or name a later one"
@@ -134,8 +134,8 @@ mod tests {
             let target = json!({"databaseRef": {"name": "shop"}, "mode": mode});
             assert_eq!(reason(allowed(), json!({"target": target})), Some(Reason::NotImplemented));
         }
-        let identity = json!({"identitySecretRef": {"name": "age", "key": "identity"}});
-        assert_eq!(reason(allowed(), json!({"decryption": identity})), Some(Reason::NotImplemented));
+        let identity = json!({"identitySecretRef": {"name": "age"}});
+        assert_eq!(reason(allowed(), json!({"decryption": identity})), None);
         let tables = json!([{"schema": "public", "name": "users", "where": "id IN (SELECT 1)"}]);
         assert_eq!(reason(allowed(), json!({"tables": tables})), Some(Reason::InvalidCondition));
     }
