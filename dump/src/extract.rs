@@ -51,6 +51,9 @@ pub enum ExtractError {
     /// pg_restore failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
+    /// pg_restore failed to restore the archive into a database.
+    #[error(transparent)]
+    Load(ToolError),
     /// What pg_restore wrote is not a script of rows.
     #[error("the rows of {table} cannot be read: {problem}")]
     Script {
@@ -86,6 +89,7 @@ impl ExtractError {
             Self::Store(error) => error.reason(),
             Self::Content { .. } => Reason::ChecksumMismatch,
             Self::Tool(error) => error.reason(Reason::ArchiveInvalid),
+            Self::Load(error) => error.reason_of_restore(),
             Self::RowCount { .. } => Reason::RowCountMismatch,
             Self::File(_) | Self::Sink(_) => Reason::Internal,
         }
@@ -95,10 +99,11 @@ impl ExtractError {
 /// A published dump of which parts are read.
 #[derive(Debug, Clone)]
 pub struct Extract {
-    store: Store,
+    pub(crate) store: Store,
     manifest: Arc<Manifest>,
     head: Head,
-    bytes: Bytes,
+    /// The head of the archive.
+    pub(crate) bytes: Bytes,
 }
 
 impl Extract {
@@ -320,8 +325,8 @@ fn block_of(table: &TableRows) -> Result<&Block, ExtractError> {
     table.block.as_ref().ok_or_else(|| ExtractError::Index(format!("{}.{} is missing", table.schema, table.name)))
 }
 
-/// The bytes of a part of the archive, which is cut into segments.
-fn archive_part(
+/// The bytes of a part of the archive, which is cut into segments. Everything that is read of an archive is read here.
+pub(crate) fn archive_part(
     store: &Store,
     manifest: &Manifest,
     part: Range<u64>,

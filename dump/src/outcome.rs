@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BackupIdentity, Compression, Contents, Filter, Head, Inventory, PruneReport, Reason, RowCounts, Segment, Source,
-    TableRows,
+    Structure, TableRows,
     secrets::Redactor,
     text::{error_chain, truncated, without_middle},
 };
@@ -164,6 +164,9 @@ pub struct VerifyResult {
     pub time: Timestamp,
     /// How long it took, in seconds.
     pub seconds: u64,
+    /// The structural drill, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub structure: Option<Structure>,
     /// The manifest's key below the store's prefix.
     pub manifest: String,
     /// SHA-256 of the manifest, in hexadecimal. A restore uses no other one.
@@ -209,7 +212,7 @@ impl Failure {
     }
 }
 
-/// Rows that were restored, or in a dry run would be.
+/// What was restored, or in a dry run would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreResult {
@@ -223,6 +226,12 @@ pub struct RestoreResult {
     pub notes: Vec<String>,
     /// All tables together.
     pub total: RestoredRows,
+    /// The database that was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// The schema that was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
     /// How many tables.
     pub table_count: u64,
     /// The tables, parents first; as many as there is room for.
@@ -298,6 +307,9 @@ impl Message {
         let text = json(&message);
         if text.len() <= MESSAGE_BYTES {
             return text;
+        }
+        if let Self::Verify(VerifyResult { structure: Some(structure), .. }) = &mut message {
+            structure.message = truncated(&structure.message, 300);
         }
         match &mut message {
             Self::Prune(report) => report.shorten(),

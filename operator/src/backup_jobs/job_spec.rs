@@ -37,6 +37,8 @@ pub(crate) struct JobSpec {
     pub(crate) globals: bool,
     pub(crate) row_counts: RowCounts,
     pub(crate) verification: VerificationLevel,
+    /// Whether the structural drill is done.
+    pub(crate) structure: bool,
     pub(crate) backoff_limit: i32,
     pub(crate) active_deadline_seconds: Option<i64>,
 }
@@ -57,6 +59,7 @@ impl JobSpec {
             globals: self.globals,
             row_counts: self.row_counts,
             verification: self.verification,
+            structure: self.structure,
         }
     }
 }
@@ -83,6 +86,7 @@ pub(crate) fn of_schedule(
         }
         job.destination.store.config.sha256 = true;
     }
+    job.structure = spec.verification.structure;
     job.backoff_limit = spec.backoff_limit;
     job.active_deadline_seconds = spec.active_deadline_seconds;
     check_secrets(&job, secrets)?;
@@ -137,6 +141,7 @@ fn job_spec(
             DeclaredCounts::Archive => RowCounts::Archive,
         },
         verification: VerificationLevel::ReadBack,
+        structure: true,
         backoff_limit: DEFAULT_BACKOFF_LIMIT,
         active_deadline_seconds: None,
     })
