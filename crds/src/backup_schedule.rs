@@ -304,13 +304,17 @@ pub struct Decryption {
 }
 
 /// How dumps are verified.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verification {
     /// `ReadBack`: every byte is read back from the store. `Checksum`: the SHA-256 that the store computed is compared
     /// (`s3://` only).
     #[serde(default)]
     pub level: RequestedVerification,
+    /// After every dump, everything except the rows is restored into a temporary PostgreSQL server in the pod. A dump that
+    /// cannot be restored fails.
+    #[serde(default = "yes")]
+    pub structure: bool,
     /// Restores a backup into a temporary PostgreSQL server, on a separate schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<Drill>,
@@ -345,6 +349,12 @@ fn thousand() -> i64 {
 impl Default for ShrinkAlarm {
     fn default() -> Self {
         Self { percent: fifty(), min_rows: thousand() }
+    }
+}
+
+impl Default for Verification {
+    fn default() -> Self {
+        Self { level: RequestedVerification::default(), structure: true, drill: None }
     }
 }
 

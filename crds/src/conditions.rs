@@ -216,6 +216,8 @@ pub mod reasons {
         pub const CHECKSUM: &str = "Checksum";
         /// No backup was verified yet.
         pub const UNVERIFIED: &str = "Unverified";
+        /// The structural drill of the newest backup could not run, or was not done.
+        pub const NOT_RUN: &str = "NotRun";
         /// The newest backups do not contain everything that the schedule declares.
         pub const PARTIAL: &str = "Partial";
         /// The snapshot time of a backup is in the future: a clock is wrong.
@@ -265,7 +267,7 @@ pub mod reasons {
         pub const BACKUP_NOT_FOUND: &str = "BackupNotFound";
         /// A condition is refused.
         pub const INVALID_CONDITION: &str = "InvalidCondition";
-        /// The rows were restored.
+        /// Everything was restored, and counted.
         pub const RESTORED: &str = "Restored";
         /// The dry run ended, and nothing prevents the restore.
         pub const DRY_RUN: &str = "DryRun";
@@ -287,7 +289,7 @@ pub mod reasons {
     pub mod agent {
         /// Rows of the target are different from those of the backup, or parents of the rows are missing. Nothing was restored.
         pub const CONFLICT: &str = "Conflict";
-        /// The target database refused what was to be restored. Nothing was restored.
+        /// The target refused what was to be restored. What was created was removed, or the message names it.
         pub const RESTORE_FAILED: &str = "RestoreFailed";
         /// The configuration of the run is invalid.
         pub const INVALID_REQUEST: &str = "InvalidRequest";
@@ -307,9 +309,11 @@ pub mod reasons {
         pub const LOCK_TIMEOUT: &str = "LockTimeout";
         /// `pg_dump` failed; the message contains its last lines.
         pub const DUMP_FAILED: &str = "DumpFailed";
+        /// The archive can be decoded, but not be restored. The message contains the last lines of `pg_restore`.
+        pub const NOT_RESTORABLE: &str = "NotRestorable";
         /// The archive cannot be decoded.
         pub const ARCHIVE_INVALID: &str = "ArchiveInvalid";
-        /// The archive does not contain the rows of the snapshot.
+        /// The archive, or the target of a restore, does not contain the rows of the snapshot.
         pub const ROW_COUNT_MISMATCH: &str = "RowCountMismatch";
         /// The store returned other bytes than were written.
         pub const CHECKSUM_MISMATCH: &str = "ChecksumMismatch";
@@ -353,9 +357,9 @@ pub mod reasons {
         pub const POLICY_OBJECT_CREATED: &str = "PolicyObjectCreated";
         /// An object of a template was changed or deleted, and is as the template declares again.
         pub const POLICY_OBJECT_RESTORED: &str = "PolicyObjectRestored";
-        /// Rows of a backup were restored.
+        /// A backup, or rows of it, were restored.
         pub const RESTORE_SUCCEEDED: &str = "RestoreSucceeded";
-        /// A restore failed. The target is as it was.
+        /// A restore failed. The target is as it was, unless the message names what is left.
         pub const RESTORE_FAILED: &str = "RestoreFailed";
         /// A bulk DELETE, UPDATE or TRUNCATE was stopped.
         pub const BULK_DELETE_BLOCKED: &str = "BulkDeleteBlocked";

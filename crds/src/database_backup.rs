@@ -241,6 +241,30 @@ pub struct BackupVerification {
     /// Time of the verification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
+    /// Result of the structural drill. Absent if the schedule declares none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub structure: Option<StructuralDrill>,
+}
+
+/// Result of a structural drill: everything except the rows was restored into a temporary PostgreSQL server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StructuralDrill {
+    /// The result. A backup that cannot be restored is `Failed` and has none.
+    pub outcome: StructureOutcome,
+    /// Why it did not run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+/// Results of a structural drill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StructureOutcome {
+    /// Everything except the rows was restored.
+    Restored,
+    /// The drill could not run, for example because an extension is missing in the image.
+    NotRun,
 }
 
 /// Levels of verification, in ascending order.

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Restores a backup, or some of its tables, into a new schema, a new database, or existing tables. Only mode `InPlace` is implemented.
+/// Restores a backup, or some of its tables, into a new schema, a new database, or existing tables.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "pgrail.dev",
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
     category = "pgrail",
     status = "DatabaseRestoreStatus",
     derive = "PartialEq",
-    doc = "Restores a backup, or some of its tables, into a new schema, a new database, or existing tables. Only mode `InPlace` is implemented.",
+    doc = "Restores a backup, or some of its tables, into a new schema, a new database, or existing tables.",
     validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: create another DatabaseRestore"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),

@@ -11,6 +11,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::{Child, ChildStdin, ChildStdout, Command},
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -83,6 +84,21 @@ impl ToolError {
             Self::Pipe { .. } => Reason::Internal,
             Self::Unread { .. } => Reason::ArchiveInvalid,
             Self::Failed { last_lines, .. } => reason_in(last_lines).unwrap_or(otherwise),
+        }
+    }
+
+    /// The same of a pg_restore into a database: its messages name roles and tables of the archive.
+    pub(crate) fn reason_of_restore(&self) -> Reason {
+        const RIGHTS: [&str; 4] =
+            ["permission denied", "must be owner", "must be superuser", "must be able to SET ROLE"];
+        match self {
+            Self::Failed { last_lines, .. } if RIGHTS.iter().any(|text| last_lines.contains(text)) => {
+                Reason::PermissionDenied
+            }
+            error => match error.reason(Reason::RestoreFailed) {
+                reason @ (Reason::ConnectionFailed | Reason::ClientMissing | Reason::Internal) => reason,
+                _ => Reason::RestoreFailed,
+            },
         }
     }
 }
@@ -176,9 +192,10 @@ impl ClientTools {
             .spawn()
             .map_err(|source| ToolError::Start { program: program.display().to_string(), source })?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
-        let errors = child.stderr.take().map(|stderr| tokio::spawn(last_lines(stderr)));
+        let (count, problems) = watch::channel(0);
+        let errors = child.stderr.take().map(|stderr| tokio::spawn(last_lines(stderr, count)));
         let secrets = environment.map(|environment| environment.secrets.clone()).unwrap_or_default();
-        Ok(Running { program: name, child, errors, secrets, input, output })
+        Ok(Running { program: name, child, errors, problems: Problems(problems), secrets, input, output })
     }
 }
 
@@ -197,6 +214,7 @@ pub(crate) struct Running {
     program: &'static str,
     child: Child,
     errors: Option<JoinHandle<Vec<String>>>,
+    problems: Problems,
     secrets: Redactor,
     pub(crate) input: Option<ChildStdin>,
     pub(crate) output: Option<ChildStdout>,
@@ -214,27 +232,70 @@ impl Running {
     /// Waits for its end. Anything but exit status 0 is an error with its last lines; after a success they are warnings. Its
     /// output must be read elsewhere.
     pub(crate) async fn wait(&mut self) -> Result<Vec<String>, ToolError> {
+        self.ended().await?.succeeded()
+    }
+
+    /// Waits for its end, whatever it is.
+    pub(crate) async fn ended(&mut self) -> Result<Ended, ToolError> {
         drop(self.input.take());
         let status = self.child.wait().await.map_err(|source| self.pipe_error(source))?;
         let lines = match self.errors.take() {
             Some(errors) => errors.await.unwrap_or_default(),
             None => Vec::new(),
         };
-        let lines: Vec<_> = lines.iter().map(|line| self.secrets.clean(line)).collect();
-        if status.success() {
-            for line in &lines {
-                tracing::warn!(program = self.program, "{line}");
-            }
-            return Ok(lines);
-        }
-        let last_lines = lines.join(" | ");
-        Err(ToolError::Failed { program: self.program.to_owned(), status: display(status), last_lines })
+        let lines = lines.iter().map(|line| self.secrets.clean(line)).collect();
+        Ok(Ended { program: self.program, status, lines })
+    }
+
+    /// The errors that it reports while it runs.
+    pub(crate) fn problems(&self) -> Problems {
+        self.problems.clone()
     }
 
     /// Ends it at once.
     pub(crate) async fn kill(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill().await;
+    }
+}
+
+/// A program that has ended.
+pub(crate) struct Ended {
+    program: &'static str,
+    status: ExitStatus,
+    /// Its last lines on standard error.
+    pub(crate) lines: Vec<String>,
+}
+
+impl Ended {
+    /// Its exit status, unless it was killed.
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Its lines, which are warnings, or the error.
+    pub(crate) fn succeeded(self) -> Result<Vec<String>, ToolError> {
+        if self.status.success() {
+            for line in &self.lines {
+                tracing::warn!(program = self.program, "{line}");
+            }
+            return Ok(self.lines);
+        }
+        let last_lines = self.lines.join(" | ");
+        Err(ToolError::Failed { program: self.program.to_owned(), status: display(self.status), last_lines })
+    }
+}
+
+/// How many errors pg_restore has reported.
+#[derive(Clone)]
+pub(crate) struct Problems(watch::Receiver<usize>);
+
+impl Problems {
+    /// Completes when there are more than so many; never, if the program ends without them.
+    pub(crate) async fn more_than(mut self, count: usize) {
+        if self.0.wait_for(|found| *found > count).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -247,13 +308,16 @@ fn display(status: ExitStatus) -> String {
     }
 }
 
-/// Reads to the end and keeps the last lines, each cut to [`LINE_BYTES`].
-async fn last_lines(mut stderr: impl AsyncRead + Unpin) -> Vec<String> {
+/// Reads to the end and keeps the last lines, each cut to [`LINE_BYTES`]. Counts the errors of pg_restore.
+async fn last_lines(mut stderr: impl AsyncRead + Unpin, errors: watch::Sender<usize>) -> Vec<String> {
     let mut lines: VecDeque<Vec<u8>> = VecDeque::from([Vec::new()]);
     let mut piece = [0; 4096];
     while let Ok(size @ 1..) = stderr.read(&mut piece).await {
         for &byte in &piece[..size] {
             if byte == b'\n' {
+                if lines.back().is_some_and(|line| line.starts_with(b"pg_restore: error: ")) {
+                    errors.send_modify(|count| *count += 1);
+                }
                 if lines.len() > LAST_LINES {
                     lines.pop_front();
                 }
@@ -288,7 +352,7 @@ mod tests {
         let mut lines: Vec<_> = (0..100).map(|number| format!("line {number}")).collect();
         lines.push("x".repeat(1000));
         let text = lines.join("\n");
-        let kept = last_lines(text.as_bytes()).await.join(" | ");
+        let kept = last_lines(text.as_bytes(), watch::channel(0).0).await.join(" | ");
         assert!(kept.contains("line 99 | xxx") && !kept.contains("line 79"), "{kept}");
         assert!(kept.len() < 1000);
     }

@@ -33,6 +33,11 @@ pub enum ExtractError {
         "the backup {0} has no table index: it was made by an earlier version of pgrail, or by a pg_dump that is newer than it"
     )]
     NoIndex(String),
+    /// It has several archives, which have to be restored one after the other.
+    #[error(
+        "the backup has several archives, since spec.dump.jobs is greater than 1: restore rows in place, or everything with pg_restore, one archive after the other"
+    )]
+    SeveralArchives,
     /// Its index is of another archive.
     #[error("the table index of the backup is invalid: {0}")]
     Index(String),
@@ -55,6 +60,9 @@ pub enum ExtractError {
     /// pg_restore failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
+    /// pg_restore failed to restore the archive into a database.
+    #[error(transparent)]
+    Load(ToolError),
     /// What pg_restore wrote is not a script of rows.
     #[error("the rows of {table} cannot be read: {problem}")]
     Script {
@@ -85,12 +93,13 @@ impl ExtractError {
     /// For conditions, Events and metrics.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::NoIndex(_) => Reason::InvalidRequest,
+            Self::NoIndex(_) | Self::SeveralArchives => Reason::InvalidRequest,
             Self::Index(_) | Self::Script { .. } => Reason::ArchiveInvalid,
             Self::Store(error) => error.reason(),
             Self::Manifest(error) => error.reason(),
             Self::Content { .. } => Reason::ChecksumMismatch,
             Self::Tool(error) => error.reason(Reason::ArchiveInvalid),
+            Self::Load(error) => error.reason_of_restore(),
             Self::RowCount { .. } => Reason::RowCountMismatch,
             Self::File(_) | Self::Sink(_) => Reason::Internal,
         }
@@ -100,10 +109,10 @@ impl ExtractError {
 /// A published dump of which parts are read.
 #[derive(Debug, Clone)]
 pub struct Extract {
-    store: Store,
+    pub(crate) store: Store,
     manifest: Arc<Manifest>,
     /// The head of the only archive, or of the first one: definitions.
-    bytes: Bytes,
+    pub(crate) bytes: Bytes,
     /// The heads of other archives that were read.
     others: Arc<Mutex<BTreeMap<u32, Bytes>>>,
 }
@@ -352,8 +361,9 @@ fn block_of(table: &TableRows) -> Result<&Block, ExtractError> {
     table.block.as_ref().ok_or_else(|| ExtractError::Index(format!("{}.{} is missing", table.schema, table.name)))
 }
 
-/// The bytes of a part of the archive, which may be encrypted and is cut into segments.
-fn archive_part(
+/// The bytes of a part of the archive, which may be encrypted and is cut into segments. Everything that is read of an archive is
+/// read here.
+pub(crate) fn archive_part(
     store: &Store,
     manifest: &Manifest,
     archive: u32,

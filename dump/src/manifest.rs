@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BackupIdentity, Compression, Contents, DumpDetails, DumpResult, Filter, Head, INDEX, Reason, Remarks, RowCounts,
-    Segment, Source, Store, StoreError, TableRows, VerificationLevel, encryption::decrypt, text::sha256,
+    Segment, Source, Store, StoreError, Structure, TableRows, VerificationLevel, encryption::decrypt, text::sha256,
 };
 
 /// The name of a manifest within its dump's directory.
@@ -191,6 +191,9 @@ pub struct Verification {
     pub time: Timestamp,
     /// How long it took, in seconds.
     pub seconds: u64,
+    /// The structural drill, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub structure: Option<Structure>,
 }
 
 /// A manifest that cannot be used.

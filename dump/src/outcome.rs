@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Archive, BackupIdentity, Comparison, Compression, Contents, Filter, Head, Inventory, PruneReport, Reason,
-    RowCounts, Segment, Source, TableRows,
+    RowCounts, Segment, Source, Structure, TableRows,
     secrets::Redactor,
     text::{error_chain, truncated, without_middle},
 };
@@ -176,6 +176,9 @@ pub struct VerifyResult {
     /// What the comparison with the backup before found; absent if none was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
+    /// The structural drill, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub structure: Option<Structure>,
     /// The manifest's key below the store's prefix.
     pub manifest: String,
     /// SHA-256 of the manifest, in hexadecimal. A restore uses no other one.
@@ -221,7 +224,7 @@ impl Failure {
     }
 }
 
-/// Rows that were restored, or in a dry run would be.
+/// What was restored, or in a dry run would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreResult {
@@ -235,6 +238,12 @@ pub struct RestoreResult {
     pub notes: Vec<String>,
     /// All tables together.
     pub total: RestoredRows,
+    /// The database that was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// The schema that was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
     /// How many tables.
     pub table_count: u64,
     /// The tables, parents first; as many as there is room for.
@@ -311,8 +320,13 @@ impl Message {
         if text.len() <= MESSAGE_BYTES {
             return text;
         }
-        if let Self::Verify(VerifyResult { comparison: Some(comparison), .. }) = &mut message {
-            comparison.shorten();
+        if let Self::Verify(VerifyResult { comparison, structure, .. }) = &mut message {
+            if let Some(comparison) = comparison {
+                comparison.shorten();
+            }
+            if let Some(structure) = structure {
+                structure.message = truncated(&structure.message, 300);
+            }
         }
         match &mut message {
             Self::Prune(report) => report.shorten(),

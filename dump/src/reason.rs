@@ -34,6 +34,8 @@ pub enum Reason {
     LockTimeout,
     /// `pg_dump` failed for a reason of its own; its last lines are in the message.
     DumpFailed,
+    /// The archive decodes but cannot be restored.
+    NotRestorable,
     /// The archive does not decode.
     ArchiveInvalid,
     /// The archive decodes but does not hold the rows that the snapshot had.
@@ -89,6 +91,7 @@ impl Reason {
             Self::RowSecurity => "RowSecurity",
             Self::LockTimeout => "LockTimeout",
             Self::DumpFailed => "DumpFailed",
+            Self::NotRestorable => "NotRestorable",
             Self::ArchiveInvalid => "ArchiveInvalid",
             Self::RowCountMismatch => "RowCountMismatch",
             Self::Conflict => "Conflict",
@@ -134,6 +137,7 @@ impl Reason {
             | Self::PermissionDenied
             | Self::Conflict
             | Self::RestoreFailed
+            | Self::NotRestorable
             | Self::RowSecurity
             | Self::IdentityRequired
             | Self::AlreadyPublished

@@ -1,14 +1,19 @@
 //! Reading a dump back from the store, and publishing it: what was not read again is not a backup.
 
-use std::future::{Future, pending};
+use std::{
+    future::{Future, pending},
+    path::PathBuf,
+};
 
 use futures::StreamExt;
 use jiff::Timestamp;
+use pgrail_postgres::ConnectionSettings;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    DumpDetails, DumpResult, Failure, Manifest, ManifestError, Phase, Progress, Reason, Segment, ShrinkAlarm, Store,
-    StoreError, Verification, VerificationLevel, VerifyResult,
+    ClientTools, DumpDetails, DumpResult, Extract, ExtractError, Failure, Manifest, ManifestError, NotRestorable,
+    Phase, Progress, Reason, Segment, ShrinkAlarm, Store, StoreError, Structure, StructureOutcome, ToolError,
+    Verification, VerificationLevel, VerifyResult, drill,
     manifest::{digest_of, segments_of_archives},
     shrink::compare,
     text::hex,
@@ -23,6 +28,10 @@ pub struct VerifyRequest {
     pub level: VerificationLevel,
     /// When a loss of rows since the backup before raises the alarm; none: nothing is compared.
     pub shrink_alarm: Option<ShrinkAlarm>,
+    /// The throwaway server of the structural drill; none: it is not done.
+    pub structure: Option<ConnectionSettings>,
+    /// The directory of `pg_restore`; none means `PATH`.
+    pub client_directory: Option<PathBuf>,
     /// The clock.
     pub clock: fn() -> Timestamp,
 }
@@ -30,7 +39,14 @@ pub struct VerifyRequest {
 impl VerifyRequest {
     /// Every byte is read back.
     pub fn new(dump: DumpResult) -> Self {
-        Self { dump, level: VerificationLevel::ReadBack, shrink_alarm: None, clock: Timestamp::now }
+        Self {
+            dump,
+            level: VerificationLevel::ReadBack,
+            shrink_alarm: None,
+            structure: None,
+            client_directory: None,
+            clock: Timestamp::now,
+        }
     }
 }
 
@@ -66,6 +82,15 @@ pub enum VerifyError {
     /// The store has another object than it acknowledged.
     #[error("{0} is not the object that was written: the store's mark of it changed")]
     Replaced(String),
+    /// It cannot be restored.
+    #[error(transparent)]
+    Structure(#[from] NotRestorable),
+    /// Its head cannot be read for the structural drill.
+    #[error("the head of the archive cannot be read for the structural drill")]
+    Head(#[source] ExtractError),
+    /// The client programs cannot be used.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -84,6 +109,9 @@ impl VerifyError {
             Self::NoDetails => Reason::InvalidRequest,
             Self::Missing(_) => Reason::ObjectMissing,
             Self::Size { .. } | Self::Content { .. } | Self::Replaced(_) => Reason::ChecksumMismatch,
+            Self::Structure(_) => Reason::NotRestorable,
+            Self::Head(error) => error.reason(),
+            Self::Tool(error) => error.reason(Reason::ClientMissing),
             Self::Store(error) => error.reason(),
             Self::Publish(error) => error.reason(),
             Self::Interrupted => Reason::Interrupted,
@@ -144,9 +172,33 @@ async fn run(
     };
     let time = (request.clock)();
     let seconds = u64::try_from(time.duration_since(started).as_secs()).unwrap_or_default();
-    let verification = Verification { level, time, seconds };
-    let (manifest, manifest_sha256) = Manifest::new(&backup, &details, verification).publish(store).await?;
-    Ok(VerifyResult { backup, level, time, seconds, comparison, manifest, manifest_sha256 })
+    let mut manifest = Manifest::new(&backup, &details, Verification { level, time, seconds, structure: None });
+    manifest.verification.structure = restore_structure(request, &manifest, store).await?;
+    let structure = manifest.verification.structure.clone();
+    let (manifest, manifest_sha256) = manifest.publish(store).await?;
+    Ok(VerifyResult { backup, level, time, seconds, comparison, structure, manifest, manifest_sha256 })
+}
+
+/// The structural drill, if it was asked for.
+async fn restore_structure(
+    request: &VerifyRequest,
+    manifest: &Manifest,
+    store: &Store,
+) -> Result<Option<Structure>, VerifyError> {
+    let Some(server) = &request.structure else { return Ok(None) };
+    let not_run = |message: String| {
+        Ok(Some(Structure { outcome: StructureOutcome::NotRun, message, time: (request.clock)(), milliseconds: 0 }))
+    };
+    if manifest.is_encrypted() {
+        return not_run("the dump is encrypted, and its run has no private key".to_owned());
+    }
+    let tools = ClientTools::find(request.client_directory.as_deref()).await?;
+    let extract = match Extract::open(store, manifest.clone()).await {
+        Ok(extract) => extract,
+        Err(error @ ExtractError::NoIndex(_)) => return not_run(error.to_string()),
+        Err(error) => return Err(VerifyError::Head(error)),
+    };
+    Ok(Some(drill::structure(&extract, &tools, server, request.clock).await?))
 }
 
 /// Every object is there with its size and, where the store gave one, its mark.

@@ -12,13 +12,17 @@ use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::TASK_LABEL;
+use pgrail_testing::{as_server_user, reachable_programs};
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 /// Where manifests say that the S3 server is: a Service's name, as a node's DNS would resolve it.
@@ -72,6 +76,7 @@ impl Node {
             namespace: namespace.name.clone(),
             endpoint: store.endpoint.clone(),
             clients,
+            software: OnceLock::new(),
         };
         Self { task: tokio::spawn(node.run()) }
     }
@@ -88,6 +93,56 @@ struct Runner {
     namespace: String,
     endpoint: String,
     clients: PathBuf,
+    /// Made by the first pod with a sidecar.
+    software: OnceLock<Software>,
+}
+
+/// The agent and the server programs where the user of a sidecar can read them: PostgreSQL refuses to run as root.
+struct Software {
+    agent: PathBuf,
+    programs: PathBuf,
+    directory: PathBuf,
+}
+
+impl Software {
+    fn new() -> Self {
+        let directory = std::env::temp_dir().join(format!(
+            "pgrail-node-{}-{}",
+            std::process::id(),
+            NODES.fetch_add(1, Ordering::Relaxed)
+        ));
+        fs::create_dir_all(&directory).expect("a folder");
+        let agent = directory.join("pgrail");
+        if fs::hard_link(binary(), &agent).is_err() {
+            fs::copy(binary(), &agent).expect("the agent");
+        }
+        let programs = reachable_programs(&directory, 18);
+        Self { agent, programs, directory }
+    }
+}
+
+impl Drop for Software {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+static NODES: AtomicU32 = AtomicU32::new(0);
+
+/// A container that runs beside the others.
+struct Sidecar(Child);
+
+impl Sidecar {
+    async fn end(mut self) {
+        if let Some(id) = self.0.id() {
+            let _ = Command::new("kill").args(["-TERM", &id.to_string()]).status().await;
+        }
+        let _ = self.0.wait().await;
+    }
+}
+
+fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
 }
 
 impl Runner {
@@ -108,8 +163,10 @@ impl Runner {
     async fn run_pod(&self, pods: &Api<Pod>, pod: &Pod) {
         let spec = pod.spec.as_ref().expect("a pod has a spec");
         let folder = std::env::temp_dir().join(format!("pgrail-pod-{}", pod.uid().unwrap_or_default()));
-        for name in ["work", "volume"] {
+        for name in ["work", "volume", "drill", "scratch"] {
             fs::create_dir_all(folder.join(name)).expect("a folder");
+            // As an emptyDir: whoever the containers run as.
+            fs::set_permissions(folder.join(name), Permissions::from_mode(0o777)).expect("its permissions");
         }
         for volume in spec.volumes.iter().flatten() {
             if let Some(name) = volume.secret.as_ref().and_then(|secret| secret.secret_name.as_ref()) {
@@ -118,9 +175,13 @@ impl Runner {
         }
         let started = Timestamp::now();
         let mut ends = Vec::new();
-        let first = spec.init_containers.iter().flatten().map(|container| ("initContainerStatuses", container));
+        let sidecars = spec.init_containers.iter().flatten().filter(|container| is_sidecar(container));
+        let sidecars: Vec<_> = sidecars.map(|container| self.start_sidecar(container, &folder)).collect();
+        let first = spec.init_containers.iter().flatten().filter(|container| !is_sidecar(container));
+        let first: Vec<_> = first.map(|container| ("initContainerStatuses", container)).collect();
+        let containers = first.len() + spec.containers.len();
         let main = spec.containers.iter().map(|container| ("containerStatuses", container));
-        for (kind, container) in first.chain(main) {
+        for (kind, container) in first.into_iter().chain(main) {
             let (code, message) = self.run_container(pod, container, &folder).await;
             let ended = json!({
                 "name": container.name, "image": container.image, "imageID": "", "ready": false, "restartCount": 0,
@@ -134,8 +195,11 @@ impl Runner {
                 break;
             }
         }
+        for sidecar in sidecars {
+            sidecar.end().await;
+        }
         let _ = fs::remove_dir_all(&folder);
-        let status = status(spec.init_containers.iter().flatten().chain(&spec.containers).count(), &ends, started);
+        let status = status(containers, &ends, started);
         let patch = Patch::Merge(json!({"status": status}));
         // The test may have taken the pod away meanwhile.
         if let Err(error) = pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await {
@@ -152,6 +216,20 @@ impl Runner {
         }
     }
 
+    /// It gets none of the folders with Secrets.
+    fn start_sidecar(&self, container: &Container, folder: &Path) -> Sidecar {
+        let software = self.software.get_or_init(Software::new);
+        let mut command = Command::from(as_server_user(&software.agent));
+        command.args(container.args.iter().flatten());
+        for (option, name) in [("--drill", "drill"), ("--scratch", "scratch")] {
+            command.arg(option).arg(folder.join(name));
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env_clear().env("PATH", path).env("PGRAIL_PG_BIN", &software.programs);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        Sidecar(command.spawn().expect("the sidecar starts"))
+    }
+
     async fn run_container(&self, pod: &Pod, container: &Container, folder: &Path) -> (i32, String) {
         let log = folder.join(format!("{}.termination-log", container.name));
         let job = pod.labels().get("batch.kubernetes.io/job-name").cloned().unwrap_or_default();
@@ -165,6 +243,7 @@ impl Runner {
             ("--identity-directory", "identity"),
             ("--volume", "volume"),
             ("--work", "work"),
+            ("--drill", "drill"),
         ] {
             command.arg(option).arg(folder.join(name));
         }

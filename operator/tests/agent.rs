@@ -1,10 +1,13 @@
 //! The agent as a pod runs it: a process with mounted Secrets, a configuration in its environment, a termination message.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use pgrail_testing::{Database, programs, server};
+use pgrail_testing::{Database, as_server_user, programs, reachable_programs, server};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -61,6 +64,7 @@ impl Pod {
             ("--store-directory", "store"),
             ("--volume", "volume"),
             ("--work", "work"),
+            ("--drill", "drill"),
             ("--termination-log", "termination-log"),
         ] {
             command.arg(option).arg(self.path(name));
@@ -112,6 +116,70 @@ async fn database() -> Database {
     let database = server(18).database("agent").await;
     database.connect().await.batch_execute("CREATE TABLE t AS SELECT generate_series(1, 100) AS n").await.unwrap();
     database
+}
+
+/// The container `postgres`, as a user that PostgreSQL accepts. Without any Secret.
+struct Sidecar {
+    process: Child,
+    _software: TempDir,
+}
+
+impl Sidecar {
+    fn start(pod: &Pod) -> Self {
+        let software = TempDir::new().unwrap();
+        let open = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        for directory in [software.path(), pod.directory.path()] {
+            open(directory, 0o755);
+        }
+        for directory in ["drill", "scratch"] {
+            std::fs::create_dir(pod.path(directory)).unwrap();
+            open(&pod.path(directory), 0o777);
+        }
+        let agent = software.path().join("pgrail");
+        std::fs::copy(env!("CARGO_BIN_EXE_pgrail"), &agent).unwrap();
+        let programs = reachable_programs(software.path(), 18);
+        let mut command = as_server_user(&agent);
+        command.args(["agent", "postgres", "--drill"]).arg(pod.path("drill")).arg("--scratch").arg(pod.path("scratch"));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("PGRAIL_PG_BIN", programs);
+        Self { process: command.stderr(Stdio::null()).spawn().unwrap(), _software: software }
+    }
+
+    /// As the kubelet ends it. Returns its exit status.
+    fn end(mut self) -> Option<i32> {
+        assert!(Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap().success());
+        self.process.wait().unwrap().code()
+    }
+}
+
+#[tokio::test]
+async fn the_structure_is_restored_into_the_server_of_the_sidecar() {
+    let database = database().await;
+    let mut pod = Pod::new(&database);
+    pod.config["dump"]["structure"] = json!(true);
+    let sidecar = Sidecar::start(&pod);
+    assert_eq!(pod.run("dump").0, 0);
+    assert!(!pod.path("scratch/data").exists(), "the server starts only when it is needed");
+    let (status, message) = pod.run("verify");
+    assert_eq!((status, &message["structure"]["outcome"]), (0, &json!("Restored")), "{message}");
+
+    // A second run in the same pod, of a dump that cannot be restored: it is not retried.
+    let sql = "CREATE SCHEMA other; CREATE TYPE other.mood AS ENUM ('sad'); CREATE TABLE u (mood other.mood)";
+    database.connect().await.batch_execute(sql).await.unwrap();
+    pod.config["dump"]["filter"] = json!({"schemas": ["public"]});
+    assert_eq!(pod.run("dump").0, 0);
+    let (status, message) = pod.run("verify");
+    assert_eq!((status, &message["reason"]), (78, &json!("NotRestorable")), "{message}");
+    assert!(message["message"].as_str().unwrap().contains("schema \"other\" does not exist"), "{message}");
+
+    assert_eq!(sidecar.end(), Some(0));
+    let socket = pod.path("drill/.s.PGSQL.5432");
+    let refuses = || std::os::unix::net::UnixStream::connect(&socket).is_err();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !refuses() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(refuses(), "the server ends with the sidecar");
+    database.finish().await;
 }
 
 #[tokio::test]

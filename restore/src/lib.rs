@@ -1,5 +1,7 @@
-//! The restore engine: rows of a backup into the tables that they came from. Knows PostgreSQL and object stores, and nothing of
-//! Kubernetes.
+//! The restore engine: rows of a backup into the tables that they came from, or a backup into a new database. Knows PostgreSQL and
+//! object stores, and nothing of Kubernetes.
+//!
+//! [`restore_schema`] restores tables into a new schema, beside the live ones. [`restore_database`] restores a whole backup into a database that it creates, with pg_restore.
 //!
 //! [`restore_rows`] restores rows into live tables: it only inserts, and sets links that a deletion set to NULL. These steps:
 //!
@@ -17,16 +19,20 @@
 mod as_owner;
 mod classify;
 mod condition;
+mod database;
 mod insert;
 mod outcome;
 mod request;
 mod rows;
+mod schema;
 mod select;
 mod session;
 mod staging;
 mod table;
 
 pub use condition::{Condition, ConditionError};
+pub use database::{DatabaseRequest, DatabaseRestored, TableCounted, restore_database};
 pub use outcome::{RestoreError, RowsRestored, TableRestored};
 pub use request::{Conflicts, RestoreProgress, RowsRequest, TableSelection, Triggers};
 pub use rows::{count_rows, restore_rows};
+pub use schema::{SchemaRequest, SchemaRestored, restore_schema};

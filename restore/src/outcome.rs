@@ -59,12 +59,29 @@ impl RowsRestored {
     }
 }
 
-/// Why a restore failed. The target is as it was.
+/// Why a restore failed. The target is as it was, except for [`RestoreError::Left`].
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The request itself cannot be carried out.
     #[error("{0}")]
     Request(String),
+    /// The login lacks a privilege.
+    #[error("{0}")]
+    Rights(String),
+    /// The target does not hold what the manifest says.
+    #[error("the target does not hold what the backup does: {0}")]
+    RowCount(String),
+    /// It was stopped.
+    #[error("the restore was interrupted")]
+    Interrupted,
+    /// It failed, and not everything that was created could be removed.
+    #[error("{error}; these are left, remove them: {left}")]
+    Left {
+        /// Why it failed.
+        error: Box<RestoreError>,
+        /// What is left.
+        left: String,
+    },
     /// No session.
     #[error("no session on the target database")]
     Connect(#[from] ConnectError),
@@ -119,6 +136,10 @@ impl RestoreError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Request(_) => Reason::InvalidRequest,
+            Self::Rights(_) => Reason::PermissionDenied,
+            Self::RowCount(_) => Reason::RowCountMismatch,
+            Self::Interrupted => Reason::Interrupted,
+            Self::Left { error, .. } => error.reason(),
             Self::Connect(error) | Self::DetectPooler(DetectPoolerError::Connect(error)) => match error {
                 ConnectError::Authentication(_) => Reason::AuthenticationFailed,
                 ConnectError::DatabaseMissing => Reason::DatabaseMissing,
@@ -136,6 +157,16 @@ impl RestoreError {
             Self::Altered => Reason::LockTimeout,
             Self::Query(_) | Self::DetectPooler(DetectPoolerError::Query(_)) => Reason::ConnectionFailed,
             Self::Decode(_) => Reason::Internal,
+        }
+    }
+}
+
+impl RestoreError {
+    /// A statement that creates a database, or something in it.
+    pub(crate) fn of_database(error: tokio_postgres::Error) -> Self {
+        match Self::from(error) {
+            Self::Refused { code, message, .. } => Self::Refused { code, message, remedy: String::new() },
+            other => other,
         }
     }
 }

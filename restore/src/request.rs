@@ -90,6 +90,20 @@ pub enum RestoreProgress {
         /// So many in all tables so far.
         rows: i64,
     },
+    /// The archive is restored.
+    Loading {
+        /// So many bytes so far.
+        bytes: u64,
+        /// Of so many.
+        of: u64,
+    },
+    /// The rows of tables were counted.
+    Counted {
+        /// So many tables so far.
+        tables: usize,
+        /// Of so many.
+        of: usize,
+    },
     /// Rows were inserted into a table.
     Inserted {
         /// `schema.table`

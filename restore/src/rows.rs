@@ -27,7 +27,7 @@ pub async fn restore_rows(
     let started = Instant::now();
     let read = extract.bytes_read();
     let tools = ClientTools::find(request.client_directory.as_deref()).await?;
-    let mut session = session::open(request).await?;
+    let mut session = session::open(&request.connection, &request.addresses).await?;
     let mut notes = Vec::new();
     let tables = session::resolve(&mut session, request).await?;
     let mut staged = Vec::new();
@@ -56,7 +56,7 @@ pub async fn count_rows(
     progress: &(dyn Fn(RestoreProgress) + Send + Sync),
 ) -> Result<i64, RestoreError> {
     let tools = ClientTools::find(request.client_directory.as_deref()).await?;
-    let mut session = session::open(request).await?;
+    let mut session = session::open(&request.connection, &request.addresses).await?;
     let tables = session::resolve(&mut session, request).await?;
     let mut staged = Vec::new();
     for table in tables {

@@ -1,6 +1,6 @@
 //! The session of a restore.
 
-use pgrail_postgres::{Connection, connect_within, detect_pooler_on};
+use pgrail_postgres::{AddressPolicy, Connection, ConnectionSettings, connect_within, detect_pooler_on};
 use tokio_postgres::Client;
 
 use crate::as_owner::READING;
@@ -14,9 +14,12 @@ const SESSION: &str = "SELECT pg_catalog.set_config(name, CASE name WHEN 'client
      FROM pg_catalog.pg_settings WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout') \
      OR (name = 'client_connection_check_interval' AND pg_catalog.version() LIKE '%linux%')";
 
-pub(crate) async fn open(request: &RowsRequest) -> Result<Connection, RestoreError> {
-    let session = connect_within(&request.connection, &request.addresses).await?;
-    if detect_pooler_on(&session, &request.addresses).await? {
+pub(crate) async fn open(
+    connection: &ConnectionSettings,
+    addresses: &AddressPolicy,
+) -> Result<Connection, RestoreError> {
+    let session = connect_within(connection, addresses).await?;
+    if detect_pooler_on(&session, addresses).await? {
         return Err(RestoreError::Pooled);
     }
     session.query(SESSION, &[]).await?;

@@ -14,7 +14,8 @@ fn imports_go_one_way() {
             &["session", "staging", "select"],
             &["classify"],
             &["insert"],
-            &["rows"],
+            &["rows", "database"],
+            &["schema"],
         ],
     );
 }

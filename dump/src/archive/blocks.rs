@@ -78,6 +78,26 @@ pub(crate) enum FramingError {
     Unfinished,
 }
 
+/// An entry of the table of contents. An absent text is empty.
+pub(super) struct RawEntry<'a> {
+    pub(super) number: i64,
+    pub(super) kind: &'a [u8],
+    pub(super) schema: &'a [u8],
+    pub(super) name: &'a [u8],
+    pub(super) owner: &'a [u8],
+    pub(super) create: &'a [u8],
+    pub(super) depends_on: Vec<&'a [u8]>,
+}
+
+/// The entries of a whole head.
+pub(super) fn read_entries(head: &[u8]) -> Result<Vec<RawEntry<'_>>, FramingError> {
+    let mut reader = BlockReader::default();
+    let mut cursor = Cursor { bytes: head, at: 0, integer: reader.integer, offset: reader.offset, wrong: false };
+    reader.header(&mut cursor)?.ok_or(FramingError::Contents)?;
+    let State::Contents(count) = reader.state else { return Err(FramingError::Contents) };
+    (0..count).map(|_| reader.read_entry(&mut cursor).ok_or(FramingError::Contents)).collect()
+}
+
 enum State {
     Header,
     /// So many entries of the table of contents are left.
@@ -262,33 +282,34 @@ impl BlockReader {
 
     fn entry(&mut self, cursor: &mut Cursor<'_>, left: usize) -> Result<Option<()>, FramingError> {
         let Some(entry) = self.read_entry(cursor) else { return Ok(None) };
-        if let (number, Some((schema, name))) = entry {
-            let number = u32::try_from(number).map_err(|_| FramingError::Contents)?;
+        if entry.kind == TABLE_DATA {
+            let number = u32::try_from(entry.number).map_err(|_| FramingError::Contents)?;
+            let (schema, name) = (entry.schema.to_vec(), entry.name.to_vec());
             self.names.insert(number, TableName { schema, name });
         }
         self.state = State::Contents(left - 1);
         Ok(Some(()))
     }
 
-    /// The number of an entry, and of which table it has the rows.
-    #[allow(clippy::type_complexity, reason = "schema and name as bytes")]
-    fn read_entry(&self, cursor: &mut Cursor<'_>) -> Option<(i64, Option<(Vec<u8>, Vec<u8>)>)> {
+    fn read_entry<'a>(&self, cursor: &mut Cursor<'a>) -> Option<RawEntry<'a>> {
         let number = cursor.integer()?;
         let _had_dumper = cursor.integer()?;
         let (_table, _oid) = (cursor.text()?, cursor.text()?);
         let (name, kind) = (cursor.text()?, cursor.text()?);
         let _section = cursor.integer()?;
-        let (_create, _drop, _copy) = (cursor.text()?, cursor.text()?, cursor.text()?);
+        let (create, _drop, _copy) = (cursor.text()?, cursor.text()?, cursor.text()?);
         let (schema, _tablespace, _access_method) = (cursor.text()?, cursor.text()?, cursor.text()?);
         if self.version >= (1, 16) {
             cursor.integer()?;
         }
-        let (_owner, _with_oids) = (cursor.text()?, cursor.text()?);
-        while cursor.text()?.is_some() {}
+        let (owner, _with_oids) = (cursor.text()?, cursor.text()?);
+        let mut depends_on = Vec::new();
+        while let Some(other) = cursor.text()? {
+            depends_on.push(other);
+        }
         cursor.take(1 + self.offset)?;
-        let table = (kind == Some(TABLE_DATA))
-            .then(|| (schema.unwrap_or_default().to_vec(), name.unwrap_or_default().to_vec()));
-        Some((number, table))
+        let [name, kind, create, schema, owner] = [name, kind, create, schema, owner].map(Option::unwrap_or_default);
+        Some(RawEntry { number, kind, schema, name, owner, create, depends_on })
     }
 
     fn end_head(&mut self) {

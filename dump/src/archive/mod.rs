@@ -3,6 +3,7 @@
 mod blocks;
 mod contents;
 mod decoder;
+mod entries;
 mod rows;
 
 pub use blocks::{Block, Head};
@@ -11,4 +12,6 @@ pub use contents::Contents;
 pub(crate) use contents::ContentsReader;
 pub use decoder::DecodeError;
 pub(crate) use decoder::{Decoded, Decoder};
+pub use entries::Entry;
+pub(crate) use entries::entries;
 pub(crate) use rows::{ArchiveRows, RowReader, TableName};

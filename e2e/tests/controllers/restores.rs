@@ -122,6 +122,56 @@ async fn a_deleted_user_is_restored_with_everything_that_was_theirs() {
 }
 
 #[tokio::test]
+async fn a_backup_is_restored_into_a_new_database_and_a_table_into_a_new_schema() {
+    let server = pgrail_testing::servers().remove(0);
+    let restores = Restores::new(&server, "whole").await;
+    let namespace = &restores.fixture.namespace;
+    let before = restores.rows().await;
+    let backup = namespace.api::<DatabaseBackup>().get(&restores.backup).await.unwrap();
+    assert_eq!(field(&backup, "/status/verification/structure/outcome"), json!("Restored"), "{backup:?}");
+
+    let app = &restores.fixture.app;
+    app.batch_execute("DELETE FROM users WHERE id = 42").await.unwrap();
+    let copy = server.role_name("copy");
+    let whole = |name: &str, target: &str| {
+        json!({"metadata": {"name": name}, "spec": {
+            "source": {"scheduleRef": {"name": "nightly"}}, "target": {"databaseRef": {"name": "shop"}, "name": target},
+        }})
+    };
+    let over = |it: &DatabaseRestore| matches!(field(it, "/status/phase").as_str(), Some("Succeeded" | "Failed"));
+    namespace.apply::<DatabaseRestore>(&whole("existing", &restores.fixture.database.name)).await;
+    let refused = wait_for::<DatabaseRestore>(namespace, "existing", "the restore has ended", over).await;
+    assert!(holds(&refused, "Stalled", "True", "InvalidRequest"), "{:?}", condition(&refused, "Ready"));
+    assert!(condition(&refused, "Ready").unwrap().2.contains("exists: drop it"), "{:?}", condition(&refused, "Ready"));
+
+    namespace.apply::<DatabaseRestore>(&whole("whole", &copy)).await;
+    let restored = wait_for::<DatabaseRestore>(namespace, "whole", "the restore has ended", over).await;
+    assert!(holds(&restored, "Ready", "True", "Restored"), "{:?}", condition(&restored, "Ready"));
+    assert_eq!(field(&restored, "/status/target"), json!(copy));
+    assert_eq!(field(&restored, "/status/restoredRows"), field(&restored, "/status/expectedRows"));
+    let there = pgrail_testing::connect(&server.uri_of(&copy)).await;
+    for (place, table) in ["users", "leads", "conversations", "messages", "analytics"].iter().enumerate() {
+        assert_eq!(count(&there, table).await, before[place], "{table}");
+    }
+    drop(there);
+    let admin = pgrail_testing::connect(&server.uri).await;
+    admin.batch_execute(&format!("DROP DATABASE {copy} WITH (FORCE)")).await.unwrap();
+
+    // Without a name, the schema is named after the object.
+    let beside = json!({"metadata": {"name": "before-friday"}, "spec": {
+        "source": {"backupRef": {"name": restores.backup}}, "tables": [{"schema": "public", "name": "users"}],
+        "target": {"databaseRef": {"name": "shop"}},
+    }});
+    namespace.apply::<DatabaseRestore>(&beside).await;
+    let restored = wait_for::<DatabaseRestore>(namespace, "before-friday", "the restore has ended", over).await;
+    assert!(holds(&restored, "Ready", "True", "Restored"), "{:?}", condition(&restored, "Ready"));
+    let database = pgrail_testing::connect(&server.uri_of(&restores.fixture.database.name)).await;
+    assert_eq!(count(&database, "before_friday.users WHERE id = 42").await, 1);
+    drop(database);
+    restores.fixture.finish().await;
+}
+
+#[tokio::test]
 async fn a_restore_is_refused_with_the_remedy() {
     let server = pgrail_testing::servers().remove(0);
     let restores = Restores::new(&server, "refused").await;

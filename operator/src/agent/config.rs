@@ -34,6 +34,12 @@ pub(crate) const VOLUME_DIRECTORY: &str = "/dumps";
 pub(crate) const WORK_DIRECTORY: &str = "/work";
 /// The whole result (`pgrail_dump::DumpResult` with its details, as JSON) in [`WORK_DIRECTORY`].
 pub(crate) const RESULT_FILE: &str = "dump.json";
+/// Shared by the containers `verify` and `postgres`: the socket of the temporary server.
+pub(crate) const DRILL_DIRECTORY: &str = "/drill";
+/// The data of the temporary server. Only in the container `postgres`.
+pub(crate) const SCRATCH_DIRECTORY: &str = "/scratch";
+/// A file in [`DRILL_DIRECTORY`] that starts the temporary server: until then it would only use memory.
+pub(crate) const START_FILE: &str = "start";
 /// Exit status of a failure that a retry cannot fix: the Job's `podFailurePolicy` fails it at once.
 /// Every other failure ends with 1 and is retried.
 pub(crate) const EXIT_NOT_RETRYABLE: u8 = 78;
@@ -142,6 +148,9 @@ pub(crate) struct DumpConfig {
     /// When a loss of rows raises the alarm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) shrink_alarm: Option<ShrinkAlarm>,
+    /// Whether its structure is restored into the container `postgres`.
+    #[serde(default)]
+    pub(crate) structure: bool,
 }
 
 fn one() -> u32 {
@@ -153,7 +162,8 @@ fn is_one(jobs: &u32) -> bool {
     *jobs == 1
 }
 
-/// Rows of a backup that are restored into the tables that they came from.
+/// What is restored of a backup: everything into a new database, tables into a new schema, or rows into the tables that they came
+/// from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(clippy::struct_excessive_bools, reason = "as the fields of the spec")]
@@ -165,7 +175,14 @@ pub(crate) struct RestoreConfig {
     /// Overrides the Secret's keys.
     #[serde(default)]
     pub(crate) connection: ConnectionConfig,
+    /// The database that is created for the whole backup; the other fields are not used then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) new_database: Option<NewConfig>,
+    /// The schema that is created for the tables, which are all of one schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) new_schema: Option<NewConfig>,
     /// Which rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) tables: Vec<RestoreTableConfig>,
     /// With the rows that depend on them.
     #[serde(default)]
@@ -179,6 +196,16 @@ pub(crate) struct RestoreConfig {
     /// Whether nothing is changed.
     #[serde(default)]
     pub(crate) dry_run: bool,
+}
+
+/// A database, or a schema, that is created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NewConfig {
+    /// Its name.
+    pub(crate) name: String,
+    /// UID of the `DatabaseRestore`: its next pod replaces what an earlier one left.
+    pub(crate) id: String,
 }
 
 /// Rows of one table.

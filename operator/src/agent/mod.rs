@@ -8,6 +8,7 @@ pub(crate) mod config;
 mod dump;
 mod inventory;
 mod outcome;
+mod postgres;
 mod progress;
 mod prune;
 mod restore;
@@ -42,11 +43,13 @@ enum Step {
     Dump,
     /// Reads the dump back and publishes it
     Verify,
+    /// Runs the temporary PostgreSQL of drills, as soon as `verify` needs it
+    Postgres,
     /// Compares the store with the dumps that are recorded
     Inventory,
     /// Removes dumps that retention does not keep, and leftovers of failed runs
     Prune,
-    /// Restores rows of a backup into the tables that they came from
+    /// Restores a backup into a new database, or rows of it into the tables that they came from
     Restore,
 }
 
@@ -80,6 +83,12 @@ struct Places {
     /// The directory that `dump` and `verify` share
     #[arg(long, global = true, default_value = config::WORK_DIRECTORY)]
     work: PathBuf,
+    /// The directory that `verify` and `postgres` share: the socket of the temporary server
+    #[arg(long, global = true, default_value = config::DRILL_DIRECTORY)]
+    drill: PathBuf,
+    /// The data of the temporary server
+    #[arg(long, global = true, default_value = config::SCRATCH_DIRECTORY)]
+    scratch: PathBuf,
     /// Where the outcome is written
     #[arg(long, env = "PGRAIL_TERMINATION_LOG", global = true, default_value = "/dev/termination-log")]
     termination_log: PathBuf,
@@ -99,6 +108,7 @@ pub(crate) async fn run(args: AgentArgs) -> ExitCode {
     let outcome = match args.step {
         Step::Dump => dump::run(places).await,
         Step::Verify => verify::run(places).await,
+        Step::Postgres => return postgres::run(places).await,
         Step::Inventory => inventory::run(places).await,
         Step::Prune => prune::run(places).await,
         Step::Restore => restore::run(places).await,

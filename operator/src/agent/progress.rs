@@ -7,13 +7,30 @@ use pgrail_dump::Progress;
 
 const PAUSE: Duration = Duration::from_secs(10);
 
-pub(super) struct ProgressLog {
-    last: Mutex<Instant>,
+/// Lets one line pass every ten seconds.
+pub(super) struct Throttle(Mutex<Instant>);
+
+impl Throttle {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+
+    pub(super) fn passes(&self) -> bool {
+        // With a poisoned lock only a line is lost.
+        let Ok(mut last) = self.0.lock() else { return false };
+        if last.elapsed() < PAUSE {
+            return false;
+        }
+        *last = Instant::now();
+        true
+    }
 }
+
+pub(super) struct ProgressLog(Throttle);
 
 impl ProgressLog {
     pub(super) fn new() -> Self {
-        Self { last: Mutex::new(Instant::now()) }
+        Self(Throttle::new())
     }
 
     pub(super) fn record(&self, progress: Progress) {
@@ -21,12 +38,9 @@ impl ProgressLog {
             tracing::info!(tables, database = %size(database_bytes), "checked database and store, dumping");
             return;
         }
-        // With a poisoned lock only a line is lost.
-        let Ok(mut last) = self.last.lock() else { return };
-        if last.elapsed() < PAUSE {
+        if !self.0.passes() {
             return;
         }
-        *last = Instant::now();
         match progress {
             Progress::Started { .. } => {}
             Progress::Written { bytes } => tracing::info!(written = %size(bytes), "dumping"),
@@ -36,7 +50,7 @@ impl ProgressLog {
     }
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut tenths = u128::from(bytes) * 10 / 1024;
     let mut unit = 0;

@@ -1,9 +1,10 @@
 //! `pgrail agent verify`: reads the dump back and publishes it.
 
 use pgrail_dump::{DumpResult, Message, Phase, VerifyRequest, verify_until};
+use pgrail_postgres::ConnectionSettings;
 
 use super::Places;
-use super::config::RESULT_FILE;
+use super::config::{RESULT_FILE, START_FILE};
 use super::outcome::failed;
 use super::progress::ProgressLog;
 use super::settings::{SettingsError, config, read_to_string, store};
@@ -25,6 +26,12 @@ async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     let mut request = VerifyRequest::new(result);
     request.level = dump.verification;
     request.shrink_alarm = dump.shrink_alarm;
+    if dump.structure {
+        let file = places.drill.join(START_FILE);
+        std::fs::write(&file, "").map_err(|source| SettingsError::File { file, source })?;
+        request.structure = Some(ConnectionSettings::new(places.drill.display().to_string(), "postgres", "postgres"));
+    }
+    request.client_directory.clone_from(&places.client_directory);
     let log = ProgressLog::new();
     Ok(match verify_until(&request, &store, &|progress| log.record(progress), stop_requested()).await {
         Ok(result) => Message::Verify(result),

@@ -48,7 +48,7 @@ pub(crate) fn backup(name: &str, created: &str, status: Value) -> DatabaseBackup
 pub(crate) fn succeeded(time: &str) -> Value {
     json!({"phase": "Succeeded", "startTime": time, "completionTime": time,
            "location": format!("s3://backups/shop/cluster/shop/nightly/{time}"),
-           "verification": {"level": "ReadBack", "time": time}})
+           "verification": {"level": "ReadBack", "time": time, "structure": {"outcome": "Restored"}}})
 }
 
 /// Status of a backup that failed.

@@ -43,6 +43,8 @@ pub(crate) struct JobSpec {
     pub(crate) verification: VerificationLevel,
     /// Of a backup of a schedule.
     pub(crate) shrink_alarm: Option<ShrinkAlarm>,
+    /// Whether the structural drill is done.
+    pub(crate) structure: bool,
     pub(crate) backoff_limit: i32,
     pub(crate) active_deadline_seconds: Option<i64>,
 }
@@ -66,6 +68,7 @@ impl JobSpec {
             row_counts: self.row_counts,
             verification: self.verification,
             shrink_alarm: self.shrink_alarm,
+            structure: self.structure,
         }
     }
 }
@@ -99,6 +102,7 @@ pub(crate) fn of_schedule(
         percent: u32::try_from(alarm.percent).unwrap_or(1).clamp(1, 100),
         min_rows: u64::try_from(alarm.min_rows).unwrap_or(1),
     });
+    job.structure = spec.verification.structure;
     job.backoff_limit = spec.backoff_limit;
     job.active_deadline_seconds = spec.active_deadline_seconds;
     check_secrets(&job, secrets)?;
@@ -155,6 +159,7 @@ fn job_spec(
         },
         verification: VerificationLevel::ReadBack,
         shrink_alarm: None,
+        structure: true,
         backoff_limit: DEFAULT_BACKOFF_LIMIT,
         active_deadline_seconds: None,
     })

@@ -1,15 +1,16 @@
 //! The Jobs that make and remove dumps, and their pods. Pure.
 //!
 //! Pods satisfy the Pod Security Standard `restricted`, have no token of the apiserver, and get Secrets as files only.
-//! A dump's pod has two containers with a result each: `dump`, which alone has the login, then `verify`.
+//! A dump's pod has two containers with a result each: `dump`, which alone has the login, then `verify`. Beside them runs
+//! `postgres`, the server of the structural drill, which has no Secret.
 
 use super::destination::Destination;
 use super::job_spec::{ConnectionSpec, JobSpec};
 use super::names::{self, Task};
 use crate::agent::config::{
-    AddressConfig, AgentConfig, CA_DIRECTORY, CA_FILE, CONFIG_VARIABLE, CONNECTION_DIRECTORY, EXIT_NOT_RETRYABLE,
-    IDENTITY_DIRECTORY, IDENTITY_KEY, InventoryConfig, JOB_VARIABLE, POD_UID_VARIABLE, PruneConfig, RestoreConfig,
-    STORE_CA_DIRECTORY, STORE_DIRECTORY, VOLUME_DIRECTORY, WORK_DIRECTORY,
+    AddressConfig, AgentConfig, CA_DIRECTORY, CA_FILE, CONFIG_VARIABLE, CONNECTION_DIRECTORY, DRILL_DIRECTORY,
+    EXIT_NOT_RETRYABLE, IDENTITY_DIRECTORY, IDENTITY_KEY, InventoryConfig, JOB_VARIABLE, POD_UID_VARIABLE, PruneConfig,
+    RestoreConfig, SCRATCH_DIRECTORY, STORE_CA_DIRECTORY, STORE_DIRECTORY, VOLUME_DIRECTORY, WORK_DIRECTORY,
 };
 use crate::settings::Settings;
 use k8s_openapi::api::batch::v1::{
@@ -29,6 +30,8 @@ use std::collections::BTreeMap;
 
 pub(crate) const DUMP_CONTAINER: &str = "dump";
 pub(crate) const VERIFY_CONTAINER: &str = "verify";
+/// The temporary PostgreSQL of drills. It runs code of the dump, and so has no Secret.
+pub(crate) const POSTGRES_CONTAINER: &str = "postgres";
 pub(crate) const PRUNE_CONTAINER: &str = "prune";
 pub(crate) const INVENTORY_CONTAINER: &str = "inventory";
 pub(crate) const RESTORE_CONTAINER: &str = "restore";
@@ -42,6 +45,8 @@ const KEEP_SECONDS: i32 = 7 * 24 * 3600;
 const PRUNE_DEADLINE_SECONDS: i64 = 6 * 3600;
 /// A pod that cannot start must not hold up the retention for ever without a report.
 const INVENTORY_DEADLINE_SECONDS: i64 = 3600;
+/// Definitions without rows: three template databases, and a few pages for each table and index.
+const STRUCTURE_SIZE: &str = "4Gi";
 /// Readable by any user: the cluster may choose the pod's.
 const READABLE: i32 = 0o444;
 
@@ -98,9 +103,15 @@ pub(crate) fn dump_job(
     let store = store_mounts(destination);
     let secret_mounts = connection_mounts(&job.connection);
     let dump = container(DUMP_CONTAINER, destination, image, env.clone(), [secret_mounts, store.clone()].concat());
-    let verify = container(VERIFY_CONTAINER, destination, image, env, store);
-    let volumes = [connection_volumes(&job.connection), store_volumes(destination)].concat();
-    let pod = pod(destination, labels.clone(), backup, Some(dump), verify, volumes);
+    let socket = job.structure.then(|| mount("drill", DRILL_DIRECTORY, false));
+    let verify = container(VERIFY_CONTAINER, destination, image, env, store.into_iter().chain(socket).collect());
+    let mut volumes = [connection_volumes(&job.connection), store_volumes(destination)].concat();
+    let mut first = vec![dump];
+    if job.structure {
+        volumes.extend([empty_directory("drill", "1Mi"), empty_directory("scratch", STRUCTURE_SIZE)]);
+        first.insert(0, postgres(destination, image));
+    }
+    let pod = pod(destination, labels.clone(), backup, first, verify, volumes);
     let spec = KubernetesJobSpec {
         backoff_limit: Some(job.backoff_limit),
         active_deadline_seconds: job.active_deadline_seconds,
@@ -123,7 +134,7 @@ pub(crate) fn restore_job(
     let mounts = [connection_mounts(connection), store_mounts(destination)].concat();
     let container = container(RESTORE_CONTAINER, destination, image, environment(&config)?, mounts);
     let volumes = [connection_volumes(connection), store_volumes(destination)].concat();
-    let pod = pod(destination, labels.clone(), None, None, container, volumes);
+    let pod = pod(destination, labels.clone(), None, Vec::new(), container, volumes);
     let spec =
         KubernetesJobSpec { backoff_limit: Some(1), ttl_seconds_after_finished: Some(KEEP_SECONDS), ..retried(pod) };
     Ok(JobTemplateSpec { metadata: Some(metadata(labels, None)), spec: Some(spec) })
@@ -160,7 +171,7 @@ fn store_job(
 ) -> Result<JobTemplateSpec, serde_json::Error> {
     let labels = names::labels(task, destination.schedule.as_deref(), &destination.database);
     let container = container(name, destination, image, environment(config)?, store_mounts(destination));
-    let pod = pod(destination, labels.clone(), backup, None, container, store_volumes(destination));
+    let pod = pod(destination, labels.clone(), backup, Vec::new(), container, store_volumes(destination));
     let spec = KubernetesJobSpec {
         backoff_limit: Some(1),
         active_deadline_seconds: Some(match task {
@@ -227,6 +238,18 @@ fn environment(config: &AgentConfig) -> Result<Vec<EnvVar>, serde_json::Error> {
     ])
 }
 
+/// A sidecar: it starts before the dump, and ends with the pod. The server itself starts when `verify` needs it.
+fn postgres(destination: &Destination, image: &Installation) -> Container {
+    let mounts = vec![mount("drill", DRILL_DIRECTORY, false), mount("scratch", SCRATCH_DIRECTORY, false)];
+    let mut container = container(POSTGRES_CONTAINER, destination, image, Vec::new(), mounts);
+    container.restart_policy = Some("Always".to_owned());
+    // No file of another container.
+    if let Some(mounts) = &mut container.volume_mounts {
+        mounts.retain(|mount| mount.name != "work");
+    }
+    container
+}
+
 fn container(
     name: &str,
     destination: &Destination,
@@ -240,7 +263,7 @@ fn container(
         image: Some(image.name.clone()),
         image_pull_policy: Some(image.pull_policy.clone()),
         args: Some(vec!["agent".to_owned(), name.to_owned()]),
-        env: Some(env),
+        env: Some(env).filter(|it| !it.is_empty()),
         resources: Some(destination.pods.resources.clone().unwrap_or_else(default_resources)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -272,7 +295,7 @@ fn pod(
     destination: &Destination,
     mut labels: BTreeMap<String, String>,
     backup: Option<&str>,
-    first: Option<Container>,
+    first: Vec<Container>,
     main: Container,
     volumes: Vec<Volume>,
 ) -> PodTemplateSpec {
@@ -307,7 +330,7 @@ fn pod(
         priority_class_name,
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         security_context: Some(pod_security(security_context.unwrap_or_default(), destination.store.claim.is_some())),
-        init_containers: first.map(|container| vec![container]),
+        init_containers: Some(first).filter(|it| !it.is_empty()),
         containers: vec![main],
         volumes: Some(volumes.into_iter().chain(scratch).collect()),
         ..PodSpec::default()
@@ -487,7 +510,7 @@ mod tests {
                          "tls": {"mode": "verify-full", "caSecretRef": {"name": "ca", "key": "root.pem"}}}});
         let pod = &job(tls, None)["spec"]["template"]["spec"];
         for container in containers(pod) {
-            for variable in container["env"].as_array().unwrap() {
+            for variable in container["env"].as_array().into_iter().flatten() {
                 assert!(variable["valueFrom"].get("secretKeyRef").is_none(), "{variable}");
             }
         }
@@ -499,15 +522,24 @@ mod tests {
                 .map(|it| it["name"].as_str().unwrap().to_owned())
                 .collect()
         };
-        assert_eq!(mounts(&pod["initContainers"][0]), ["connection", "ca", "store", "work", "tmp"]);
-        assert_eq!(mounts(&pod["containers"][0]), ["store", "work", "tmp"]);
+        assert_eq!(mounts(&pod["initContainers"][0]), ["drill", "scratch", "tmp"]);
+        assert_eq!(mounts(&pod["initContainers"][1]), ["connection", "ca", "store", "work", "tmp"]);
+        assert_eq!(mounts(&pod["containers"][0]), ["store", "drill", "work", "tmp"]);
+        assert_eq!(pod["initContainers"][0]["restartPolicy"], "Always");
         let ca = pod["volumes"].as_array().unwrap().iter().find(|it| it["name"] == "ca").unwrap();
         assert_eq!(ca["secret"]["items"], json!([{"key": "root.pem", "path": "ca.crt"}]));
     }
 
     #[test]
+    fn without_a_structural_drill_there_is_no_server() {
+        let pod = &job(json!({"verification": {"structure": false}}), None)["spec"]["template"]["spec"];
+        assert_eq!(pod["initContainers"].as_array().unwrap().len(), 1);
+        assert!(!pod["volumes"].to_string().contains("scratch"));
+    }
+
+    #[test]
     fn a_volume_is_mounted_and_writable() {
-        let storage = json!({"storage": {"url": "file:///shop", "persistentVolumeClaim": {"claimName": "dumps"}}});
+        let storage = json!({"storage": {"url": "file:///shop", "persistentVolumeClaim": {"claimName": "dumps"}}, "verification": {"structure": false}});
         let pod = &job(storage, None)["spec"]["template"]["spec"];
         assert_eq!(pod["securityContext"]["fsGroup"], 65532);
         for container in containers(pod) {

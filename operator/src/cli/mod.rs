@@ -59,7 +59,7 @@ enum Command {
     Status(status::StatusArgs),
     /// List the transactions whose deleted rows are kept, or put the rows of one back
     Undo(undo::UndoArgs),
-    /// Restore rows of a backup into the tables that they came from
+    /// Restore a backup into a new database, or rows of it into the tables that they came from
     Restore(restore::RestoreArgs),
     /// List the backups of a store, or find the newest one that still has a row
     Backups(backups::BackupsArgs),

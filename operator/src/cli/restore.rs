@@ -1,43 +1,58 @@
-//! `pgrail restore`: restores rows of a backup into the tables that they came from.
+//! `pgrail restore`: restores a backup into a new database, tables of it into a new schema, or rows of it into the tables that they
+//! came from.
 
 use super::connect::DatabaseArgs;
 use super::output::{self, Format};
 use super::storage::{StorageArgs, backups};
 use super::{CommandError, NOT_AS_DECLARED};
+use crate::signals::stop_requested;
+use jiff::tz::TimeZone;
 use pgrail_dump::{Extract, Manifest, Store};
 use pgrail_restore::{
-    Condition, Conflicts, RestoreProgress, RowsRequest, RowsRestored, TableSelection, Triggers, restore_rows,
+    Condition, Conflicts, DatabaseRequest, DatabaseRestored, RestoreProgress, RowsRequest, RowsRestored, SchemaRequest,
+    SchemaRestored, TableCounted, TableSelection, Triggers, restore_database, restore_rows, restore_schema,
 };
+use serde::Serialize;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// The longest name of a database, in bytes.
+const LONGEST_NAME: usize = 63;
+/// How often the progress of a long step is printed.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Options of `pgrail restore`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  pgrail restore --in-place --table public.users --where \"id = 42\" --follow-cascade --dry-run --storage-url s3://backups/shop\n  pgrail restore --in-place --table public.users --where \"id = 42\" --follow-cascade --backup LOCATION --storage-url s3://backups/shop\n\nOnly missing rows are inserted, in one transaction, as the owners of the tables. For a new database, use pg_restore."
+    after_help = "Examples:\n  pgrail restore --storage-url s3://backups/shop\n  pgrail restore --name shop_before_friday --backup LOCATION --storage-url s3://backups/shop\n  pgrail restore --table public.users --storage-url s3://backups/shop\n  pgrail restore --in-place --table public.users --where \"id = 42\" --follow-cascade --dry-run --storage-url s3://backups/shop\n\nWithout --in-place, the whole backup is restored into a new database of the server, or the tables that are named into a new schema of the database, beside what exists. With --in-place, only missing rows are inserted, in one transaction, as the owners of the tables."
 )]
 #[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct RestoreArgs {
-    /// Restore rows into the live tables. Other targets are not implemented
-    #[arg(long, required = true)]
+    /// Restore rows into the live tables
+    #[arg(long, requires = "table")]
     in_place: bool,
-    /// A table, as schema.table; can be given several times
-    #[arg(long, required = true)]
+    /// The name of the new database or schema; from its name in the backup and the time of the backup if absent
+    #[arg(long, conflicts_with = "in_place")]
+    name: Option<String>,
+    /// A table, as schema.table; can be given several times. Without --in-place, they are restored into a new schema
+    #[arg(long)]
     table: Vec<String>,
     /// A condition on the columns of the table: one for each --table, in the same order. None: all rows
-    #[arg(long = "where", value_name = "CONDITION")]
+    #[arg(long = "where", value_name = "CONDITION", requires = "in_place")]
     condition: Vec<String>,
     /// With each row, the rows that a deletion of it deletes, and the links that it sets to NULL
-    #[arg(long)]
+    #[arg(long, requires = "in_place")]
     follow_cascade: bool,
     /// Keep rows that exist and are different, and restore the others
-    #[arg(long)]
+    #[arg(long, requires = "in_place")]
     skip_existing: bool,
     /// Triggers of the tables do not fire. Other sessions cannot write to the tables meanwhile
-    #[arg(long)]
+    #[arg(long, requires = "in_place")]
     skip_triggers: bool,
     /// Only report what would be restored; exit status 2 if something prevents it
-    #[arg(long)]
+    #[arg(long, requires = "in_place")]
     dry_run: bool,
     /// The location of the backup, as `pgrail backups list` prints it; the newest if absent
     #[arg(long, value_name = "LOCATION")]
@@ -55,23 +70,92 @@ pub(super) struct RestoreArgs {
 }
 
 pub(super) async fn run(args: RestoreArgs) -> Result<ExitCode, CommandError> {
-    let mut request = RowsRequest::new(args.database.settings()?, selections(&args)?);
+    match (args.in_place, args.table.is_empty()) {
+        (true, _) => rows(&args).await,
+        (false, true) => database(&args).await,
+        (false, false) => schema(&args).await,
+    }
+}
+
+async fn open(args: &RestoreArgs) -> Result<Extract, CommandError> {
+    let store = args.storage.open()?;
+    let manifest = manifest(args, &store).await?;
+    eprintln!("pgrail: backup {} of {}", manifest.location, manifest.snapshot_time);
+    Ok(Extract::open(&store, manifest).await?)
+}
+
+async fn rows(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
+    let mut request = RowsRequest::new(args.database.settings()?, selections(args)?);
     request.follow_cascade = args.follow_cascade;
     request.conflicts = if args.skip_existing { Conflicts::SkipExisting } else { Conflicts::Fail };
     request.triggers = if args.skip_triggers { Triggers::Skip } else { Triggers::Fire };
     request.dry_run = args.dry_run;
     request.client_directory.clone_from(&args.storage.client_directory);
-    let store = args.storage.open()?;
-    let manifest = manifest(&args, &store).await?;
-    eprintln!("pgrail: backup {} of {}", manifest.location, manifest.snapshot_time);
-    let extract = Extract::open(&store, manifest).await?;
-    let restored = restore_rows(&request, &extract, &progress).await?;
+    let extract = open(args).await?;
+    let restored = restore_rows(&request, &extract, &Printer::new().print()).await?;
     print(&restored, args.dry_run, args.output)?;
     Ok(match (restored.problems.is_empty(), args.dry_run) {
         (true, _) => ExitCode::SUCCESS,
         (false, true) => NOT_AS_DECLARED.into(),
         (false, false) => ExitCode::FAILURE,
     })
+}
+
+async fn database(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
+    let connection = args.database.settings()?;
+    let extract = open(args).await?;
+    let name = args.name.clone().unwrap_or_else(|| name_of(&extract.manifest().database_name, extract.manifest()));
+    eprintln!("pgrail: restoring into the new database {name}");
+    let request = DatabaseRequest {
+        connection,
+        addresses: pgrail_postgres::AddressPolicy::any(),
+        id: format!("{} of {}", std::process::id(), extract.manifest().location),
+        name,
+        client_directory: args.storage.client_directory.clone(),
+    };
+    let restored = restore_database(&request, &extract, &Printer::new().print(), stop_requested()).await?;
+    let DatabaseRestored { database, roles_created, notes, tables, seconds, .. } = &restored;
+    print_created(&restored, ("database", database), (tables, restored.rows(), *seconds), args.output)?;
+    for role in roles_created {
+        eprintln!("pgrail: created the role {role} without LOGIN");
+    }
+    print_notes(notes);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn schema(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
+    let tables = args.table.iter().map(|table| table_name(table)).collect::<Result<Vec<_>, _>>()?;
+    let schema = tables.first().map(|(schema, _)| schema.clone()).unwrap_or_default();
+    if tables.iter().any(|(other, _)| *other != schema) {
+        return Err(CommandError::Refused(
+            "a new schema gets tables of one schema: run the command for each".to_owned(),
+        ));
+    }
+    let connection = args.database.settings()?;
+    let extract = open(args).await?;
+    let name = args.name.clone().unwrap_or_else(|| name_of(&schema, extract.manifest()));
+    eprintln!("pgrail: restoring into the new schema {name}");
+    let request = SchemaRequest {
+        connection,
+        addresses: pgrail_postgres::AddressPolicy::any(),
+        schema,
+        tables: tables.into_iter().map(|(_, name)| name).collect(),
+        name,
+        id: format!("{}_{}", std::process::id(), jiff::Timestamp::now().as_millisecond()),
+        client_directory: args.storage.client_directory.clone(),
+    };
+    let restored = restore_schema(&request, &extract, &Printer::new().print(), stop_requested()).await?;
+    let SchemaRestored { schema, notes, tables, seconds, .. } = &restored;
+    print_created(&restored, ("schema", schema), (tables, restored.rows(), *seconds), args.output)?;
+    print_notes(notes);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `shop_20261123_021500`
+fn name_of(from: &str, manifest: &Manifest) -> String {
+    let time = manifest.snapshot_time.to_zoned(TimeZone::UTC).strftime("_%Y%m%d_%H%M%S").to_string();
+    let end = from.floor_char_boundary(LONGEST_NAME.saturating_sub(time.len()));
+    format!("{}{time}", &from[..end])
 }
 
 fn selections(args: &RestoreArgs) -> Result<Vec<TableSelection>, CommandError> {
@@ -110,13 +194,72 @@ async fn manifest(args: &RestoreArgs, store: &Store) -> Result<Manifest, Command
     }
 }
 
-fn progress(progress: RestoreProgress) {
-    match progress {
-        RestoreProgress::Reading { table, bytes } => eprintln!("pgrail: reading {table}: {bytes} bytes"),
-        RestoreProgress::Selected { rows } => eprintln!("pgrail: {} rows selected", output::thousands(rows)),
-        RestoreProgress::Inserted { table, rows } => {
-            eprintln!("pgrail: {} rows inserted into {table}", output::thousands(rows));
+/// Prints the progress to standard error, that of long steps every few seconds.
+struct Printer(Mutex<Instant>);
+
+impl Printer {
+    fn new() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+
+    fn print(self) -> impl Fn(RestoreProgress) + Send + Sync {
+        move |progress| match progress {
+            RestoreProgress::Reading { table, bytes } => eprintln!("pgrail: reading {table}: {bytes} bytes"),
+            RestoreProgress::Selected { rows } => eprintln!("pgrail: {} rows selected", output::thousands(rows)),
+            RestoreProgress::Inserted { table, rows } => {
+                eprintln!("pgrail: {} rows inserted into {table}", output::thousands(rows));
+            }
+            RestoreProgress::Loading { bytes, of } if self.passes() => {
+                eprintln!("pgrail: restored {} % of {of} bytes", bytes.saturating_mul(100) / of.max(1));
+            }
+            RestoreProgress::Counted { tables, of } if self.passes() => {
+                eprintln!("pgrail: counted the rows of {tables} of {of} tables");
+            }
+            RestoreProgress::Loading { .. } | RestoreProgress::Counted { .. } => {}
         }
+    }
+
+    fn passes(&self) -> bool {
+        // With a poisoned lock only a line is lost.
+        let Ok(mut last) = self.0.lock() else { return false };
+        let passes = last.elapsed() >= PAUSE;
+        if passes {
+            *last = Instant::now();
+        }
+        passes
+    }
+}
+
+/// What was created, its tables with all their rows, and how long it took.
+fn print_created(
+    restored: &impl Serialize,
+    (kind, name): (&str, &str),
+    (tables, rows, seconds): (&[TableCounted], u64, u64),
+    format: Format,
+) -> Result<(), CommandError> {
+    let number = |number: u64| output::thousands(i64::try_from(number).unwrap_or(i64::MAX));
+    let mut out = std::io::stdout().lock();
+    match format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(restored)?)?,
+        Format::Yaml => write!(out, "{}", serde_norway::to_string(restored)?)?,
+        Format::Name => writeln!(out, "{name}")?,
+        Format::Table | Format::Wide => {
+            drop(out);
+            let rows = tables.iter().map(|it| vec![it.table.clone(), number(it.rows)]);
+            output::table(&["TABLE", "ROWS"], rows.collect())?;
+        }
+    }
+    eprintln!(
+        "pgrail: restored {} rows of {} tables into the new {kind} {name}, as many as the backup has ({seconds} s)",
+        number(rows),
+        tables.len()
+    );
+    Ok(())
+}
+
+fn print_notes(notes: &[String]) {
+    for note in notes {
+        eprintln!("pgrail: {note}");
     }
 }
 

@@ -151,4 +151,40 @@ async fn rows_of_encrypted_backups_are_found_and_restored_with_an_identity() {
     assert_eq!((&restored["done"], &restored["tables"][2]["inserted"]), (&json!(true), &json!(500)), "{restored:#}");
     drop(client);
     shop.database.finish().await;
+#[tokio::test]
+async fn a_backup_becomes_a_new_database_and_a_table_a_new_schema() {
+    for_each_server(async |server| {
+        let shop = Shop::new(server.database("cli").await).await;
+        let client = shop.database.connect().await;
+        shop.back_up("first");
+        client.batch_execute("DELETE FROM users WHERE id = 7").await.unwrap();
+        let name = server.role_name("copy");
+        let restored = shop.with_store(&["restore", "--name", &name, "-o", "json"]);
+        assert_eq!(restored.status.code(), Some(0), "{}", err(&restored));
+        assert!(
+            err(&restored).contains(&format!("5,110 rows of 3 tables into the new database {name}")),
+            "{}",
+            err(&restored)
+        );
+        let restored: Value = serde_json::from_slice(&restored.stdout).unwrap();
+        assert_eq!((&restored["database"], &restored["tables"][2]["rows"]), (&json!(name), &json!(10)), "{restored:#}");
+        let copy = pgrail_testing::connect(&server.uri_of(&name)).await;
+        let rows: i64 = copy.query_one("SELECT count(*) FROM users", &[]).await.unwrap().get(0);
+        assert_eq!(rows, 10);
+        drop(copy);
+        let again = shop.with_store(&["restore", "--name", &name]);
+        assert_eq!(again.status.code(), Some(1));
+        assert!(err(&again).contains("exists: drop it, or choose another name"), "{}", err(&again));
+        client.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
+
+        let beside = shop.with_store(&["restore", "--table", "public.users", "--name", "before", "-o", "name"]);
+        assert_eq!((beside.status.code(), out(&beside).trim()), (Some(0), "before"), "{}", err(&beside));
+        let rows: i64 = client.query_one("SELECT count(*) FROM before.users WHERE id = 7", &[]).await.unwrap().get(0);
+        assert_eq!(rows, 1);
+        let refused = shop.with_store(&["restore", "--table", "public.users", "--where", "id = 7"]);
+        assert_eq!(refused.status.code(), Some(2), "--where needs --in-place: {}", err(&refused));
+        drop(client);
+        shop.database.finish().await;
+    })
+    .await;
 }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 /// A published backup, opened with the manifest that was published.
 pub struct Backup {
     pub extract: Extract,
-    _root: TempDir,
+    pub root: TempDir,
 }
 
 pub fn settings_of(uri: &str) -> ConnectionSettings {
@@ -53,7 +53,7 @@ pub async fn backup_of(uri: &str, major: u32) -> Backup {
     let location = dumped.location.clone();
     let verified = verify(&VerifyRequest::new(dumped), &store, &|_| {}).await.unwrap();
     let manifest = Manifest::read_published(&store, &location, &verified.manifest_sha256).await.unwrap();
-    Backup { extract: Extract::open(&store, manifest).await.unwrap(), _root: root }
+    Backup { extract: Extract::open(&store, manifest).await.unwrap(), root }
 }
 
 pub fn selection(table: &str, condition: &str) -> TableSelection {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use pgrail_crds::annotations::DISCOVERED;
 use pgrail_crds::conditions::STALLED;
-use pgrail_crds::{BackupPhase, BackupSchedule, DatabaseBackup, VerificationLevel};
+use pgrail_crds::{BackupPhase, BackupSchedule, DatabaseBackup, StructuralDrill, VerificationLevel};
 use pgrail_dump::PartialCause;
 use std::cmp::Reverse;
 
@@ -32,6 +32,8 @@ pub(super) struct History {
     pub(super) last: Option<Last>,
     /// Verification level of the newest dump.
     pub(super) newest_proof: Option<VerificationLevel>,
+    /// Structural drill of the newest dump.
+    pub(super) newest_structure: Option<StructuralDrill>,
     /// Failed runs since the last one that succeeded.
     pub(super) consecutive_failures: i64,
     pub(super) running: bool,
@@ -115,6 +117,7 @@ pub(super) fn read(backups: &[DatabaseBackup], scope: &Scope<'_>) -> History {
         newest_good: with(BackupPhase::Succeeded).map(|it| created(*it)).max(),
         last: ended.first().map(|it| Last { name: it.name_any(), failure: failure(it) }),
         newest_proof: present.map(|it| proof(it)),
+        newest_structure: present.and_then(|it| it.status.as_ref()?.verification.as_ref()?.structure.clone()),
         consecutive_failures: number(failures),
         running: newest_first.iter().any(|it| is_running(it)),
     }

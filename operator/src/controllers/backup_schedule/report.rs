@@ -16,7 +16,9 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::annotations::TAKE_OVER;
 use pgrail_crds::conditions::{BACKUP_FRESH, DRILLED, LAST_BACKUP_SUCCEEDED, READY, RETENTION_HEALTHY, VERIFIED};
-use pgrail_crds::{BackupPhase, BackupSchedule, BackupScheduleStatus, StoreCheck, Time, VerificationLevel};
+use pgrail_crds::{
+    BackupPhase, BackupSchedule, BackupScheduleStatus, StoreCheck, StructureOutcome, Time, VerificationLevel,
+};
 
 /// What the report is computed from.
 struct Basis<'a> {
@@ -57,7 +59,7 @@ pub(super) fn report(
     let freshness = freshness::freshness(&facts(basis, &previous), basis.now);
     conditions.set(BACKUP_FRESH, freshness.status, freshness.reason, &freshness.message);
     report_last(basis.history, &mut conditions);
-    report_verified(basis.history, &mut conditions);
+    report_verified(schedule, basis.history, &mut conditions);
     report_drilled(basis.schedule, &mut conditions);
     let finished = observed.backups.iter().filter(|it| scope.is_run(it) && phase(it) == BackupPhase::Succeeded);
     shrink::report(schedule, &shrinks, finished.max_by_key(|it| snapshot_time(it)), &mut conditions);
@@ -166,7 +168,17 @@ fn report_last(history: &History, conditions: &mut Conditions) {
     };
 }
 
-fn report_verified(history: &History, conditions: &mut Conditions) {
+fn report_verified(schedule: &BackupSchedule, history: &History, conditions: &mut Conditions) {
+    let proven = history.newest_proof.is_some_and(|level| level > VerificationLevel::None);
+    if proven && schedule.spec.verification.structure {
+        let drill = history.newest_structure.as_ref();
+        if drill.is_none_or(|drill| drill.outcome != StructureOutcome::Restored) {
+            let message = drill.map_or("it was made without one", |drill| drill.message.as_str());
+            let message = format!("the structural drill of the newest backup did not run: {message}");
+            conditions.set(VERIFIED, Status::False, Reason::NotRun, message);
+            return;
+        }
+    }
     let (status, reason, message) = match history.newest_proof {
         Some(VerificationLevel::ReadBack | VerificationLevel::Drill) => {
             (Status::True, Reason::ReadBack, "every byte of the newest backup was read from the store again")

@@ -292,7 +292,7 @@ impl Basis<'_> {
             rows: number(found.rows),
             sha256: Some(found.sha256.clone()),
             manifest_sha256: Some(found.manifest_sha256.clone()),
-            verification: Some(BackupVerification { level: VerificationLevel::None, time: None }),
+            verification: Some(BackupVerification { level: VerificationLevel::None, time: None, structure: None }),
             partial: Some(found.partial),
             schedule_uid: Some(self.config.identity.schedule_uid.clone()),
             database_uid: Some(found.database_uid.clone()),

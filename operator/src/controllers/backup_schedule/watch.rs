@@ -34,7 +34,8 @@ pub(super) fn result(backup: &Watched<DatabaseBackup>) -> u64 {
     let Ok(backup) = &backup.0 else { return 0 };
     let status = backup.status.as_ref();
     let phase = status.and_then(|status| status.phase).map(|phase| format!("{phase:?}"));
-    let proof = status.and_then(|status| status.verification.as_ref()).map(|it| format!("{:?}", it.level));
+    let proof =
+        status.and_then(|status| status.verification.as_ref()).map(|it| format!("{:?} {:?}", it.level, it.structure));
     let schedule_uid = backup.annotations().get(SCHEDULE_UID);
     let is_deleted = backup.metadata.deletion_timestamp.is_some();
     hashed(&(&backup.metadata.uid, phase, proof, schedule_uid, backup.spec.pinned, is_deleted))

@@ -12,10 +12,13 @@ use jiff::Timestamp;
 use pgrail_crds::conditions::reasons::{self, backup as backup_reasons, event};
 use pgrail_crds::conditions::{READY, SHRUNK};
 use pgrail_crds::{
-    BackupComparison, BackupPhase, BackupVerification, DatabaseBackup, DatabaseBackupStatus, ShrunkTable, Time,
-    VerificationLevel,
+    BackupComparison, BackupPhase, BackupVerification, DatabaseBackup, DatabaseBackupStatus, ShrunkTable,
+    StructuralDrill, StructureOutcome, Time, VerificationLevel,
 };
-use pgrail_dump::{Comparison, DumpResult, PartialCause, ShrunkTable as Lost, VerificationLevel as Verified};
+use pgrail_dump::{
+    Comparison, DumpResult, PartialCause, ShrunkTable as Lost, Structure, StructureOutcome as Restorable,
+    VerificationLevel as Verified,
+};
 use serde_json::Value;
 
 /// Field manager and metric label.
@@ -88,10 +91,19 @@ fn report_progress(
                 Verified::None => VerificationLevel::None,
             };
             let (condition, reason, proof) = record::ready(level);
-            status.verification = Some(BackupVerification { level, time: Some(Time(whole_seconds(result.time))) });
+            let structure = result.structure.as_ref().map(structure);
+            let not_run = structure.as_ref().filter(|it| it.outcome == StructureOutcome::NotRun);
+            let drill = match (&structure, not_run) {
+                (_, Some(structure)) => format!("; the structural drill did not run: {}", structure.message),
+                (Some(_), None) => "; everything except the rows was restored in a drill".to_owned(),
+                (None, None) => String::new(),
+            };
+            let time = Some(Time(whole_seconds(result.time)));
+            status.verification = Some(BackupVerification { level, time, structure });
             status.manifest_sha256 = Some(result.manifest_sha256.clone()).filter(|sha256| !sha256.is_empty());
             let partial = if result.backup.partial { " (partial)" } else { "" };
-            let message = format!("{} rows of {} tables{partial}: {proof}", result.backup.rows, result.backup.tables);
+            let message =
+                format!("{} rows of {} tables{partial}: {proof}{drill}", result.backup.rows, result.backup.tables);
             conditions.set(READY, condition, reason, message);
             status.comparison = result.comparison.as_ref().map(comparison);
             if let Some(comparison) = status.comparison.as_ref().filter(|it| it.shrunk_tables > 0) {
@@ -108,6 +120,14 @@ fn report_progress(
             conditions.stalled(rejection.reason, &rejection.message);
         }
     }
+}
+
+fn structure(found: &Structure) -> StructuralDrill {
+    let outcome = match found.outcome {
+        Restorable::Restored => StructureOutcome::Restored,
+        Restorable::NotRun | Restorable::Unknown => StructureOutcome::NotRun,
+    };
+    StructuralDrill { outcome, message: truncated(&found.message, 1024) }
 }
 
 fn report_dump(
@@ -237,6 +257,12 @@ mod tests {
             time: "2026-11-23T02:17:00Z".parse().unwrap(),
             seconds: 60,
             comparison: None,
+            structure: Some(Structure {
+                outcome: Restorable::NotRun,
+                message: "no postgis".into(),
+                time: "2026-11-23T02:17:00Z".parse().unwrap(),
+                milliseconds: 7,
+            }),
             manifest: "m".into(),
             manifest_sha256: "cd".into(),
         };
@@ -244,7 +270,11 @@ mod tests {
         assert_eq!(status.location.as_deref(), Some("s3://backups/shop/c/shop/nightly/x"));
         assert_eq!(status.start_time.unwrap().0.to_string(), "2026-11-23T02:15:01Z");
         assert_eq!(status.manifest_sha256.as_deref(), Some("cd"));
-        assert_eq!((status.rows, status.verification.unwrap().level), (Some(13), VerificationLevel::ReadBack));
+        let verification = status.verification.unwrap();
+        assert_eq!((status.rows, verification.level), (Some(13), VerificationLevel::ReadBack));
+        let structure = verification.structure.unwrap();
+        assert_eq!((structure.outcome, structure.message.as_str()), (StructureOutcome::NotRun, "no postgis"));
+        assert!(status.conditions[0].message.ends_with("the structural drill did not run: no postgis"));
         let ready = &status.conditions[0];
         assert_eq!((ready.type_.as_str(), ready.status.as_str(), ready.reason.as_str()), ("Ready", "True", "ReadBack"));
         assert!(status.message.is_empty() && status.conditions.len() == 1);

@@ -1,11 +1,12 @@
 //! What to do for a restore: create its Job, or report the one it has. Pure.
 
 use super::observe::Observed;
+use super::validate::{mode, new_name};
 use crate::backup_jobs::outcome::{container, failure, message, outcome, terminated};
 use crate::backup_jobs::pod::RESTORE_CONTAINER;
 use crate::kubernetes::rejection::{Reason, Rejection};
 use k8s_openapi::api::core::v1::Pod;
-use pgrail_crds::{DatabaseRestore, RestorePhase};
+use pgrail_crds::{DatabaseRestore, RestoreMode, RestorePhase};
 use pgrail_dump::{Message, RestoreResult};
 
 #[derive(Clone, Debug)]
@@ -37,12 +38,12 @@ pub(super) fn plan(restore: &DatabaseRestore, observed: &Observed) -> Step {
             format!("a Job {job_name:?} of another owner exists: delete it, or give the restore another name"),
         )),
         Some(job) => match outcome(job) {
-            Some(true) => ended(pods),
+            Some(true) => ended(restore, pods),
             Some(false) => Outcome::Failed(failure_of(pods)),
             None => progress(pods),
         },
         // The Job may have inserted rows: it is never created again.
-        None if has_run(restore) => Outcome::Failed(lost("the Job was deleted while it ran")),
+        None if has_run(restore) => Outcome::Failed(lost(restore, "the Job was deleted while it ran")),
         None => return Step::CreateJob,
     })
 }
@@ -52,19 +53,25 @@ fn has_run(restore: &DatabaseRestore) -> bool {
     matches!(phase, Some(RestorePhase::Running))
 }
 
-fn lost(what: &str) -> Rejection {
-    let message = format!("{what}, before its result was read: compare the tables, with another restore and dryRun");
+fn lost(restore: &DatabaseRestore, what: &str) -> Rejection {
+    let remedy = match mode(restore) {
+        RestoreMode::InPlace => "compare the tables, with another restore and dryRun".to_owned(),
+        RestoreMode::NewSchema | RestoreMode::NewDatabase => {
+            format!("if {:?} exists, drop it, and create another restore", new_name(restore))
+        }
+    };
+    let message = format!("{what}, before its result was read: {remedy}");
     Rejection::new(Reason::ResultLost, message)
 }
 
-fn ended(pods: &[Pod]) -> Outcome {
+fn ended(restore: &DatabaseRestore, pods: &[Pod]) -> Outcome {
     let result = |pod: &Pod| match message(terminated(container(pod, RESTORE_CONTAINER)?)?) {
         Some(Message::Restore(result)) => Some(result),
         _ => None,
     };
     match pods.iter().find_map(result) {
         Some(result) => Outcome::Ended(Box::new(result)),
-        None => Outcome::Failed(lost("the pod of the Job was deleted")),
+        None => Outcome::Failed(lost(restore, "the pod of the Job was deleted")),
     }
 }
 

@@ -64,9 +64,10 @@ fn report_result(
     status: &mut DatabaseRestoreStatus,
     conditions: &mut Conditions,
 ) {
-    let RestoreResult { done, problems, notes, total, table_count, tables, seconds } = result;
+    let RestoreResult { done, problems, notes, total, database, schema, table_count, tables, seconds } = result;
     let count = |number: u64| i64::try_from(number).ok();
-    status.target = Some(restore.spec.target.database_ref.name.clone());
+    let created = database.as_ref().or(schema.as_ref());
+    status.target = created.cloned().or_else(|| Some(restore.spec.target.database_ref.name.clone()));
     status.expected_rows = Some(total.selected);
     status.different_rows = Some(total.different);
     status.skipped_rows = Some(total.identical + total.different);
@@ -93,7 +94,15 @@ fn report_result(
         total.identical,
         total.different
     );
-    if *done {
+    if let Some(created) = created {
+        status.phase = Some(RestorePhase::Succeeded);
+        let message = format!(
+            "restored {} rows of {table_count} tables into the new {} {created}, as many as the backup has",
+            total.inserted,
+            if database.is_some() { "database" } else { "schema" }
+        );
+        conditions.set(READY, Status::True, Reason::Restored, message);
+    } else if *done {
         status.phase = Some(RestorePhase::Succeeded);
         conditions.set(READY, Status::True, Reason::Restored, format!("restored {found}"));
     } else if problems.is_empty() {

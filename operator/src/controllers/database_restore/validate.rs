@@ -1,11 +1,11 @@
 //! From a restore and what it refers to, to its Job. Pure.
 
 use super::dereference::References;
-use crate::agent::config::{RestoreConfig, RestoreTableConfig};
+use crate::agent::config::{NewConfig, RestoreConfig, RestoreTableConfig};
 use crate::backup_jobs::destination::{self, Destination};
 use crate::backup_jobs::error::JobSpecError;
 use crate::backup_jobs::job_spec::{self, ConnectionSpec};
-use crate::backup_jobs::names::location_in;
+use crate::backup_jobs::names::{bounded, location_in};
 use crate::backup_jobs::record::is_verified;
 use crate::context::Context;
 use crate::kubernetes::rejection::{Reason, Rejection};
@@ -13,6 +13,10 @@ use kube::ResourceExt;
 use pgrail_crds::annotations::ALLOW_IN_PLACE;
 use pgrail_crds::{ConflictPolicy, DatabaseRestore, RestoreMode, RestoreTriggers};
 use pgrail_restore::Condition;
+use std::collections::BTreeSet;
+
+/// The longest name of a database or schema, in bytes.
+const LONGEST_NAME: usize = 63;
 
 /// A restore that can be carried out.
 #[derive(Debug)]
@@ -26,15 +30,18 @@ pub(super) struct Validated {
 pub(super) fn spec(restore: &DatabaseRestore) -> Result<(), Rejection> {
     let spec = &restore.spec;
     let version = env!("CARGO_PKG_VERSION");
-    let default = if spec.tables.is_empty() { RestoreMode::NewDatabase } else { RestoreMode::NewSchema };
-    let mode = spec.target.mode.unwrap_or(default);
-    if mode != RestoreMode::InPlace {
-        let message = format!(
-            "spec.target.mode {mode:?} is not part of pgrail {version}: use InPlace to restore rows into their tables, or pg_restore"
-        );
-        return Err(Rejection::new(Reason::NotImplemented, message));
+    let mode = mode(restore);
+    let schemas: BTreeSet<&str> = spec.tables.iter().map(|table| table.schema.as_str()).collect();
+    if mode == RestoreMode::NewSchema && schemas.len() != 1 {
+        let message =
+            "spec.tables: mode NewSchema restores tables of one schema: create another DatabaseRestore for each schema";
+        return Err(Rejection::new(Reason::InvalidSpec, message));
     }
-    if restore.annotations().get(ALLOW_IN_PLACE).map(String::as_str) != Some("true") {
+    if mode == RestoreMode::NewDatabase && !spec.tables.is_empty() {
+        let message = "spec.tables and mode NewDatabase: a new database gets the whole backup: remove spec.tables";
+        return Err(Rejection::new(Reason::InvalidSpec, message));
+    }
+    if mode == RestoreMode::InPlace && restore.annotations().get(ALLOW_IN_PLACE).map(String::as_str) != Some("true") {
         let message = format!(
             "mode InPlace inserts rows into live tables: to allow it, set the annotation {ALLOW_IN_PLACE}: \"true\" on this object"
         );
@@ -47,6 +54,19 @@ pub(super) fn spec(restore: &DatabaseRestore) -> Result<(), Rejection> {
         }
     }
     Ok(())
+}
+
+/// The declared mode, or the default.
+pub(super) fn mode(restore: &DatabaseRestore) -> RestoreMode {
+    let tables = &restore.spec.tables;
+    let default = if tables.is_empty() { RestoreMode::NewDatabase } else { RestoreMode::NewSchema };
+    restore.spec.target.mode.unwrap_or(default)
+}
+
+/// The declared name of what is created, or one that follows from the name of the object.
+pub(super) fn new_name(restore: &DatabaseRestore) -> String {
+    let derived = || bounded(&restore.name_any().replace(['-', '.'], "_"), LONGEST_NAME);
+    restore.spec.target.name.clone().unwrap_or_else(derived)
 }
 
 pub(super) fn validate(
@@ -93,10 +113,13 @@ pub(super) fn validate(
         name: table.name.clone(),
         condition: table.condition.clone(),
     });
+    let new = || NewConfig { name: new_name(restore), id: restore.uid().unwrap_or_default() };
     let config = RestoreConfig {
         location,
         manifest_sha256,
         connection: connection.overrides.clone(),
+        new_database: (mode(restore) == RestoreMode::NewDatabase).then(new),
+        new_schema: (mode(restore) == RestoreMode::NewSchema).then(new),
         tables: tables.collect(),
         follow_cascade: spec.follow_cascade,
         skip_existing: spec.conflict_policy == ConflictPolicy::SkipExisting,
@@ -125,14 +148,39 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_a_new_database_follows_from_the_object() {
+        let named = |name: &str, target: Value| {
+            let object = json!({"apiVersion": "pgrail.dev/v1alpha1", "kind": "DatabaseRestore", "metadata": {"name": name},
+                "spec": {"source": {"backupRef": {"name": "b"}}, "target": target}});
+            new_name(&serde_json::from_value(object).unwrap())
+        };
+        let target = || json!({"databaseRef": {"name": "shop"}});
+        assert_eq!(named("shop-before.friday", target()), "shop_before_friday");
+        assert_eq!(named("x", json!({"databaseRef": {"name": "shop"}, "name": "Copy"})), "Copy");
+        let (one, other) = (format!("{}-a", "x".repeat(200)), format!("{}-b", "x".repeat(200)));
+        let (one, other) = (named(&one, target()), named(&other, target()));
+        assert!(one.len() <= LONGEST_NAME && one != other, "{one} {other}");
+    }
+
+    #[test]
     fn what_is_not_built_and_what_is_not_allowed_is_refused() {
         let allowed = || json!({"pgrail.dev/allow-in-place": "true"});
         assert_eq!(reason(allowed(), json!({})), None);
         assert_eq!(reason(json!({}), json!({})), Some(Reason::InPlaceNotAllowed));
         assert_eq!(reason(json!({"pgrail.dev/allow-in-place": "yes"}), json!({})), Some(Reason::InPlaceNotAllowed));
-        for mode in [json!("NewSchema"), json!("NewDatabase"), Value::Null] {
+        for mode in [json!("NewSchema"), Value::Null] {
+            let target = || json!({"databaseRef": {"name": "shop"}, "mode": mode});
+            let tables =
+                |schema: &str| json!([{"schema": "public", "name": "users"}, {"schema": schema, "name": "orders"}]);
+            assert_eq!(reason(json!({}), json!({"target": target(), "tables": tables("public")})), None);
+            let two = reason(json!({}), json!({"target": target(), "tables": tables("other")}));
+            assert_eq!(two, Some(Reason::InvalidSpec));
+        }
+        let new = || json!({"databaseRef": {"name": "shop"}, "mode": "NewDatabase"});
+        assert_eq!(reason(json!({}), json!({"target": new()})), Some(Reason::InvalidSpec), "it has tables");
+        for mode in [json!("NewDatabase"), Value::Null] {
             let target = json!({"databaseRef": {"name": "shop"}, "mode": mode});
-            assert_eq!(reason(allowed(), json!({"target": target})), Some(Reason::NotImplemented));
+            assert_eq!(reason(json!({}), json!({"target": target, "tables": []})), None, "needs no annotation");
         }
         let identity = json!({"identitySecretRef": {"name": "age"}});
         assert_eq!(reason(allowed(), json!({"decryption": identity})), None);
