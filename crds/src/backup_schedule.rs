@@ -354,7 +354,12 @@ impl Default for ShrinkAlarm {
 
 impl Default for Verification {
     fn default() -> Self {
-        Self { level: RequestedVerification::default(), structure: true, drill: None }
+        Self {
+            level: RequestedVerification::default(),
+            structure: true,
+            drill: None,
+            shrink_alarm: ShrinkAlarm::default(),
+        }
     }
 }
 

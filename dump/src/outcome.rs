@@ -292,6 +292,7 @@ impl RestoreResult {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
+#[allow(clippy::large_enum_variant, reason = "a pod has one")]
 pub enum Message {
     /// The dump is complete in the store, and not yet published.
     Dump(DumpResult),

@@ -149,8 +149,23 @@ async fn rows_of_encrypted_backups_are_found_and_restored_with_an_identity() {
     assert_eq!(restored.status.code(), Some(0), "{}", err(&restored));
     let restored: Value = serde_json::from_slice(&restored.stdout).unwrap();
     assert_eq!((&restored["done"], &restored["tables"][2]["inserted"]), (&json!(true), &json!(500)), "{restored:#}");
+
+    let server = pgrail_testing::server(18);
+    let name = server.role_name("whole");
+    let whole = ["restore", "--name", &name, "--backup", location];
+    let refused = shop.with_store(&whole);
+    assert!(err(&refused).contains("--identity-file"), "{}", err(&refused));
+    let restored = shop.with_store(&[&whole[..], &["--identity-file", "key.txt"]].concat());
+    assert_eq!(restored.status.code(), Some(0), "{}", err(&restored));
+    let copy = pgrail_testing::connect(&server.uri_of(&name)).await;
+    let rows: i64 = copy.query_one("SELECT count(*) FROM users", &[]).await.unwrap().get(0);
+    assert_eq!(rows, 10);
+    drop(copy);
+    client.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
     drop(client);
     shop.database.finish().await;
+}
+
 #[tokio::test]
 async fn a_backup_becomes_a_new_database_and_a_table_a_new_schema() {
     for_each_server(async |server| {
