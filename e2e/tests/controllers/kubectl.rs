@@ -227,7 +227,7 @@ async fn commands_run_in_the_database_of_an_object() {
     assert_eq!(code, 0, "{error}");
     let rows: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&rows[0]["table"], &rows[0]["guarded"]), (&json!("public.users"), &json!(true)));
-    let (code, out, error) = plugin.run(&["rehearse", "shop", "DELETE FROM users"]).await;
+    let (code, out, error) = plugin.run(&["rehearse", "shop", "DELETE FROM users", "--timeout", "5m"]).await;
     assert_eq!(code, 2, "{error}");
     assert!(out.contains("STOPPED by a guard"), "{out}");
     assert_eq!(count(&fixture.app, "users").await, 500);

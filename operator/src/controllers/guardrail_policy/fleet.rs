@@ -5,9 +5,9 @@ use super::undeclared::{CLOUD_NATIVE_PG, PGO, ZALANDO};
 use crate::controllers::checks::Checks;
 use crate::kubernetes::optional::{Found, Kind, Objects, Optional};
 use crate::kubernetes::watch::{Store, Watched};
+use futures::FutureExt;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::runtime::reflector::store::WriterDropped;
 use pgrail_crds::annotations::RESULTS_HASH;
 use pgrail_crds::{BackupSchedule, DatabaseBackup, ProtectedDatabase, TableGuard};
 use std::collections::{BTreeMap, HashMap};
@@ -60,11 +60,15 @@ impl Fleet {
     }
 
     /// The objects now; `None` before everything was listed once.
-    pub(super) async fn snapshot(&self) -> Result<Option<Snapshot>, WriterDropped> {
-        self.databases.wait_until_ready().await?;
-        self.guards.wait_until_ready().await?;
-        self.schedules.wait_until_ready().await?;
-        self.backups.wait_until_ready().await?;
+    pub(super) fn snapshot(&self) -> Option<Snapshot> {
+        // Never awaited: of several policies that wait, only one would be woken.
+        let is_listed = is_listed(&self.databases)
+            && is_listed(&self.guards)
+            && is_listed(&self.schedules)
+            && is_listed(&self.backups);
+        if !is_listed {
+            return None;
+        }
         let mut unknown = Vec::new();
         let mut listed = |optional: &Optional| match optional.objects() {
             Objects::Pending => None,
@@ -75,19 +79,19 @@ impl Fleet {
                 Some(Vec::new())
             }
         };
-        let Some(namespaces) = listed(&self.namespaces) else { return Ok(None) };
+        let namespaces = listed(&self.namespaces)?;
         let mut clusters = Vec::new();
         for optional in &self.clusters {
-            let Some(found) = listed(optional) else { return Ok(None) };
+            let found = listed(optional)?;
             clusters.extend(found.into_iter().map(|cluster| (*optional.kind(), cluster)));
         }
         if self.reports.objects() == Objects::Pending {
-            return Ok(None);
+            return None;
         }
         clusters.sort_by(|(_, a), (_, b)| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         let mut databases = self.databases.state();
         databases.sort_by_cached_key(|it| (it.namespace(), it.name_any()));
-        Ok(Some(Snapshot {
+        Some(Snapshot {
             databases,
             guards: self.guards.state(),
             schedules: self.schedules.state(),
@@ -95,8 +99,16 @@ impl Fleet {
             namespaces: namespaces.into_iter().map(|it| (it.name.clone(), it)).collect(),
             clusters,
             unknown,
-        }))
+        })
     }
+}
+
+/// Whether a watch has listed its objects once.
+fn is_listed<K>(store: &Store<K>) -> bool
+where
+    K: kube::Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.wait_until_ready().now_or_never().is_some_and(|listed| listed.is_ok())
 }
 
 /// The objects at one moment.

@@ -131,8 +131,7 @@ impl Reconciler for GuardrailPolicies {
         if policy.metadata.deletion_timestamp.is_some() {
             return Ok(Action::await_change());
         }
-        // A watch that ended ends the operator.
-        let Ok(Some(snapshot)) = fleet.snapshot().await else { return Ok(Action::requeue(NOT_LISTED)) };
+        let Some(snapshot) = fleet.snapshot() else { return Ok(Action::requeue(NOT_LISTED)) };
         let now = context.now();
         let templates = TemplateSet::of(&policy);
         let mut assessment = assess::assess(&policy, &templates, &snapshot, fleet.checks.as_deref(), now);
