@@ -235,7 +235,9 @@ async fn fill(
 fn tables_of(manifest: &Manifest, request: &SchemaRequest) -> Manifest {
     let wanted = |table: &&TableRows| request.tables.iter().any(|name| table.is_of(&request.schema, name));
     let tables = manifest.tables.iter().filter(wanted).cloned().collect();
-    Manifest { tables, large_objects: 0, ..manifest.clone() }
+    let mut manifest = manifest.clone();
+    (manifest.tables, manifest.large_objects) = (tables, 0);
+    manifest
 }
 
 /// Renames the schema in the scratch database. Extensions in it keep the schema that they have in the target.
