@@ -226,6 +226,8 @@ pub mod reasons {
         pub const ROWS_LOST: &str = "RowsLost";
         /// No guarded table has far fewer rows than in the backup before.
         pub const NO_ROWS_LOST: &str = "NoRowsLost";
+        /// The newest backup lost rows, and a user has acknowledged that.
+        pub const ACKNOWLEDGED: &str = "Acknowledged";
         /// The rows of the newest backup were not compared with another backup.
         pub const NOT_COMPARED: &str = "NotCompared";
         /// The schedule has no drill.

@@ -272,12 +272,8 @@ mod tests {
 
     #[test]
     fn fields_that_are_not_implemented_are_rejected() {
-        for (patch, field) in
-            [(json!({"decryption": {"identitySecretRef": {"name": "age"}}}), "spec.decryption.identitySecretRef")]
-        {
-            let error = rejected(patch);
-            assert_eq!(error.reason().as_str(), "NotImplemented");
-            assert!(error.to_string().starts_with(field), "{error}");
-        }
+        let error = rejected(json!({"decryption": {"identitySecretRef": {"name": "age"}}}));
+        assert_eq!(error.reason().as_str(), "NotImplemented");
+        assert!(error.to_string().starts_with("spec.decryption.identitySecretRef"), "{error}");
     }
 }

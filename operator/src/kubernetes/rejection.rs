@@ -117,6 +117,7 @@ reasons! {
     ClockSkew = backup::CLOCK_SKEW,
     RowsLost = backup::ROWS_LOST,
     NoRowsLost = backup::NO_ROWS_LOST,
+    Acknowledged = backup::ACKNOWLEDGED,
     NotCompared = backup::NOT_COMPARED,
     NotDeclared = backup::NOT_DECLARED,
     Retained = backup::RETAINED,

@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use pgrail_crds::annotations::ACKNOWLEDGE_SHRINK;
 use pgrail_crds::conditions::SHRUNK;
 use pgrail_crds::conditions::reasons::event;
-use pgrail_crds::{BackupPhase, BackupSchedule, BackupScheduleStatus, DatabaseBackup, Shrink, Time};
+use pgrail_crds::{BackupComparison, BackupPhase, BackupSchedule, BackupScheduleStatus, DatabaseBackup, Shrink, Time};
 use pgrail_dump::shrink::{is_open, kept};
 
 /// The most losses that are listed. Later ones are listed when these are acknowledged.
@@ -93,15 +93,18 @@ pub(super) fn report(
                 let message = format!("{} was not compared with another backup", newest.name_any());
                 (Status::Unknown, Reason::NotCompared, message)
             }
-            (Some(newest), Some(comparison)) => match &comparison.with {
-                Some(with) => {
-                    (Status::False, Reason::NoRowsLost, format!("{} compared with {with}", newest.name_any()))
-                }
-                None => {
-                    let because = comparison.not_compared_because.as_deref().unwrap_or_default();
-                    (Status::Unknown, Reason::NotCompared, format!("{} was not compared: {because}", newest.name_any()))
-                }
-            },
+            (Some(newest), Some(comparison)) if comparison.shrunk_tables > 0 => (
+                Status::False,
+                Reason::Acknowledged,
+                format!("the loss of rows in {} was acknowledged", newest.name_any()),
+            ),
+            (Some(newest), Some(BackupComparison { with: Some(with), .. })) => {
+                (Status::False, Reason::NoRowsLost, format!("{} compared with {with}", newest.name_any()))
+            }
+            (Some(newest), Some(comparison)) => {
+                let because = comparison.not_compared_because.as_deref().unwrap_or_default();
+                (Status::Unknown, Reason::NotCompared, format!("{} was not compared: {because}", newest.name_any()))
+            }
         };
         conditions.set(SHRUNK, status, reason, message);
         return;
@@ -254,6 +257,6 @@ mod tests {
             assert!(lost.2.contains(part), "{}", lost.2);
         }
         acknowledge(&mut schedule, "b2");
-        assert_eq!(text(&condition(&schedule, &[of(1, false), of(2, true)])), "Unknown NotCompared");
+        assert_eq!(text(&condition(&schedule, &[of(1, false), of(2, true)])), "False Acknowledged");
     }
 }

@@ -29,7 +29,6 @@ pub(super) struct Validated {
 /// What can be validated without anything else.
 pub(super) fn spec(restore: &DatabaseRestore) -> Result<(), Rejection> {
     let spec = &restore.spec;
-    let version = env!("CARGO_PKG_VERSION");
     let mode = mode(restore);
     let schemas: BTreeSet<&str> = spec.tables.iter().map(|table| table.schema.as_str()).collect();
     if mode == RestoreMode::NewSchema && schemas.len() != 1 {
