@@ -70,7 +70,7 @@ def allowed(expression, allow):
     return either()
 
 
-def unused():
+def unused_dependencies():
     """Dependencies that no source file of their crate names, and those of the workspace that no crate has."""
     workspace = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]
     left = set(workspace["dependencies"])
@@ -106,7 +106,7 @@ def main():
             versions[package["name"]].append(package["version"])
     problems += [f"{name} has {len(found)} versions: {', '.join(sorted(found))}" for name, found in versions.items() if len(found) > 1]
     problems += [f"deny.toml skips {name}, which is no dependency" for name in unused]
-    problems += unused()
+    problems += unused_dependencies()
     for problem in sorted(problems):
         print(problem)
     sys.exit(1 if problems else 0)

@@ -335,15 +335,7 @@ async fn deleted_rows_are_listed_and_restored() {
         let table = out(&shop.pgrail(&["undo"]));
         assert!(table.contains(&transaction) && table.contains("public.messages 500") && table.contains("complete"), "{table}");
 
-        // Started as kubectl's plugin it is the same program.
-        let plugin = shop.folder.path().join("kubectl-pgrail");
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pgrail"), &plugin).unwrap();
-        let dry = Command::new(&plugin)
-            .args(["undo", &transaction, "--dry-run", "-o", "json"])
-            .env_clear()
-            .env("DATABASE_URL", &shop.database.uri)
-            .output()
-            .unwrap();
+        let dry = shop.pgrail(&["undo", &transaction, "--dry-run", "-o", "json"]);
         assert_eq!(dry.status.code(), Some(0), "{}", err(&dry));
         let dry: Value = serde_json::from_slice(&dry.stdout).unwrap();
         assert_eq!((&dry["done"], &dry["tables"][0]["inserted"]), (&json!(false), &json!(1)));
