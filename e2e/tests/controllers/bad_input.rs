@@ -1,7 +1,7 @@
 //! Bad input gets a condition with its reason and remedy, and nothing is lost because of it.
 
 use crate::fixture::{Fixture, refused};
-use pgrail_crds::{BackupSchedule, DatabaseRestore, ProtectedDatabase, TableGuard};
+use pgrail_crds::{BackupSchedule, ProtectedDatabase, TableGuard};
 use pgrail_e2e::{condition, holds, table_guard, wait_for};
 use serde_json::json;
 
@@ -66,14 +66,15 @@ async fn an_object_that_the_types_cannot_read_is_told_so_and_harms_no_other() {
 #[tokio::test]
 async fn what_is_not_implemented_says_so() {
     let server = pgrail_testing::servers().remove(0);
-    let fixture = Fixture::new(&server, "later").await;
-    let manifest = json!({"metadata": {"name": "back"}, "spec": {
-        "source": {"backupRef": {"name": "nightly-1"}}, "target": {"databaseRef": {"name": "shop"}}}});
-    fixture.namespace.apply::<DatabaseRestore>(&manifest).await;
-    let refused = |it: &DatabaseRestore| holds(it, "Stalled", "True", "NotImplemented");
-    let restore = wait_for(&fixture.namespace, "back", "only rows are restored", refused).await;
-    let message = pgrail_e2e::condition(&restore, "Ready").unwrap().2;
-    assert!(message.starts_with("spec.target.mode NewDatabase is not part of pgrail"), "{message}");
+    let fixture = Fixture::with_database(&server, "later").await;
+    let storage = json!({"url": "file:///shop", "persistentVolumeClaim": {"claimName": "dumps"}});
+    let mut manifest = pgrail_e2e::backup_schedule(&storage);
+    manifest["spec"]["decryption"] = json!({"identitySecretRef": {"name": "age"}});
+    fixture.namespace.apply::<BackupSchedule>(&manifest).await;
+    let refused = |it: &BackupSchedule| holds(it, "Stalled", "True", "NotImplemented");
+    let schedule = wait_for(&fixture.namespace, "nightly", "a run needs no private key", refused).await;
+    let message = pgrail_e2e::condition(&schedule, "Ready").unwrap().2;
+    assert!(message.starts_with("spec.decryption.identitySecretRef"), "{message}");
     fixture.finish().await;
 }
 
