@@ -450,8 +450,7 @@ async fn many_databases_that_change_at_once_are_few_writes_of_a_bounded_status()
     assert_eq!(last.resource_version(), policy.resource_version());
     let memory = policies.operator.memory();
     println!("{DATABASES} databases: {memory} bytes resident, {} status writes in {seconds} s", after - before);
-    // Of a program without optimizations, against a status that is kept for each change; `make bench ROWS=scale` has the bar.
-    assert!(memory < 128 << 20, "{memory} bytes resident");
+    assert!(memory < 64 << 20, "{memory} bytes resident");
     policies.finish().await;
     namespace.finish().await;
 }
