@@ -2,12 +2,13 @@
 
 use super::ProtectedDatabases;
 use crate::context::Context;
+use crate::controllers::removal::Removal;
 use crate::database::{DatabaseError, Session};
 use crate::kubernetes::conditions::Conditions;
 use crate::kubernetes::controller::Reconciler;
 use crate::kubernetes::events::Severity;
 use crate::kubernetes::rejection::Reason;
-use crate::kubernetes::{annotation::is_true, finalizer, namespace};
+use crate::kubernetes::{annotation::is_true, finalizer};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use pgrail_crds::ProtectedDatabase;
@@ -16,17 +17,8 @@ use pgrail_crds::conditions::reasons::event;
 use pgrail_guard::{database_protection, protect_database};
 use std::time::Duration;
 
-/// When a suspended database is checked again; a change of the spec is seen at once.
+/// When a suspended database is checked again; a change of the spec is seen immediately.
 const SUSPENDED: Duration = Duration::from_mins(10);
-
-enum Release {
-    /// Nothing of it is left.
-    Done,
-    /// It stays: why.
-    LeftBehind(String),
-    /// It could not be ended yet: why. Retried.
-    Pending(String),
-}
 
 /// Ends the protection, then removes the finalizer.
 pub(super) async fn finalize(database: &ProtectedDatabase, context: &Context) -> Result<Action, kube::Error> {
@@ -36,7 +28,7 @@ pub(super) async fn finalize(database: &ProtectedDatabase, context: &Context) ->
     let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
     let key = format!("finalize/{}", database.uid().unwrap_or_default());
     match release(database, context).await? {
-        Release::Pending(why) => {
+        Removal::Pending(why) => {
             let message = format!(
                 "deleted, but the database is still a template database, which cannot be dropped: {why}. The annotation \
                  {FORCE_DELETE}: \"true\" deletes the object and leaves it so"
@@ -49,13 +41,13 @@ pub(super) async fn finalize(database: &ProtectedDatabase, context: &Context) ->
             let wait = context.backoff.next(&key);
             return Ok(Action::requeue(if database.spec.suspend { SUSPENDED } else { wait }));
         }
-        Release::LeftBehind(why) => {
+        Removal::LeftBehind(why) => {
             let note = format!("the database stays a template database, which cannot be dropped: {why}");
             tracing::warn!(namespace, name, why, "protection from DROP DATABASE left behind");
             let now = context.now();
             context.events.publish(database, Severity::Warning, "Delete", event::GUARDS_LEFT_BEHIND, note, now).await;
         }
-        Release::Done => {}
+        Removal::Done => {}
     }
     context.backoff.reset(&key);
     let api: Api<ProtectedDatabase> = Api::namespaced(context.client.clone(), &namespace);
@@ -63,50 +55,41 @@ pub(super) async fn finalize(database: &ProtectedDatabase, context: &Context) ->
     Ok(Action::await_change())
 }
 
-async fn release(database: &ProtectedDatabase, context: &Context) -> Result<Release, kube::Error> {
+async fn release(database: &ProtectedDatabase, context: &Context) -> Result<Removal, kube::Error> {
     // The watch can be behind the status.
     let api: Api<ProtectedDatabase> =
         Api::namespaced(context.client.clone(), &database.namespace().unwrap_or_default());
-    let Some(latest) = api.get_opt(&database.name_any()).await? else { return Ok(Release::Done) };
+    let Some(latest) = api.get_opt(&database.name_any()).await? else { return Ok(Removal::Done) };
     if !latest.status.as_ref().is_some_and(|status| status.template_set) {
-        return Ok(Release::Done);
+        return Ok(Removal::Done);
     }
     if is_true(database, FORCE_DELETE) {
-        return Ok(Release::LeftBehind(format!("it is annotated with {FORCE_DELETE}")));
+        return Ok(Removal::LeftBehind(format!("it is annotated with {FORCE_DELETE}")));
     }
     if database.spec.suspend {
-        return Ok(Release::Pending("spec.suspend is true".to_owned()));
+        return Ok(Removal::Pending("spec.suspend is true".to_owned()));
     }
-    let released: Result<Release, DatabaseError> =
+    let released: Result<Removal, DatabaseError> =
         context.databases.with(database, async |session| release_with(session).await).await;
-    Ok(match released {
-        Ok(done) => done,
-        Err(error) if [Reason::SecretMissing, Reason::DatabaseMissing].contains(&error.reason) => {
-            Release::LeftBehind(error.message)
-        }
-        Err(error) if namespace::is_terminating(&context.client, database).await? => {
-            Release::LeftBehind(format!("the namespace is being deleted and the database cannot be reached: {error}"))
-        }
-        Err(error) => Release::Pending(error.message),
-    })
+    Removal::settle(released, database, &context.client).await
 }
 
-async fn release_with(session: &Session) -> Result<Release, DatabaseError> {
+async fn release_with(session: &Session) -> Result<Removal, DatabaseError> {
     let capabilities = pgrail_guard::capabilities::read(session).await.map_err(|error| DatabaseError::lost(&error))?;
     let found = database_protection(session).await.map_err(|error| DatabaseError::lost(&error))?;
     if !found.is_template {
-        return Ok(Release::Done);
+        return Ok(Removal::Done);
     }
     if capabilities.in_recovery {
-        return Ok(Release::LeftBehind("the server is read only".to_owned()));
+        return Ok(Removal::LeftBehind("the server is read only".to_owned()));
     }
     if !found.may_change {
-        return Ok(Release::Pending(format!("run {}, or {} as the owner", found.membership, found.release)));
+        return Ok(Removal::Pending(format!("run {}, or {} as the owner", found.membership, found.release)));
     }
     match protect_database(session, &found, false).await {
-        Ok(()) => Ok(Release::Done),
+        Ok(()) => Ok(Removal::Done),
         Err(error) => match error.as_db_error() {
-            Some(server) => Ok(Release::Pending(server.message().to_owned())),
+            Some(server) => Ok(Removal::Pending(server.message().to_owned())),
             None => Err(DatabaseError::lost(&error)),
         },
     }

@@ -3,6 +3,7 @@
 use super::TableGuards;
 use super::memory::{MASS, Memory};
 use crate::context::Context;
+use crate::controllers::removal::Removal;
 use crate::database::{DatabaseError, Session};
 use crate::kubernetes::conditions::Conditions;
 use crate::kubernetes::controller::Reconciler;
@@ -19,16 +20,6 @@ use std::time::Duration;
 
 /// When a paused deletion is checked again; an annotation is seen at once.
 const PAUSED: Duration = Duration::from_mins(10);
-
-/// How the removal from the database ended.
-enum Removal {
-    /// Nothing of this guard is left.
-    Done,
-    /// It cannot be removed: why.
-    LeftBehind(String),
-    /// It could not be removed yet: why. Retried.
-    Pending(String),
-}
 
 /// Removes the guard from the database, then removes the finalizer.
 pub(super) async fn finalize(guard: &TableGuard, memory: &Memory, context: &Context) -> Result<Action, kube::Error> {
@@ -100,16 +91,7 @@ async fn remove(guard: &TableGuard, context: &Context) -> Result<Removal, kube::
         return Ok(Removal::LeftBehind(format!("the ProtectedDatabase {:?} is gone", guard.spec.database_ref.name)));
     };
     let removed = remove_from(guard, &database, context).await;
-    Ok(match removed {
-        Ok(done) => done,
-        Err(error) if [Reason::SecretMissing, Reason::DatabaseMissing].contains(&error.reason) => {
-            Removal::LeftBehind(error.message)
-        }
-        Err(error) if namespace::is_terminating(&context.client, guard).await? => {
-            Removal::LeftBehind(format!("the namespace is being deleted and the database cannot be reached: {error}"))
-        }
-        Err(error) => Removal::Pending(error.message),
-    })
+    Removal::settle(removed, guard, &context.client).await
 }
 
 async fn remove_from(
