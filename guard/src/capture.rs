@@ -24,6 +24,8 @@ use crate::spec::Capture;
 use crate::sql::literal;
 
 const FUNCTION: &str = "capture_";
+/// Makes the role `{owner}`, an OID, the owner of `{function}`, which is in the schema `pgrail`.
+pub(crate) const OWN_FUNCTION: &str = include_str!("sql/capture_own.sql");
 
 /// Whether this is the name of a function that captures. They are named by owner and guard.
 pub(crate) fn is_function(name: &str) -> bool {
@@ -35,9 +37,9 @@ fn function(owner: Oid, guard: i32) -> String {
 }
 
 fn create_function(owner: Oid, guard: &GuardRow, capture: Capture) -> String {
-    let sql = concat!(include_str!("sql/capture.sql"), include_str!("sql/capture_own.sql"));
-    sql.trim_end()
-        .replace("{function}", &format!("{}()", function(owner, guard.id)))
+    let function = format!("{}()", function(owner, guard.id));
+    let own = OWN_FUNCTION.trim_end().replace("{function}", &format!("pgrail.{function}"));
+    format!("{}{own}", include_str!("sql/capture.sql").replace("{function}", &function))
         .replace("{owner}", &owner.to_string())
         .replace("{guard}", &guard.id.to_string())
         .replace("{name}", &literal(guard.name.as_str()))

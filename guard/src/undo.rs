@@ -1,10 +1,10 @@
 //! Restores the rows that a transaction deleted: all of them or none.
 
-mod as_owner;
 mod examine;
 mod restore;
 mod table;
 
+use pgrail_rows::{AsOwner, AsOwnerError, Function, READING, in_order};
 use serde::Serialize;
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
@@ -13,11 +13,12 @@ use tokio_postgres::{Client, Transaction};
 use crate::capture;
 use crate::capture::store::{self, CaptureError, Store};
 use crate::rehearse::UserTrigger;
-use as_owner::{AsOwner, READING};
 use examine::examine;
-use pgrail_rows::in_order;
 use restore::restore;
 use table::Table;
+
+/// Statements run by it evaluate what the owner of a table defined. In the schema `pgrail`: the role may lack TEMPORARY.
+const FUNCTION: Function = Function { name: "pgrail.undo", own: capture::OWN_FUNCTION };
 
 /// What to do about rows that exist already, and links that were changed since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,16 @@ pub enum UndoError {
     /// The server's answer is not what this version of pgrail expects.
     #[error("cannot understand the captured rows: {0}")]
     Decode(#[from] serde_json::Error),
+}
+
+impl From<AsOwnerError> for UndoError {
+    fn from(error: AsOwnerError) -> Self {
+        match error {
+            AsOwnerError::Query(error) => Self::from(error),
+            AsOwnerError::Decode(error) => Self::Decode(error),
+            AsOwnerError::Unsettled => Self::Unsettled,
+        }
+    }
 }
 
 impl From<tokio_postgres::Error> for UndoError {
@@ -162,7 +173,7 @@ pub async fn undo(
         // Before anything of the owners runs, which could alter the table meanwhile.
         mark(&within, transaction, &stores).await?;
     }
-    let mut as_owner = AsOwner::new(&within);
+    let mut as_owner = AsOwner::new(&within, FUNCTION);
     for table in &tables {
         let found = examine(&mut as_owner, transaction, table, &tables, conflicts, &mut outcome.problems).await?;
         outcome.tables.push(found);

@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use pgrail_rows::{Key, Reference, all_equal, named};
+use pgrail_rows::{Access, AsOwner, Key, Reference, all_equal, named};
 use tokio_postgres::Transaction;
 
-use crate::as_owner::{Access, AsOwner};
 use crate::outcome::{RestoreError, TableRestored};
 use crate::request::Conflicts;
 use crate::select::{create_keys, fill_keys};

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use pgrail_rows::{Oid, all_equal, in_order};
+use pgrail_rows::{Access, AsOwner, Oid, all_equal, in_order};
 use tokio_postgres::Transaction;
 
-use crate::as_owner::{Access, AsOwner};
 use crate::classify::MISSING;
 use crate::outcome::{RestoreError, TableRestored};
 use crate::request::{Conflicts, RestoreProgress};
@@ -72,7 +71,7 @@ async fn insert_group(
         parts.collect::<Vec<_>>().join(", "),
         counts.collect::<Vec<_>>().join(", ")
     );
-    as_owner.run(owner, Access::Write, &sql).await
+    Ok(as_owner.run(owner, Access::Write, &sql).await?)
 }
 
 /// Advances the sequences of columns whose restored values are ahead of them.

@@ -16,7 +16,6 @@
 //! Whatever evaluates something that a role can define (domains, casts, defaults, triggers, policies, index expressions) has
 //! the rights of the table's owner, see `as_owner`.
 
-mod as_owner;
 mod classify;
 mod condition;
 mod database;

@@ -2,6 +2,7 @@
 
 use pgrail_dump::{ExtractError, Reason, ToolError};
 use pgrail_postgres::{ConnectError, DetectPoolerError};
+use pgrail_rows::AsOwnerError;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::error::SqlState;
 
@@ -167,6 +168,16 @@ impl RestoreError {
         match Self::from(error) {
             Self::Refused { code, message, .. } => Self::Refused { code, message, remedy: String::new() },
             other => other,
+        }
+    }
+}
+
+impl From<AsOwnerError> for RestoreError {
+    fn from(error: AsOwnerError) -> Self {
+        match error {
+            AsOwnerError::Query(error) => Self::from(error),
+            AsOwnerError::Decode(error) => Self::Decode(error),
+            AsOwnerError::Unsettled => Self::Unsettled,
         }
     }
 }

@@ -3,10 +3,9 @@
 use std::time::Instant;
 
 use pgrail_dump::{ClientTools, Extract};
-use pgrail_rows::in_order;
+use pgrail_rows::{AsOwner, READING, TEMPORARY, in_order};
 use tokio_postgres::{Client, Transaction};
 
-use crate::as_owner::{AsOwner, READING};
 use crate::outcome::{RestoreError, RowsRestored};
 use crate::request::{RestoreProgress, RowsRequest, Triggers};
 use crate::table::{Staged, Table};
@@ -94,7 +93,7 @@ async fn write(
     within.batch_execute(READING).await?;
     lock(&within, tables, request.dry_run).await?;
     let mut restored = RowsRestored::default();
-    let mut as_owner = AsOwner::new(&within);
+    let mut as_owner = AsOwner::new(&within, TEMPORARY);
     for table in tables {
         let found = classify::classify(&mut as_owner, table, request.conflicts, &mut restored.problems).await?;
         restored.tables.push(found);

@@ -1,10 +1,9 @@
 //! Which rows of the backup are restored: those that fulfil the conditions, and with `follow_cascade` those that a deletion of
 //! them deletes. The server is read-only meanwhile.
 
-use pgrail_rows::{Oid, all_equal};
+use pgrail_rows::{Access, AsOwner, Oid, READING, TEMPORARY, all_equal};
 use tokio_postgres::{Client, Transaction};
 
-use crate::as_owner::{Access, AsOwner, READING};
 use crate::outcome::RestoreError;
 use crate::request::{RestoreProgress, RowsRequest};
 use crate::table::{Cascade, ROW, Staged};
@@ -91,7 +90,7 @@ async fn add(within: &Transaction<'_>, table: &Staged, rows: &str, round: i32) -
         "WITH added AS (INSERT INTO {selection} (id, round) SELECT y.id, {round} FROM ({rows}) y RETURNING 1) \
          SELECT pg_catalog.count(*) FROM added"
     );
-    let mut as_owner = AsOwner::new(within);
+    let mut as_owner = AsOwner::new(within, TEMPORARY);
     let added = as_owner.run(table.owner_oid(), Access::ReadOnly, &sql).await?;
     as_owner.analyze(&selection).await?;
     as_owner.finish().await?;
@@ -108,10 +107,10 @@ pub(crate) async fn keys(
     rows: &str,
 ) -> Result<(), RestoreError> {
     create_keys(within, parent, &cascade.referenced, &child.owner_ident).await?;
-    let mut as_owner = AsOwner::new(within);
+    let mut as_owner = AsOwner::new(within, TEMPORARY);
     as_owner.execute(parent.owner_oid(), Access::ReadOnly, &fill_keys(parent, &cascade.referenced, rows)).await?;
     as_owner.analyze(&parent.keys()).await?;
-    as_owner.finish().await
+    Ok(as_owner.finish().await?)
 }
 
 /// The statement that fills the keys of a table.

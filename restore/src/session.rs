@@ -1,9 +1,9 @@
 //! The session of a restore.
 
 use pgrail_postgres::{AddressPolicy, Connection, ConnectionSettings, connect_within, detect_pooler_on};
+use pgrail_rows::READING;
 use tokio_postgres::Client;
 
-use crate::as_owner::READING;
 use crate::outcome::RestoreError;
 use crate::request::RowsRequest;
 use crate::table::Table;

@@ -2,9 +2,9 @@
 
 use futures::SinkExt;
 use pgrail_dump::{ClientTools, Extract, RowStream};
+use pgrail_rows::READING;
 use tokio_postgres::Client;
 
-use crate::as_owner::READING;
 use crate::outcome::RestoreError;
 use crate::request::RestoreProgress;
 use crate::table::{Staged, Table};

@@ -10,7 +10,6 @@ fn imports_go_one_way() {
         &[
             &["condition", "table"],
             &["outcome", "request"],
-            &["as_owner"],
             &["session", "staging", "select"],
             &["classify"],
             &["insert"],

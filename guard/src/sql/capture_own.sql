@@ -6,6 +6,6 @@ DECLARE
   lent CONSTANT bool := NOT pg_catalog.has_schema_privilege({owner}::pg_catalog.oid, 'pgrail', 'CREATE');
 BEGIN
   IF lent THEN EXECUTE pg_catalog.format('GRANT CREATE ON SCHEMA pgrail TO %I', owner); END IF;
-  EXECUTE pg_catalog.format('ALTER FUNCTION pgrail.{function} OWNER TO %I', owner);
+  EXECUTE pg_catalog.format('ALTER FUNCTION {function} OWNER TO %I', owner);
   IF lent THEN EXECUTE pg_catalog.format('REVOKE CREATE ON SCHEMA pgrail FROM %I', owner); END IF;
 END $own$

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::as_owner::{Access, AsOwner};
+use pgrail_rows::{Access, AsOwner, Reference, all_equal, named};
+
 use super::table::{Batch, Table};
 use super::{Conflicts, UndoError, Undone};
 use crate::catalog::Oid;
-use pgrail_rows::{Reference, all_equal, named};
 
 /// Rows that a message names.
 const NAMED: usize = 5;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::as_owner::{Access, AsOwner};
+use pgrail_rows::{Access, AsOwner, all_equal, in_order};
+
 use super::examine::{set_columns, unchanged};
 use super::table::{Batch, Table};
 use super::{Conflicts, UndoError, Undone};
 use crate::catalog::Oid;
-use pgrail_rows::{all_equal, in_order};
 
 /// Inserts rows group by group, then restores links. `found` is replaced by what the server counted.
 pub(super) async fn restore(

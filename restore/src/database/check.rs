@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use pgrail_dump::{ClientTools, Entry, Extract, Manifest, Rights, Source, restorable};
+use pgrail_rows::READING;
 use tokio_postgres::Client;
 
 use super::DatabaseRequest;
 use super::target::{Ownership, Target, mark_of, owners, ownership};
-use crate::as_owner::READING;
 use crate::outcome::RestoreError;
 
 /// Extensions whose own procedure a restore must follow, and what that is.
