@@ -31,7 +31,7 @@ test-all: ## every version of PostgreSQL and Kubernetes that the README names; w
 test-regress: ## PostgreSQL's own regression tests in a database with guards (not part of `make test`; ten minutes)
 	@e2e/test.sh regress
 
-test-faults: ## faults on a real node, seen with kubectl and psql; writes docs/src/faults.md (root; not part of `make test`; fifteen minutes)
+test-faults: ## faults on a real node, seen with kubectl and psql; writes docs/src/faults.md (root; not part of `make test`; half an hour)
 	@e2e/test.sh faults
 
 test-lint test-process test-engines test-controllers test-node test-chart test-book: test-%: ## one stage of `make test`

@@ -117,3 +117,22 @@ missed() {
   sleep 5
   has_event daily RunMissed "makes up for it"
 }
+
+# The kubelet is down while a dump runs: its pod is deleted, and never ends.
+node_lost() {
+  kc exec toolbox -- sh -c 'exec psql -X -q "$ADMIN_URL" -c "BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(30)"' >/dev/null 2>&1 &
+  backup stranded
+  must await 60 "its pod runs" pod_runs stranded-dump
+  e2e/cluster/component.sh --name "$name" stop kubelet >/dev/null
+  kc delete pod -l batch.kubernetes.io/job-name=stranded-dump --grace-period 1 --wait=false >/dev/null
+  must await 420 "it is reported" is dbbackup stranded Stalled "True NodeLost"
+  local took=$awaited
+  e2e/cluster/component.sh --name "$name" start kubelet >/dev/null
+  must await 180 "the node is back" node_ready
+  must await 180 "the guard is enforced" guarded
+  backup after-the-node
+  must await 180 "the next one succeeds" succeeded after-the-node
+  echo "\`NodeLost\` $(seconds "$took") after the pod was deleted; the next one succeeds once the node is back"
+}
+pod_runs() { kc get pods -l "batch.kubernetes.io/job-name=$1" -o 'jsonpath={.items[*].status.phase}' | grep -q Running; }
+node_ready() { kubectl get nodes -o 'jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}' | grep -qx True; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh: the faults that a user can cause, on a real node with real pods, seen from outside: kubectl and psql only. Writes the
-# table of docs/src/faults.md. Root; fifteen minutes; not part of `make test`.
+# table of docs/src/faults.md. Root; half an hour; not part of `make test`.
 #   FAULTS="renamed dump_lost"   only these
 #   FAULTS_KEEP=1                leaves the node running
 # shellcheck disable=SC1090,SC1091
@@ -116,6 +116,7 @@ run dump_lost "another program removes a dump from the store"
 run object_lost "the object of a backup is deleted"
 run store_emptied "another program empties the bucket"
 run run_missed "a run is missed, since the controller manager is down beyond \`startingDeadlineSeconds\`"
+run node_lost "the node is lost while a dump runs"
 
 printf '%s\n' "${rows[@]}"
 if [[ -z ${FAULTS:-} ]] && (( failed == 0 )); then
