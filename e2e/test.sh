@@ -75,6 +75,7 @@ prepare() { # STAGE...
   local parts=() list
   [[ " $* " =~ \ (lint|engines|controllers|node|regress|faults)\  ]] && { parts+=(tests); background build e2e/build.sh; }
   [[ " $* " =~ \ (controllers|node|chart|book|faults)\  ]] && { parts+=(kube); background kube e2e/cluster/tools.sh kube kubernetes; }
+  [[ " $* " =~ \ controllers\  ]] && { parts+=(gitops); background gitops e2e/cluster/tools.sh gitops; }
   [[ " $* " =~ \ (process|engines|controllers|node|faults)\  ]] && { parts+=(versitygw); background versitygw e2e/cluster/tools.sh versitygw; }
   if [[ " $* " =~ \ (process|engines|controllers)\  ]]; then
     # shellcheck disable=SC2206 # words
@@ -108,10 +109,12 @@ controllers() {
   (
     eval "$(e2e/cluster/env.sh --name "$cluster")"
     export PGRAIL_TEST_KUBECONFIG=$KUBECONFIG PGRAIL_BIN=$target/debug/pgrail
-    e2e/s3/server.sh run e2e/postgres/servers.sh with \
+    e2e/gitops/record.sh "$logs/objects" e2e/s3/server.sh run e2e/postgres/servers.sh with \
       cargo test --locked --workspace --test controllers --no-fail-fast -- --test-threads 4
   ) || status=$?
   e2e/cluster/down.sh --name "$cluster" || status=1
+  # What Flux, Helm and Argo CD conclude from each state that the tests caused.
+  "$(e2e/cluster/tools.sh gitops)/gitops" deploy/argocd/health.lua "$logs"/objects/* || status=1
   return "$status"
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tools.sh TOOL...: makes sure of each tool (kube, helm, coredns, kubernetes, versitygw, age) and prints the directory it is in.
+# tools.sh TOOL...: makes sure of each tool (kube, helm, coredns, kubernetes, versitygw, age, gitops) and prints the directory it is in.
 # `kubernetes` is kube, or the version that PGRAIL_KUBERNETES names.
 # tools.sh --missing TOOL...: builds nothing and prints, a line each, what has to be built and how long that takes.
 # Built once per version from Go modules, kept in the cache; a second run at the same time waits for the first.
@@ -58,6 +58,7 @@ build_other_kubernetes() {
     build_kubernetes "$kubernetes_version" "$1" && rm -rf "$1/module"
 }
 build_age() { go_build -ldflags '-s -w' -o "$1/age" filippo.io/age/cmd/age; }
+build_gitops() { go_build -ldflags '-s -w' -o "$1/gitops" .; }
 build_versitygw() { go_build -ldflags '-s -w' -o "$1/versitygw" .; }
 
 for tool in "$@"; do
@@ -74,6 +75,8 @@ for tool in "$@"; do
       build "versitygw-$versitygw_version" "$cluster_dir/../s3/gateway" "the S3 server versitygw $versitygw_version: about 1 minute" build_versitygw ;;
     age)
       build "age-$(required filippo.io/age "$cluster_dir/../age")" "$cluster_dir/../age" "the program age: about 10 seconds" build_age ;;
+    gitops)
+      build gitops "$cluster_dir/../gitops" "the libraries of Flux and Argo CD that evaluate the state of objects: about 1 minute" build_gitops ;;
     *) die "tools.sh: no such tool: $tool" ;;
   esac
 done

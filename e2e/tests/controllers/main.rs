@@ -9,6 +9,7 @@ mod databases;
 mod encryption;
 mod exemptions;
 mod fixture;
+mod gitops;
 mod guard_faults;
 mod guards;
 mod kubectl;
