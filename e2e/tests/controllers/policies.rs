@@ -106,6 +106,36 @@ fn without_backups() -> Value {
     json!({"backups": {"required": false}})
 }
 
+/// Policies that exist before the operator: all of them wait for the same objects to be listed.
+#[tokio::test]
+async fn every_policy_is_evaluated_when_the_operator_starts() {
+    let namespace = Cluster::connect().await.namespace("starting").await;
+    let alone = ONE_AT_A_TIME.lock().await;
+    let policies = Api::<GuardrailPolicy>::all(namespace.cluster.client.clone());
+    let names: Vec<String> = (0..5).map(|number| format!("{}-{number}", namespace.name)).collect();
+    for name in &names {
+        let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace.name}});
+        let policy = json!({"apiVersion": "pgrail.dev/v1alpha1", "kind": "GuardrailPolicy", "metadata": {"name": name},
+            "spec": {"namespaceSelector": selector}});
+        let parameters = PatchParams::apply("kubectl").force();
+        policies.patch(name, &parameters, &Patch::Apply(&policy)).await.unwrap();
+    }
+    let operator = Operator::start_policies(&namespace).await;
+    for name in &names {
+        eventually(&format!("{name} is evaluated"), async || {
+            let policy = policies.get(name).await.unwrap();
+            pgrail_e2e::holds(&policy, "Compliant", "Unknown", "NoDatabases").then_some(())
+        })
+        .await;
+    }
+    operator.kill().await;
+    for name in &names {
+        policies.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    drop(alone);
+    namespace.finish().await;
+}
+
 #[tokio::test]
 async fn a_fleet_is_judged_as_it_changes() {
     let server = pgrail_testing::servers().remove(0);
