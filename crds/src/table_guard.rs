@@ -211,6 +211,9 @@ pub struct TableGuardStatus {
 pub struct GuardedTable {
     /// The table, as `schema.table`.
     pub table: String,
+    /// Name of the table in `spec.tables`, if it was renamed or moved to another schema since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed_from: Option<String>,
     /// Verified state of the table.
     pub state: TableState,
     /// Number of other tables that lose rows.

@@ -75,6 +75,7 @@ YAML
   admin "ALTER TABLE users DISABLE TRIGGER ALL" >/dev/null
   must await 60 "the delete is stopped again" stopped
   local repaired=$awaited
+  admin "ALTER TABLE users ENABLE TRIGGER ALL" >/dev/null
   kc delete tguard late --wait=false >/dev/null
   kubectl delete namespace mallory --wait=false >/dev/null
   must await 120 "the namespace is gone" not kubectl get namespace mallory

@@ -219,6 +219,33 @@ async fn metrics_of_an_object_go_with_it() {
 }
 
 #[tokio::test]
+async fn a_rename_is_reported_whatever_else_is_wrong() {
+    let server = pgrail_testing::servers().remove(0);
+    let fixture = Fixture::with_guard(&server, "rename_drifted").await;
+    fixture.app.batch_execute("ALTER TABLE users DISABLE TRIGGER ALL").await.unwrap();
+    fixture.guard_until("core", "Enforced", "False", "Drifted").await;
+    fixture.app.batch_execute("ALTER TABLE users RENAME TO users_old").await.unwrap();
+    event(&fixture, "core", "TableRenamed", "public.users_old: renamed from public.users,").await;
+    // Neither the rename nor the missing name hides that the foreign keys are disabled.
+    let guard = wait_for(&fixture.namespace, "core", "the renamed table is listed", |guard: &TableGuard| {
+        let mut tables = guard.status.iter().flat_map(|status| &status.tables);
+        tables.any(|row| row.table == "public.users_old" && row.renamed_from.as_deref() == Some("public.users"))
+    })
+    .await;
+    let (status, reason, message) = condition(&guard, "Enforced").unwrap();
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "Drifted"), "{message}");
+    assert!(message.contains("ENABLE TRIGGER ALL"), "{message}");
+    assert_eq!(refused(&fixture.app, "DELETE FROM users_old").await, "PGR01");
+    fixture.app.batch_execute("ALTER TABLE users_old ENABLE TRIGGER ALL").await.unwrap();
+    wait_for(&fixture.namespace, "core", "the foreign keys are enabled", |guard: &TableGuard| {
+        let mut tables = guard.status.iter().flat_map(|status| &status.tables);
+        tables.any(|row| row.table == "public.users_old" && row.state == TableState::Renamed)
+    })
+    .await;
+    fixture.finish().await;
+}
+
+#[tokio::test]
 async fn a_renamed_table_stays_guarded_until_it_is_named_or_released() {
     for_each_server(async |server| {
         let fixture = Fixture::with_guard(&server, "rename").await;

@@ -11,7 +11,7 @@ use crate::kubernetes::text::listed;
 use kube::ResourceExt;
 use pgrail_crds::conditions::reasons::event;
 use pgrail_crds::{GuardMode, TableGuard, TableGuardStatus};
-use pgrail_guard::{TableState, WindowUse};
+use pgrail_guard::{TableState, TableStatus, WindowUse};
 
 /// Publishes what happened since the last status.
 pub(super) async fn announce(guard: &TableGuard, outcome: &Outcome, context: &Context) {
@@ -32,11 +32,12 @@ pub(super) async fn announce(guard: &TableGuard, outcome: &Outcome, context: &Co
         let note = installed(state);
         context.events.publish(guard, Severity::Normal, "Install", event::GUARD_INSTALLED, note, now).await;
     }
-    let renamed = |status: &TableGuardStatus, table: &str| {
-        status.tables.iter().any(|row| row.table == table && row.state == pgrail_crds::TableState::Renamed)
+    let reported = |status: &TableGuardStatus, table: &TableStatus| {
+        status.tables.iter().any(|row| row.table == table.table && row.renamed_from == table.renamed_from)
     };
-    for table in state.renamed() {
-        if !guard.status.as_ref().is_some_and(|status| renamed(status, &table.table)) {
+    // Whatever else is wrong with it.
+    for table in state.tables.iter().filter(|table| table.renamed_from.is_some()) {
+        if !guard.status.as_ref().is_some_and(|status| reported(status, table)) {
             let note = format!("{}: {}", table.table, table.message);
             tracing::warn!(namespace, name, note, "guarded table renamed");
             context.events.publish(guard, Severity::Warning, "Observe", event::TABLE_RENAMED, note, now).await;

@@ -1,7 +1,7 @@
 //! Attempts that a guard stopped, or warned of: what is new since the last status, whatever became of the counters in the
 //! database. Pure.
 
-use pgrail_crds::{GuardedTable, TableGuardStatus, TableState};
+use pgrail_crds::{GuardedTable, TableGuardStatus};
 use std::collections::{HashMap, HashSet};
 
 /// Tables that the status lists; the rest is summed in the last row.
@@ -73,7 +73,7 @@ fn continued<'a>(rows: &'a [GuardedTable], counters: &[Counted<'a>]) -> HashMap<
     for Counted { table, renamed_from, .. } in counters {
         let Some(from) = renamed_from.filter(|_| !by_name.contains_key(table)) else { continue };
         let moved_again = || {
-            let left = |row: &&GuardedTable| row.state == TableState::Renamed && !now.contains(row.table.as_str());
+            let left = |row: &&GuardedTable| row.renamed_from.is_some() && !now.contains(row.table.as_str());
             rows.iter().filter(left).find(|row| !taken.contains(row.table.as_str()))
         };
         if let Some(row) =
@@ -96,10 +96,12 @@ fn continued<'a>(rows: &'a [GuardedTable], counters: &[Counted<'a>]) -> HashMap<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pgrail_crds::TableState;
 
     fn status(rows: &[(&str, i64, i64)]) -> TableGuardStatus {
         let row = |(table, blocked_attempts, attempts_before): &(&str, i64, i64)| GuardedTable {
             table: (*table).to_owned(),
+            renamed_from: None,
             state: TableState::Enforced,
             closure: 0,
             rows_at_risk: 0,
@@ -154,12 +156,12 @@ mod tests {
         let swapped = [counted("a_old", 3, Some("a")), counted("a", 0, None)];
         assert_eq!(more(&status(&[("a", 2, 0)]), &swapped), [1, 0]);
         let mut renamed = status(&[("a_old", 3, 0), ("a", 0, 0)]);
-        renamed.tables[0].state = TableState::Renamed;
+        renamed.tables[0].renamed_from = Some("a".to_owned());
         assert_eq!(more(&renamed, &swapped), [0, 0]);
         let moved = [counted("x.a_old", 4, Some("a")), counted("a", 0, None)];
         assert_eq!(more(&status(&[("a", 3, 0)]), &moved[..1]), [1]);
         let mut alone = status(&[("a_old", 3, 0)]);
-        alone.tables[0].state = TableState::Renamed;
+        alone.tables[0].renamed_from = Some("a".to_owned());
         assert_eq!(more(&alone, &moved[..1]), [1]);
     }
 }

@@ -131,7 +131,10 @@ fn not_enforced(guard: &TableGuard, state: &GuardState) -> Option<Rejection> {
         let message = "mode Warn stops nothing and warns the client: set spec.mode to Enforce";
         return because(Reason::Warn, message.to_owned());
     }
-    if !state.missing.is_empty() {
+    // A table without its guard is not hidden by one that does not exist.
+    let worst = state.worst();
+    let is_worse = worst.is_some_and(|(_, worst, _)| worst < TableState::Missing);
+    if !state.missing.is_empty() && !is_worse {
         let when = match state.recheck {
             Recheck::AtOnce | Recheck::Every(_) | Recheck::Unknown => "It is guarded as soon as it exists",
             Recheck::Never => "Run apply again when it exists: without an operator, nothing guards it later",
@@ -142,7 +145,7 @@ fn not_enforced(guard: &TableGuard, state: &GuardState) -> Option<Rejection> {
     if let Some(refused) = state.refused.first() {
         return because(Reason::NotATable, format!("{}: {}", refused.table, refused.reason));
     }
-    if let Some((table, worst, message)) = state.worst() {
+    if let Some((table, worst, message)) = worst {
         let reason = match worst {
             TableState::Failed if !state.lacking.contains(table) => Reason::InstallFailed,
             TableState::Failed | TableState::Degraded => Reason::NoPrivilege,

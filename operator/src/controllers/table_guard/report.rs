@@ -95,6 +95,7 @@ fn rows(previous: &[GuardedTable], state: &GuardState, attempts: &[Attempts]) ->
     let attempts: HashMap<&str, &Attempts> = attempts.iter().map(|it| (it.table.as_str(), it)).collect();
     let row = |table: &str, state, message: &str| GuardedTable {
         table: table.to_owned(),
+        renamed_from: None,
         state,
         closure: 0,
         rows_at_risk: 0,
@@ -104,6 +105,7 @@ fn rows(previous: &[GuardedTable], state: &GuardState, attempts: &[Attempts]) ->
         message: truncated(message, LONGEST_TABLE_MESSAGE),
     };
     let tables = state.tables.iter().map(|it| GuardedTable {
+        renamed_from: it.renamed_from.clone(),
         closure: i64::try_from(it.closure).unwrap_or(i64::MAX),
         rows_at_risk: steady(estimates.get(it.table.as_str()).copied(), two_digits(it.rows_at_risk)),
         ..row(&it.table, table_state(it.state), &it.message)
@@ -119,6 +121,7 @@ fn rows(previous: &[GuardedTable], state: &GuardState, attempts: &[Attempts]) ->
         let rest = rows.split_off(LISTED - 1);
         rows.push(GuardedTable {
             table: format!("{} more", rest.len()),
+            renamed_from: None,
             state: rest.first().map_or(TableState::Enforced, |it| it.state),
             closure: rest.iter().map(|it| it.closure).max().unwrap_or(0),
             rows_at_risk: rest.iter().map(|it| it.rows_at_risk).sum(),

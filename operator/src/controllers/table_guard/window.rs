@@ -179,6 +179,7 @@ mod tests {
         let memory = WindowMemory::default();
         let row = |window| GuardedTable {
             table: "public.users".to_owned(),
+            renamed_from: None,
             state: pgrail_crds::TableState::Enforced,
             closure: 0,
             rows_at_risk: 0,
