@@ -21,7 +21,7 @@ image: ## build the container image, and load it into the node if one runs (Dock
 demo: ## the main job on real input: 1.3 million rows, the Friday delete, the guard, the backup; leaves nothing behind
 	@demo/demo.sh
 
-.PHONY: test test-all test-regress test-faults check test-lint test-process test-engines test-controllers test-node test-chart test-book generate
+.PHONY: test test-all test-regress test-faults check test-lint test-process test-engines test-controllers test-page test-node test-chart test-book generate
 test: ## every test, stage by stage; installs what it needs and reports it (half an hour the first time)
 	@e2e/test.sh
 
@@ -34,7 +34,7 @@ test-regress: ## PostgreSQL's own regression tests in a database with guards (no
 test-faults: ## faults on a real node, seen with kubectl and psql; writes docs/src/faults.md (root; not part of `make test`; half an hour)
 	@e2e/test.sh faults
 
-test-lint test-process test-engines test-controllers test-node test-chart test-book: test-%: ## one stage of `make test`
+test-lint test-process test-engines test-controllers test-page test-node test-chart test-book: test-%: ## one stage of `make test`
 	@e2e/test.sh $*
 
 # The plugin of kubectl, and what completes its arguments: the same program under other names.

@@ -110,6 +110,20 @@ check "allowed stores in one variable" holds everything Deployment pgrail 'value
 check "a security context is added to the default one" bash -c "grep -q 'runAsUser: 1000' '$scratch/everything' && grep -q 'runAsNonRoot: true' '$scratch/everything'"
 check "appVersion is the program's version" grep -qx "version = \"$(sed -n 's/^appVersion: "\(.*\)"/\1/p' $chart/Chart.yaml)\"" Cargo.toml
 
+# The page
+for kind in "Service pgrail-page" "Deployment pgrail"; do
+  # shellcheck disable=SC2086 # words
+  check "no page by default: $kind" not holds default $kind page
+done
+check "no page by default: tokens are not reviewed" not grep -q tokenreviews "$scratch/default"
+check "page: a port of its own" holds everything Deployment pgrail "{name: page, containerPort: 8090, protocol: TCP}"
+check "page: its audiences" holds everything Deployment pgrail 'value: "pgrail,dashboards"'
+check "page: a Service of its own" holds everything Service pgrail-page "{name: page, port: 8443, targetPort: page, protocol: TCP}"
+check "page: the Service of the metrics does not publish it" not holds everything Service pgrail "targetPort: page"
+check "page: the NetworkPolicy allows its peers" holds everything NetworkPolicy pgrail "name: ingress"
+check "page: tokens are reviewed" verbs_are everything ClusterRole pgrail-cluster tokenreviews "[create]"
+check "page: access is reviewed" verbs_are everything ClusterRole pgrail-cluster subjectaccessreviews "[create]"
+
 # What is off by default
 check "a NetworkPolicy is on by default" count_is default NetworkPolicy 1
 check "metrics can be read from the namespace monitoring" holds default NetworkPolicy pgrail "kubernetes.io/metadata.name: monitoring"
@@ -146,6 +160,7 @@ check "rejected: a host with a blank" refused allowedHosts --set 'allowedHosts={
 check "rejected: a store without a scheme" refused allowedStores --set 'allowedStores={backups}'
 check "rejected: memory that is no quantity" refused memory --set resources.limits.memory=much
 check "rejected: an interval without a unit" refused interval --set-string serviceMonitor.interval=30
+check "rejected: an audience with a comma" refused audiences --set 'page.audiences={a\,b}'
 check "rejected: a port out of range" refused port --set service.port=70000
 
 # Kustomize

@@ -18,7 +18,7 @@ others=(v1.33.13 v1.36.3)
 
 cells=("$@")
 if (( ${#cells[@]} == 0 )); then
-  cells=(lint process chart book engines controllers node regress)
+  cells=(lint process chart book engines controllers page node regress)
   for version in "${others[@]}"; do cells+=("chart@$version" "controllers@$version"); done
 fi
 
@@ -36,10 +36,11 @@ for cell in "${cells[@]}"; do
   postgres=- kubernetes=-
   case $stage in
     engines | controllers) postgres=$(for major in $majors; do "$(e2e/postgres/software.sh "$major")/postgres" --version | grep -oE '[0-9]+\.[0-9]+' | head -n 1; done | paste -sd ' ') ;;
+    page) postgres=$("$(e2e/postgres/software.sh "${majors##* }")/postgres" --version | grep -oE '[0-9]+\.[0-9]+' | head -n 1) ;;
     node) postgres=18 ;;
     regress) postgres=$("$(e2e/postgres/software.sh 18)/postgres" --version | grep -oE '[0-9]+\.[0-9]+' | head -n 1) ;;
   esac
-  case $stage in controllers | node | chart) kubernetes=$version ;; esac
+  case $stage in controllers | page | node | chart) kubernetes=$version ;; esac
   # A stage and a version have one line: the last run.
   { grep -v "^$stage	$kubernetes	" "$results" 2>/dev/null || true
     printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$stage" "$kubernetes" "$postgres" "$(cut -f 2- "$counts")" "$(date -u +%F)" "$commit"; } >"$results.new"
@@ -61,6 +62,7 @@ P
 
 - `engines`: guard, dump and connections on every PostgreSQL version of the row, with poolers and an S3 server
 - `controllers`: the operator as a process, on an API server without nodes; CRDs with their CEL rules
+- `page`: the page of the operator in a real Chromium, with a keyboard, on a phone, with accessibility checks
 - `node`: the demo with real pods: image, Helm, guard, stopped delete, backup, uninstall
 - `chart`: the chart and the kustomize base, also installed on an API server
 - `process`, `lint`, `book`: the process manager of the tests, lints, this book

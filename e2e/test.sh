@@ -3,12 +3,13 @@
 # run a part: reported, never counted as passed, and a failure where CI=true.
 #
 #   e2e/test.sh            all stages
-#   e2e/test.sh STAGE...   some of: lint process engines controllers node chart book, and regress, which is in no other
+#   e2e/test.sh STAGE...   some of: lint process engines controllers page node chart book, and regress, which is in no other
 #
 # Environment:
 #   PGRAIL_TEST_MAJORS   the PostgreSQL versions of the stages engines and controllers (default "15 18")
 #   PGRAIL_KUBERNETES    the version of Kubernetes, such as v1.33.13 (default: that of e2e/cluster/kube/go.mod)
 #   PGRAIL_TEST_REGRESS  the PostgreSQL version of the stage regress (default 18)
+#   PAGE_PICTURES        a directory: the stage page writes the pictures of the book into it (docs/src/pictures)
 #   PGRAIL_TEST_COUNTS   a file to which a line is added for each stage: name, passed, failed, skipped, seconds
 # Logs are kept in target/test-logs. A stage that fails does not keep the next from running.
 set -uo pipefail
@@ -73,11 +74,12 @@ stage() { # NAME COMMAND...
 # processes end with this script. Their exit codes do not matter: the stage that needs a part reports why it is missing.
 prepare() { # STAGE...
   local parts=() list
-  [[ " $* " =~ \ (lint|engines|controllers|node|regress|faults)\  ]] && { parts+=(tests); background build e2e/build.sh; }
-  [[ " $* " =~ \ (controllers|node|chart|book|faults)\  ]] && { parts+=(kube); background kube e2e/cluster/tools.sh kube kubernetes; }
+  [[ " $* " =~ \ (lint|engines|controllers|page|node|regress|faults)\  ]] && { parts+=(tests); background build e2e/build.sh; }
+  [[ " $* " =~ \ (controllers|page|node|chart|book|faults)\  ]] && { parts+=(kube); background kube e2e/cluster/tools.sh kube kubernetes; }
   [[ " $* " =~ \ controllers\  ]] && { parts+=(gitops); background gitops e2e/cluster/tools.sh gitops; }
   [[ " $* " =~ \ (process|engines|controllers|node|faults)\  ]] && { parts+=(versitygw); background versitygw e2e/cluster/tools.sh versitygw; }
-  if [[ " $* " =~ \ (process|engines|controllers)\  ]]; then
+  [[ " $* " =~ \ page\  ]] && { parts+=(browser); background browser e2e/browser/tools.sh; }
+  if [[ " $* " =~ \ (process|engines|controllers|page)\  ]]; then
     # shellcheck disable=SC2206 # words
     parts+=($majors pgbouncer)
     # shellcheck disable=SC2086
@@ -118,6 +120,23 @@ controllers() {
   return "$status"
 }
 
+# The page of the operator, in a real Chromium.
+page() {
+  e2e/build.sh || return
+  local modules status=0
+  modules=$(e2e/browser/tools.sh) || return
+  e2e/cluster/up.sh --name "$cluster" --owner $$ || return
+  (
+    eval "$(e2e/cluster/env.sh --name "$cluster")"
+    export PGRAIL_TEST_KUBECONFIG=$KUBECONFIG PGRAIL_BIN=$target/debug/pgrail PGRAIL_BROWSER_MODULES=$modules
+    # One version of PostgreSQL: what the page shows does not depend on it.
+    PGRAIL_TEST_MAJORS=${majors##* } e2e/postgres/servers.sh with \
+      cargo test --locked --workspace --test browser -- --nocapture
+  ) || status=$?
+  e2e/cluster/down.sh --name "$cluster" || status=1
+  return "$status"
+}
+
 # The demo, with real pods: image, helm, guard, stopped delete, backup, and nothing left afterwards.
 node() {
   e2e/build.sh || return
@@ -145,16 +164,16 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 stages=("$@")
-(( ${#stages[@]} )) || stages=(process chart book lint engines controllers node)
+(( ${#stages[@]} )) || stages=(process chart book lint engines controllers page node)
 for name in "${stages[@]}"; do
-  [[ $name =~ ^(lint|process|engines|controllers|node|chart|book|regress|faults)$ ]] || { echo "no such stage: $name" >&2; exit 2; }
+  [[ $name =~ ^(lint|process|engines|controllers|page|node|chart|book|regress|faults)$ ]] || { echo "no such stage: $name" >&2; exit 2; }
 done
 prepare "${stages[@]}"
 for name in "${stages[@]}"; do
   case $name in
     lint) stage lint e2e/lint.sh ;;
     process) stage process e2e/process/smoke.sh ;;
-    engines | controllers | node | regress | faults) stage "$name" "$name" ;;
+    engines | controllers | page | node | regress | faults) stage "$name" "$name" ;;
     chart) stage chart charts/test.sh ;;
     book) stage book docs/test.sh ;;
   esac

@@ -51,6 +51,12 @@ impl Operator {
         Self::spawn(namespace, "policies", &["--only-policies"]).await
     }
 
+    /// Starts one for all namespaces. Only for one that another process keeps from leading: it would look after the namespaces
+    /// of all tests.
+    pub async fn start_everywhere(namespace: &TestNamespace, identity: &str, options: &[&str]) -> Self {
+        Self::spawn(namespace, identity, options).await
+    }
+
     async fn spawn(namespace: &TestNamespace, identity: &str, options: &[&str]) -> Self {
         let log = std::env::temp_dir().join(format!("pgrail-operator-{}-{identity}.log", namespace.name));
         let out = File::create(&log).expect("a log file");
@@ -134,7 +140,7 @@ impl Operator {
 }
 
 /// A port that nobody uses now.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("its address").port()
 }

@@ -20,7 +20,7 @@ fn imports_go_one_way() {
                 "window",
                 "window_checks",
             ],
-            &["capture", "counters", "light_check", "matching", "rehearse", "tamper", "undo"],
+            &["capture", "counters", "graph", "light_check", "matching", "rehearse", "tamper", "undo"],
             &["routines"],
             &["complete", "drop_protection", "steps"],
             &["status"],

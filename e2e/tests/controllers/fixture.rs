@@ -34,18 +34,28 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// Everything there, nothing declared yet but the Secret `shop-login`.
     pub(crate) async fn new(server: &Server, name: &str) -> Self {
+        Self::with_options(server, name, &[]).await
+    }
+
+    /// As [`Self::new`], with more options of the operator.
+    pub(crate) async fn with_options(server: &Server, name: &str, options: &[&str]) -> Self {
         let database = server.database(name).await;
         let app = database.connect().await;
         app.batch_execute(SCHEMA).await.unwrap();
         let namespace = Cluster::connect().await.namespace(name).await;
         namespace.secret("shop-login", &[("uri", &database.uri)]).await;
-        let operator = Operator::start(&namespace).await;
+        let operator = Operator::start_with(&namespace, "test", options).await;
         Self { namespace, operator, database, app }
     }
 
     /// With the `ProtectedDatabase` `shop` ready.
     pub(crate) async fn with_database(server: &Server, name: &str) -> Self {
-        let fixture = Self::new(server, name).await;
+        Self::new(server, name).await.database_ready().await
+    }
+
+    /// Declares the `ProtectedDatabase` `shop` and waits until it is ready.
+    pub(crate) async fn database_ready(self) -> Self {
+        let fixture = self;
         fixture.namespace.apply::<ProtectedDatabase>(&protected_database()).await;
         wait_for::<ProtectedDatabase>(&fixture.namespace, "shop", "the database is ready", |database| {
             holds(database, "Ready", "True", "AsDeclared")

@@ -13,6 +13,7 @@ mod gitops;
 mod guard_faults;
 mod guards;
 mod kubectl;
+mod page;
 mod policies;
 mod quiet;
 mod restores;

@@ -3,15 +3,19 @@
 use super::CommandError;
 use super::connect::DatabaseArgs;
 use super::output;
-use pgrail_guard::catalog::Catalog;
+use crate::operator::page::standalone;
+use pgrail_guard::catalog::{Catalog, Oid};
 use pgrail_guard::closure::{self, Closure, Effect};
-use pgrail_guard::{BlastRadius, Observed, blast_radius};
+use pgrail_guard::{BlastRadius, Graph, Observed, blast_radius};
 use pgrail_postgres::ConnectionSettings;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::process::ExitCode;
+
+/// Tables of one page: those with most rows at risk.
+const MOST_TABLES: usize = 2000;
 
 /// Options of `pgrail blast-radius`.
 #[derive(Debug, clap::Args)]
@@ -86,7 +90,7 @@ pub(super) async fn run(args: BlastRadiusArgs) -> Result<ExitCode, CommandError>
         }
         BlastFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?,
         BlastFormat::Dot => out.write_all(dot(&rows).as_bytes())?,
-        BlastFormat::Html => out.write_all(html(&rows).as_bytes())?,
+        BlastFormat::Html => out.write_all(page(&observed, &chosen, !args.tables.is_empty())?.as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -141,6 +145,15 @@ fn choose(observed: &Observed, wanted: &[String]) -> Result<Vec<BlastRadius>, Co
         }
     };
     wanted.iter().map(named).collect()
+}
+
+/// The graph as one page: of the whole database, or of what deletes on the chosen tables reach.
+fn page(observed: &Observed, chosen: &[BlastRadius], is_narrowed: bool) -> Result<String, serde_json::Error> {
+    let roots: Vec<Oid> = chosen.iter().map(|it| it.oid).collect();
+    let guarded = observed.guarded_tables();
+    let graph = Graph::of(&observed.catalog, chosen, &guarded, is_narrowed.then_some(&*roots), MOST_TABLES);
+    let names: Vec<String> = chosen.iter().map(|it| it.table.clone()).take(usize::from(is_narrowed)).collect();
+    standalone(&graph, &names)
 }
 
 fn row(catalog: &Catalog, it: &BlastRadius) -> Row {
@@ -216,37 +229,4 @@ fn dot(rows: &[Row]) -> String {
     }
     text.push_str("}\n");
     text
-}
-
-fn html(rows: &[Row]) -> String {
-    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    let mut body = String::new();
-    let worst = rows.iter().map(|it| it.rows_at_risk).max().unwrap_or(1).max(1);
-    for it in rows {
-        let share = it.rows_at_risk.saturating_mul(100) / worst;
-        let guard = if it.guarded { ("guarded", "guarded") } else { ("open", "not guarded") };
-        let _ = write!(
-            body,
-            "<details class=\"{}\" open><summary><b>{}</b> <span class=\"tag\">{}</span> <span class=\"bar\" style=\"width:{share}px\"></span> {} rows at risk in {} tables, {} a row on average</summary><ul>",
-            guard.0,
-            escaped(&it.table),
-            guard.1,
-            number(it.rows_at_risk),
-            it.cascade_tables,
-            number(it.per_row)
-        );
-        for reached in &it.reaches {
-            let path: Vec<_> = reached.path.iter().map(|step| escaped(step)).collect();
-            let _ = write!(body, "<li>{} — {} rows {}</li>", path.join(" → "), number(reached.rows), reached.effect);
-        }
-        body.push_str("</ul></details>");
-    }
-    format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>Blast radius</title><style>body{{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}\
-         details{{border:1px solid #8886;border-radius:6px;padding:.5rem 1rem;margin:.5rem 0}}.open{{border-left:6px solid #c33}}\
-         .guarded{{border-left:6px solid #393}}.tag{{font-size:.8em;opacity:.7}}.bar{{display:inline-block;height:.7em;background:#c33;margin:0 .5em}}\
-         .guarded .bar{{background:#393}}</style><h1>What one delete can take with it</h1>\
-         <p>Estimates from the server's statistics; nothing was scanned.</p>{body}</html>\n"
-    )
 }

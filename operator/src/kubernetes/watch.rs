@@ -103,6 +103,15 @@ where
         self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(follower));
     }
 
+    /// Calls `seen` for every object that is listed, and after every change. To be called before the controller runs.
+    pub(crate) fn on_object(&self, seen: impl Fn(&Watched<K>) + Send + 'static) {
+        let follower = move |event: &Event<Watched<K>>| match event {
+            Event::InitApply(object) | Event::Apply(object) => seen(object),
+            Event::Init | Event::InitDone | Event::Delete(_) => {}
+        };
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(follower));
+    }
+
     /// Calls `changed` each time that what `matters` of an object changes, and when it is created or deleted. To be called
     /// before the controller runs.
     pub(crate) fn on_change(&self, matters: fn(&Watched<K>) -> u64, changed: impl Fn() + Send + 'static) {

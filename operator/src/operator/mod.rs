@@ -2,6 +2,7 @@
 
 mod http;
 mod leader;
+pub(crate) mod page;
 mod run;
 
 pub(crate) use run::{OperatorArgs, run};

@@ -2,6 +2,7 @@
 
 use super::http;
 use super::leader::{Election, OPERATOR_LEASE, POLICIES_LEASE};
+use super::page::{self, PageArgs};
 use crate::agent::config::AddressConfig;
 use crate::allowed_stores::{AllowedStores, StorePatternError};
 use crate::context::Context;
@@ -65,6 +66,8 @@ pub(crate) struct OperatorArgs {
     /// Address of `/healthz`, `/readyz` and `/metrics`
     #[arg(long, env = "PGRAIL_HTTP_ADDRESS", default_value = "0.0.0.0:8080")]
     http_address: SocketAddr,
+    #[command(flatten)]
+    page: PageArgs,
 }
 
 /// Why the operator could not start or had to stop.
@@ -82,6 +85,8 @@ enum RunError {
     ClusterId(#[source] kube::Error),
     #[error("could not serve /healthz and /metrics")]
     Http(#[source] std::io::Error),
+    #[error("could not serve the page")]
+    Page(#[source] std::io::Error),
     #[error("no longer the leader")]
     Leader(#[source] super::leader::Lost),
 }
@@ -139,6 +144,11 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), cluster_id = context.cluster_id, "pgrail starts");
 
     let stop = CancellationToken::new();
+    let (shown, page) = match page::page(args.page, &context, &stop) {
+        Some((stores, served)) => (Some(stores), served.map(|served| served.map_err(RunError::Page)).boxed_local()),
+        None => (None, futures::future::pending().boxed_local()),
+    };
+    let shown = shown.as_deref();
     let http = http::serve(http_address, Arc::clone(&context)).map(|served| served.map_err(RunError::Http));
     let work = async {
         tokio::select! {
@@ -147,9 +157,9 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
         }
         tracing::info!("leader: the controllers start");
         let mut controllers = if only_policies {
-            policies(&context, &stop).boxed_local()
+            policies(&context, shown, &stop).boxed_local()
         } else {
-            controllers(&context, &stop).boxed_local()
+            controllers(&context, shown, &stop).boxed_local()
         };
         let lost = tokio::select! {
             () = &mut controllers => None,
@@ -167,17 +177,28 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
     };
     tokio::select! {
         served = http => served,
+        served = page => served,
         worked = work => worked,
     }
 }
 
 /// All controllers, until `stop`.
-async fn controllers(context: &Arc<Context>, stop: &CancellationToken) {
+async fn controllers(context: &Arc<Context>, shown: Option<&page::Stores>, stop: &CancellationToken) {
     let (databases, database_watch) = watch(context.watched());
     let (guards, guard_watch) = watch(context.watched());
     let (schedules, schedule_watch) = watch(context.watched());
     let (backups, backup_watch) = watch(context.watched());
     let checks = Arc::new(Checks::new(context.now()));
+    if let Some(stores) = shown {
+        let watches = page::Watches {
+            databases: &database_watch,
+            guards: &guard_watch,
+            schedules: &schedule_watch,
+            backups: &backup_watch,
+        };
+        stores.lead(&watches, Some(Arc::clone(&checks)), context);
+    }
+    let graphs = shown.map(page::Stores::graphs);
     let policies = match &context.settings.watch_namespace {
         None => {
             let watches = Watches {
@@ -198,7 +219,15 @@ async fn controllers(context: &Arc<Context>, stop: &CancellationToken) {
         }
     };
     futures::join!(
-        protected_database::run(databases, &database_watch, &guard_watch, Arc::clone(&checks), context, stop.clone()),
+        protected_database::run(
+            databases,
+            &database_watch,
+            &guard_watch,
+            Arc::clone(&checks),
+            graphs,
+            context,
+            stop.clone()
+        ),
         table_guard::run(guards, &guard_watch, &database_watch, checks, context, stop.clone()),
         guard_exemption::run(&guard_watch, context, stop.clone()),
         backup_schedule::run(schedules, &schedule_watch, &backup_watch, &database_watch, context, stop.clone()),
@@ -209,7 +238,7 @@ async fn controllers(context: &Arc<Context>, stop: &CancellationToken) {
 }
 
 /// The controller of policies alone, until `stop`.
-async fn policies(context: &Arc<Context>, stop: &CancellationToken) {
+async fn policies(context: &Arc<Context>, shown: Option<&page::Stores>, stop: &CancellationToken) {
     let (databases, database_watch) = watch_only(context.watched(), stop.clone());
     let (guards, guard_watch) = watch_only(context.watched(), stop.clone());
     let (schedules, schedule_watch) = watch_only(context.watched(), stop.clone());
@@ -220,6 +249,15 @@ async fn policies(context: &Arc<Context>, stop: &CancellationToken) {
         schedules: &schedule_watch,
         backups: &backup_watch,
     };
+    if let Some(stores) = shown {
+        let watches = page::Watches {
+            databases: watches.databases,
+            guards: watches.guards,
+            schedules: watches.schedules,
+            backups: watches.backups,
+        };
+        stores.lead(&watches, None, context);
+    }
     let policies = guardrail_policy::run(&watches, None, context, stop.clone());
     futures::join!(databases, guards, schedules, backups, policies);
 }

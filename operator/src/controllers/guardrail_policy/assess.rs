@@ -1,5 +1,6 @@
 //! The whole fleet against one policy. Pure.
 
+use super::compliance::UNREADABLE;
 use super::fleet::Snapshot;
 use super::judge::{Finding, Rule, judge, needs_guard};
 use super::select::Selection;
@@ -112,8 +113,7 @@ pub(super) fn assess(
         }
         match &watched.0 {
             Err(_) => {
-                let message = "this ProtectedDatabase cannot be read as its type: see its condition Stalled";
-                member.findings.push(Finding::new(Rule::NotReady, "", message));
+                member.findings.push(Finding::new(Rule::NotReady, "", UNREADABLE));
             }
             Ok(database) => {
                 let facts = index.facts(database, checks, now);

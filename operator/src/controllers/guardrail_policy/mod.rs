@@ -4,6 +4,7 @@
 mod announce;
 mod apply;
 mod assess;
+pub(crate) mod compliance;
 pub(crate) mod fleet;
 pub(crate) mod judge;
 mod report;

@@ -1,11 +1,12 @@
 //! What the controller remembers of each database.
 
+use super::graphs::Graphs;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::ProtectedDatabase;
 use pgrail_guard::{Fingerprint, GuardName};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Captured rows are checked no more often, whatever the interval of the checks.
 const PRUNE_EVERY: SignedDuration = SignedDuration::from_secs(60);
@@ -15,6 +16,8 @@ const PRUNE_EVERY: SignedDuration = SignedDuration::from_secs(60);
 pub(crate) struct Memory {
     sightings: Mutex<HashMap<String, Sighting>>,
     pruned: Mutex<HashMap<String, Timestamp>>,
+    /// `None`: nothing shows them.
+    pub(super) graphs: Option<Arc<Graphs>>,
 }
 
 /// One observation.
@@ -30,7 +33,19 @@ pub(super) struct Sighting {
 }
 
 impl Memory {
-    /// The database was deleted, or must be observed anew.
+    pub(super) fn new(graphs: Option<Arc<Graphs>>) -> Self {
+        Self { graphs, ..Self::default() }
+    }
+
+    /// The database was deleted.
+    pub(super) fn deleted(&self, uid: &str) {
+        self.forget(uid);
+        if let Some(graphs) = &self.graphs {
+            graphs.forget(uid);
+        }
+    }
+
+    /// The database must be observed again.
     pub(super) fn forget(&self, uid: &str) {
         locked(&self.sightings).remove(uid);
         locked(&self.pruned).remove(uid);

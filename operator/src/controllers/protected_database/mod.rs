@@ -3,6 +3,7 @@
 mod announce;
 mod apply;
 mod finalize;
+pub(crate) mod graphs;
 mod memory;
 mod observe;
 mod report;
@@ -14,6 +15,7 @@ use crate::kubernetes::finalizer;
 use crate::kubernetes::rejection::Reason;
 use crate::kubernetes::watch::{Store, Watch, Watched};
 use futures::StreamExt;
+use graphs::Graphs;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -34,21 +36,22 @@ const STALLED_RETRY: Duration = Duration::from_mins(10);
 const SECRET_RETRY: Duration = Duration::from_secs(5);
 
 /// Runs the controller until `stop`. A guard that was created, deleted or changed its state is a change of its database
-/// too.
+/// too. `graphs`: where the cascade graphs are kept, if something shows them.
 pub(crate) fn run(
     databases: Controller<Watched<ProtectedDatabase>>,
     of_kind: &Watch<ProtectedDatabase>,
     guards: &Watch<TableGuard>,
     checks: Arc<Checks>,
+    graphs: Option<Arc<Graphs>>,
     context: &Arc<Context>,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
-    let memory: Arc<Memory> = Arc::default();
+    let memory = Arc::new(Memory::new(graphs));
     let (of_deleted, remembered, forget) = (Arc::clone(context), Arc::clone(&memory), context.forgets());
     let checked = Arc::clone(&checks);
     of_kind.on_delete(move |database: &ObjectRef<Watched<ProtectedDatabase>>| {
         forget_name(database.namespace.as_deref().unwrap_or_default(), &database.name, &of_deleted);
-        remembered.forget(database.extra.uid.as_deref().unwrap_or_default());
+        remembered.deleted(database.extra.uid.as_deref().unwrap_or_default());
         checked.forget(database.extra.uid.as_deref().unwrap_or_default());
         forget(database);
     });

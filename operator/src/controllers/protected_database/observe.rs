@@ -1,6 +1,7 @@
 //! What a database is and holds. The whole catalog is read only where something may have changed.
 
 use super::apply::{DropDatabase, protect, prune};
+use super::graphs::MOST_TABLES;
 use super::memory::{Memory, Sighting, uid};
 use crate::context::Context;
 use crate::database::{DatabaseError, LightCheck, Session};
@@ -11,7 +12,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pgrail_crds::{ProtectedDatabase, TableGuard};
 use pgrail_guard::blast_radius::{self, BlastRadius};
-use pgrail_guard::{Capabilities, Fingerprint, GuardName, ObserveError};
+use pgrail_guard::{Capabilities, Fingerprint, Graph, GuardName, ObserveError, Observed};
 use std::time::Duration;
 
 /// The catalog is read that often, besides after changes.
@@ -147,10 +148,16 @@ async fn read(
     if last.is_none() && context.databases.is_pooled(session).await == Some(true) {
         return Ok(reached(Survey::Pooler));
     }
-    let (tables, blast_radius, guards) = match contents(session).await {
-        Ok(contents) => contents,
-        Err(error) => return Ok(reached(Survey::Failed(error))),
+    let observed = match pgrail_guard::observe(session).await {
+        Ok(observed) => observed,
+        Err(error) => return Ok(reached(Survey::Failed(chain(&error)))),
     };
+    let (tables, blast_radius, guards) = contents(&observed);
+    if let Some(graphs) = &memory.graphs {
+        let guarded = observed.guarded_tables();
+        let graph = Graph::of(&observed.catalog, &blast_radius, &guarded, None, MOST_TABLES);
+        graphs.record(&uid(database), now, graph);
+    }
     let fresh_estimates = last.as_ref().is_none_or(|last| now.duration_since(last.estimates_at) >= ESTIMATES_EVERY);
     let estimates_at = match last {
         Some(last) if !fresh_estimates => last.estimates_at,
@@ -207,8 +214,8 @@ async fn orphans(
     Some(installed.iter().filter(is_orphan).map(ToString::to_string).collect())
 }
 
-async fn contents(client: &pgrail_postgres::Connection) -> Result<(usize, Vec<BlastRadius>, Vec<GuardName>), String> {
-    let observed = pgrail_guard::observe(client).await.map_err(|error| chain(&error))?;
+/// Tables, what deletes on them can take with them, and guards.
+fn contents(observed: &Observed) -> (usize, Vec<BlastRadius>, Vec<GuardName>) {
     let tables = observed.catalog.tables().filter(|table| !table.is_partition).count();
-    Ok((tables, blast_radius::compute(&observed.catalog, &observed.guarded_tables()), observed.guards()))
+    (tables, blast_radius::compute(&observed.catalog, &observed.guarded_tables()), observed.guards())
 }

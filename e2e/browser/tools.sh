@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# tools.sh: makes sure of what the test of the page needs, a Chromium, Node.js and the packages of package-lock.json, and
+# prints the directory of the packages. What it cannot install it reports, with exit code 77.
+# tools.sh --missing: installs nothing and prints, a line each, what has to be installed and how long that takes.
+set -euo pipefail
+source "$(dirname "$0")/../cluster/lib.sh"
+here=$(cd "$(dirname "$0")" && pwd)
+
+chromium() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+hash=$(cd "$here" && cat package.json package-lock.json | sha256sum | cut -c 1-12)
+directory=$cache/tools/browser-$hash
+
+if [[ ${1:-} == --missing ]]; then
+  chromium >/dev/null && [[ -d $directory ]] || echo "Chromium and its driver, for the test of the page: about 1 minute, mostly downloads"
+  exit
+fi
+
+lacking=()
+chromium >/dev/null || lacking+=(chromium)
+command -v node >/dev/null || lacking+=(nodejs)
+command -v npm >/dev/null || lacking+=(npm)
+if (( ${#lacking[@]} )); then
+  command -v apt-get >/dev/null || missing "${lacking[*]} (and no apt-get to install them)"
+  [[ $(id -u) == 0 ]] || missing "${lacking[*]} (install them as root: apt-get install ${lacking[*]})"
+  say "installing ${lacking[*]}"
+  log=$(mktemp)
+  export DEBIAN_FRONTEND=noninteractive
+  apt_get() { apt-get -q -o DPkg::Lock::Timeout=600 "$@"; }
+  # On Ubuntu the package is empty: it points to a snap.
+  { apt_get update && apt_get install -y --no-install-recommends "${lacking[@]}" && chromium; } >"$log" 2>&1 ||
+    { tail -n 20 "$log" >&2; rm "$log"; missing "${lacking[*]} (apt-get could not install them)"; }
+  rm "$log"
+fi
+(( $(node --version | sed 's/^v\([0-9]*\).*/\1/') >= 20 )) || missing "Node.js 20 or later (this is $(node --version))"
+
+mkdir -p "$cache/tools"
+exec 8>"$directory.lock"
+flock 8
+if [[ ! -d $directory ]]; then
+  say "installing playwright-core and axe-core"
+  rm -rf "$directory.new"; mkdir "$directory.new"
+  cp "$here"/{package.json,package-lock.json,.npmrc} "$directory.new/"
+  (cd "$directory.new" && npm ci --ignore-scripts) >"$directory.log" 2>&1 8>&- ||
+    { tail -n 20 "$directory.log" >&2; missing "the packages of e2e/browser/package-lock.json (npm could not install them)"; }
+  mv "$directory.new" "$directory"
+fi
+exec 8>&-
+printf '%s\n' "$directory"
