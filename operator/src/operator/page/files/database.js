@@ -97,8 +97,9 @@ export function fact(name, value) {
 const NEGATIVE = new Set(["Stalled", "Shrunk"]);
 
 export function conditionKind(condition) {
-  // It was not asked for: neither good nor bad.
-  if (condition.status === "Unknown" || condition.reason === "NotRequested") return "unknown";
+  // What was not asked for is neither good nor bad.
+  if (condition.reason === "NotRequested" || condition.reason === "NotDeclared") return "neutral";
+  if (condition.status === "Unknown") return "unknown";
   return (condition.status === "True") === NEGATIVE.has(condition.type) ? "bad" : "good";
 }
 
