@@ -6,6 +6,7 @@ use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Scheduled logical dumps, their verification and retention.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -75,13 +76,13 @@ pub struct BackupScheduleSpec {
     pub dump: Dump,
     /// Where dumps are stored.
     pub storage: Storage,
-    /// Scratch volume of the dump pod, if one is needed.
+    /// Scratch volume of the pods of drills.
     #[serde(default)]
     pub scratch: Scratch,
     /// Client-side encryption of the dumps.
     #[serde(default)]
     pub encryption: Encryption,
-    /// Decryption of encrypted backups in drills.
+    /// Decryption of encrypted backups in structural and full drills.
     #[serde(default)]
     pub decryption: Decryption,
     /// How dumps are verified.
@@ -259,7 +260,7 @@ pub struct ClaimReference {
     pub claim_name: String,
 }
 
-/// An ephemeral volume of the dump pod.
+/// An ephemeral volume of the pods of drills: it must have room for the restored database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Scratch {
@@ -315,7 +316,7 @@ pub struct Verification {
     /// cannot be restored fails.
     #[serde(default = "yes")]
     pub structure: bool,
-    /// Restores a backup into a temporary PostgreSQL server, on a separate schedule.
+    /// Restores the newest verified backup with all of its rows into a temporary PostgreSQL server, on a separate schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<Drill>,
     /// When a loss of rows raises the alarm.
@@ -380,7 +381,8 @@ pub struct Drill {
     /// Cron expression with five fields, in the time zone of the schedule.
     #[schemars(schema_with = "crate::schema::cron")]
     pub schedule: String,
-    /// Image with a PostgreSQL server and the extensions of the database. Default: the image of pgrail.
+    /// Image with a PostgreSQL server and the extensions of the database, with `sh`, `initdb` and `postgres` in the path. It runs
+    /// as the user of `podTemplate.securityContext`, which must have a name in the image. Default: the image of pgrail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
@@ -391,16 +393,18 @@ pub struct Drill {
 }
 
 /// A query on a restored database.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct DrillQuery {
     /// Name of the query in the results.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
-    /// A SELECT that returns one value.
+    /// One statement that returns one value, run in a read-only transaction. It may take 10 minutes.
     #[schemars(length(min = 1, max = 4096))]
     pub sql: String,
-    /// Expected value: a literal, or a comparison such as `> 0`, `>= 10`, `< 5`, `<= 5`, `!= x`.
+    /// Expected value: a comparison with a number (`> 0`, `>= 10`, `< 5`, `<= 5`), `= x` or `!= x` with a number or a text,
+    /// or a text, which means `=`. Numbers are compared as numbers. NULL meets no expectation.
     #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new("self.matches('^ *((>=|<=|>|<) *-?[0-9]+([.][0-9]+)?|(=|!=) *[^<>=! ].*|[^<>=! ].*) *$')").message("expect must be > 0, >= 10, < 5 or <= 5 with a number, = x or != x, or a text"))]
     pub expect: String,
 }
 
@@ -468,6 +472,9 @@ pub struct BackupScheduleStatus {
     /// Duration of the last successful drill: the measured recovery time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_drill_seconds: Option<i64>,
+    /// The last drill, whether it succeeded or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_drill: Option<DrillReport>,
     /// Largest interval between two runs of the schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_interval_seconds: Option<i64>,
@@ -501,6 +508,74 @@ pub struct BackupScheduleStatus {
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// The result of a drill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrillReport {
+    /// Name of the Job.
+    #[schemars(length(max = 253))]
+    pub job: String,
+    /// The result.
+    pub outcome: DrillOutcome,
+    /// Why it failed or could not run, as the reason of the condition `Drilled`.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// Why it failed or could not run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 2048))]
+    pub message: String,
+    /// The backup that was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub backup: Option<String>,
+    /// Time of the end.
+    pub time: Time,
+    /// Seconds from the first byte that was read to the last row that was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<i64>,
+    /// Number of tables whose rows were counted and are those of the backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<i64>,
+    /// Number of their rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<i64>,
+    /// Results of the queries. Those that failed come first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub queries: Vec<DrillQueryReport>,
+    /// What was left out, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 1024)))]
+    pub notes: Vec<String>,
+    /// Version, settings and number of processors of the server that the backup was restored into: the duration depends on them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub server: BTreeMap<String, String>,
+}
+
+/// Results of a drill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DrillOutcome {
+    /// All rows were restored, and all queries returned what is expected.
+    Restored,
+    /// The backup cannot be restored, or is not what is expected.
+    Failed,
+    /// The drill could not run.
+    NotRun,
+}
+
+/// The result of a query of a drill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DrillQueryReport {
+    /// Name of the query.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Whether it returned what is expected.
+    pub passed: bool,
+    /// What it returned.
+    #[schemars(length(max = 1024))]
+    pub found: String,
 }
 
 /// A backup in which guarded tables have far fewer rows than in the backup before.

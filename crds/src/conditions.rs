@@ -26,7 +26,7 @@ pub const BACKUP_FRESH: &str = "BackupFresh";
 pub const LAST_BACKUP_SUCCEEDED: &str = "LastBackupSucceeded";
 /// `BackupSchedule`: the newest backup was read back.
 pub const VERIFIED: &str = "Verified";
-/// `BackupSchedule`: the last drill restored all rows.
+/// `BackupSchedule`: the last drill restored all rows of the newest verified backup.
 pub const DRILLED: &str = "Drilled";
 /// `BackupSchedule`, `DatabaseBackup`: guarded tables have far fewer rows than in the backup before.
 pub const SHRUNK: &str = "Shrunk";
@@ -216,7 +216,7 @@ pub mod reasons {
         pub const CHECKSUM: &str = "Checksum";
         /// No backup was verified yet.
         pub const UNVERIFIED: &str = "Unverified";
-        /// The structural drill of the newest backup could not run, or was not done.
+        /// The structural drill of the newest backup could not run, or was not done; or the last drill could not run.
         pub const NOT_RUN: &str = "NotRun";
         /// The newest backups do not contain everything that the schedule declares.
         pub const PARTIAL: &str = "Partial";
@@ -232,6 +232,8 @@ pub mod reasons {
         pub const NOT_COMPARED: &str = "NotCompared";
         /// The schedule has no drill.
         pub const NOT_DECLARED: &str = "NotDeclared";
+        /// All rows of the backup were restored in a drill, and the queries returned what is expected.
+        pub const ALL_RESTORED: &str = "AllRestored";
         /// The retention was applied.
         pub const RETAINED: &str = "Retained";
         /// Pruning failed.
@@ -313,6 +315,8 @@ pub mod reasons {
         pub const DUMP_FAILED: &str = "DumpFailed";
         /// The archive can be decoded, but not be restored. The message contains the last lines of `pg_restore`.
         pub const NOT_RESTORABLE: &str = "NotRestorable";
+        /// A query of a drill does not return what is expected.
+        pub const QUERY_FAILED: &str = "QueryFailed";
         /// The archive cannot be decoded.
         pub const ARCHIVE_INVALID: &str = "ArchiveInvalid";
         /// The archive, or the target of a restore, does not contain the rows of the snapshot.
@@ -359,6 +363,12 @@ pub mod reasons {
         pub const POLICY_OBJECT_CREATED: &str = "PolicyObjectCreated";
         /// An object of a template was changed or deleted, and is as the template declares again.
         pub const POLICY_OBJECT_RESTORED: &str = "PolicyObjectRestored";
+        /// All rows of a backup were restored in a drill.
+        pub const DRILL_SUCCEEDED: &str = "DrillSucceeded";
+        /// A drill failed: the backup cannot be restored, or is not what is expected.
+        pub const DRILL_FAILED: &str = "DrillFailed";
+        /// A drill could not run.
+        pub const DRILL_NOT_RUN: &str = "DrillNotRun";
         /// A backup, or rows of it, were restored.
         pub const RESTORE_SUCCEEDED: &str = "RestoreSucceeded";
         /// A restore failed. The target is as it was, unless the message names what is left.

@@ -33,11 +33,6 @@ pub enum ExtractError {
         "the backup {0} has no table index: it was made by an earlier version of pgrail, or by a pg_dump that is newer than it"
     )]
     NoIndex(String),
-    /// It has several archives, which have to be restored one after the other.
-    #[error(
-        "the backup has several archives, since spec.dump.jobs is greater than 1: restore rows in place, or everything with pg_restore, one archive after the other"
-    )]
-    SeveralArchives,
     /// Its index is of another archive.
     #[error("the table index of the backup is invalid: {0}")]
     Index(String),
@@ -93,7 +88,7 @@ impl ExtractError {
     /// For conditions, Events and metrics.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::NoIndex(_) | Self::SeveralArchives => Reason::InvalidRequest,
+            Self::NoIndex(_) => Reason::InvalidRequest,
             Self::Index(_) | Self::Script { .. } => Reason::ArchiveInvalid,
             Self::Store(error) => error.reason(),
             Self::Manifest(error) => error.reason(),
@@ -126,7 +121,7 @@ impl Extract {
     }
 
     /// The head of an archive.
-    async fn head(&self, archive: u32) -> Result<Bytes, ExtractError> {
+    pub(crate) async fn head(&self, archive: u32) -> Result<Bytes, ExtractError> {
         if archive == 0 {
             return Ok(self.bytes.clone());
         }
@@ -174,6 +169,20 @@ impl Extract {
         let archive = blocks.first().map_or(0, |(block, _)| block.archive);
         if blocks.iter().any(|(block, _)| block.archive != archive) {
             return Err(ExtractError::Index("these tables are in several archives".to_owned()));
+        }
+        self.write_part(archive, tables, out).await
+    }
+
+    /// The same for an archive by its number, of which `tables` are; without any, its head.
+    pub(crate) async fn write_part<W: AsyncWrite + Unpin>(
+        &self,
+        archive: u32,
+        tables: &[TableRows],
+        out: &mut W,
+    ) -> Result<(), ExtractError> {
+        let mut blocks = Vec::new();
+        for table in tables {
+            blocks.push((block_of(table)?, table));
         }
         let head = self.head(archive).await?;
         out.write_all(&head).await.map_err(ExtractError::Sink)?;

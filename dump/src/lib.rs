@@ -93,7 +93,10 @@ pub use archive::{Block, Contents, DecodeError, Entry, Head};
 pub use catalog::{HIDDEN, Listing, Scope, Unreadable, list};
 pub use clients::{ClientTools, ToolError};
 pub use copy::{CopyEnd, copy_schema};
-pub use drill::{NotRestorable, ServerError, Structure, StructureOutcome, Throwaway, ThrowawayRequest};
+pub use drill::{
+    DrillProblem, DrillServer, NotRestorable, SUPERUSER, SandboxError, ServerError, Structure, StructureOutcome,
+    Throwaway, ThrowawayRequest, forbid_network, judge, leave_out_refreshes,
+};
 pub use dump::{DumpError, GLOBALS, INDEX, dump, dump_until};
 pub use encryption::{Identities, IdentityTextError, RecipientError, Recipients};
 pub use extract::{Extract, ExtractError, RowStream};
@@ -103,14 +106,14 @@ pub use inventory::{Found, Inventory, InventoryError, InventoryRequest, KNOWN_AT
 pub use load::{Load, LoadRows};
 pub use manifest::{Archive, MANIFEST, MANIFEST_VERSION, Manifest, ManifestError, Verification};
 pub use outcome::{
-    DumpDetails, DumpResult, Failure, MESSAGE_BYTES, Message, PartialCause, Phase, Remarks, RestoreResult,
-    RestoredRows, VerificationLevel, VerifyResult,
+    DrillOutcome, DrillQueryResult, DrillResult, DumpDetails, DumpResult, Failure, MESSAGE_BYTES, Message,
+    PartialCause, Phase, Remarks, RestoreResult, RestoredRows, VerificationLevel, VerifyResult,
 };
 pub use preflight::PreflightError;
 pub use prune::{GRACE, PruneError, PruneReport, PruneRequest, Refused, prune};
 pub use reason::Reason;
 pub use request::{Compression, CompressionError, CompressionMethod, DumpRequest, Progress, RowCounts};
-pub use restorable::{Restorable, Rights, restorable};
+pub use restorable::{Restorable, Rights, restorable, restorable_without};
 pub use secrets::Redactor;
 pub use shrink::{Comparison, ShrinkAlarm, ShrunkTable};
 pub use snapshot::SnapshotError;

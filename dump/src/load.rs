@@ -10,7 +10,7 @@ use tokio::{io::AsyncWriteExt, process::ChildStdin};
 
 use crate::{
     ClientTools, Entry, Extract, ExtractError, TableRows, ToolError,
-    archive::entries,
+    archive::{Merged, entries, merge},
     clients::{Ended, Running},
     connection::Environment,
     extract::archive_part,
@@ -128,16 +128,22 @@ fn only_setting_failed(ended: &Ended) -> bool {
 }
 
 impl Extract {
-    /// Its table of contents. Several archives, each with one of its own, are refused.
-    pub fn entries(&self) -> Result<Vec<Entry>, ExtractError> {
-        if !self.manifest().archives.is_empty() {
-            return Err(ExtractError::SeveralArchives);
-        }
-        entries(&self.bytes).map_err(|error| ExtractError::Index(error.to_string()))
+    /// Its table of contents; of several archives, all of them as one.
+    pub async fn entries(&self) -> Result<Vec<Entry>, ExtractError> {
+        Ok(self.contents().await?.entries)
     }
 
-    /// Restores the archive. All SQL in it is in its head, whose SHA-256 is known; that of the rows is known only at the end:
-    /// after an error, the database is worth nothing.
+    async fn contents(&self) -> Result<Merged, ExtractError> {
+        let invalid = |error: crate::archive::FramingError| ExtractError::Index(error.to_string());
+        let mut archives = Vec::new();
+        for archive in 0..self.manifest().archive_count() {
+            archives.push(entries(&self.head(archive).await?).map_err(invalid)?);
+        }
+        merge(archives).map_err(invalid)
+    }
+
+    /// Restores the archives, one after the other. All SQL in an archive is in its head, whose SHA-256 is known; that of the rows
+    /// is known only at the end: after an error, the database is worth nothing.
     ///
     /// `progress` is called with the number of bytes that were passed to pg_restore.
     pub async fn load(
@@ -146,8 +152,33 @@ impl Extract {
         load: &Load,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), ExtractError> {
+        let contents = self.contents().await?;
+        let last = self.manifest().archive_count() - 1;
+        let mut passed = 0;
+        for archive in 0..=last {
+            let own = load.entries.iter().map(|number| contents.place(*number)).filter(|(of, _)| *of == archive);
+            let own: Vec<u32> = own.map(|(_, number)| number).collect();
+            // Between the first and the last archive are rows.
+            let without_rows = matches!(load.rows, LoadRows::None) && archive != 0 && archive != last;
+            if own.is_empty() || without_rows {
+                continue;
+            }
+            self.load_archive(archive, &own, tools, load, &|bytes| progress(passed + bytes)).await?;
+            passed += self.manifest().archive_at(archive).map_or(0, |whole| whole.length);
+        }
+        Ok(())
+    }
+
+    async fn load_archive(
+        &self,
+        archive: u32,
+        entries: &[u32],
+        tools: &ClientTools,
+        load: &Load,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), ExtractError> {
         let mut list = NamedTempFile::new().map_err(ExtractError::File)?;
-        for entry in &load.entries {
+        for entry in entries {
             writeln!(list, "{entry};").map_err(ExtractError::File)?;
         }
         list.flush().map_err(ExtractError::File)?;
@@ -158,7 +189,7 @@ impl Extract {
         let input = restore.input.take();
         let problems = restore.problems();
         let fed = tokio::select! {
-            fed = self.feed(input, &load.rows, progress) => fed.map(|()| true),
+            fed = self.feed(archive, input, &load.rows, progress) => fed.map(|()| true),
             () = problems.more_than(tolerance.errors()) => Ok(false),
         };
         match fed {
@@ -183,27 +214,33 @@ impl Extract {
         }
     }
 
-    /// Writes the archive into the pipe, and compares its SHA-256. pg_restore may end before the last block, if its rows are
+    /// Writes an archive into the pipe, and compares its SHA-256. pg_restore may end before the last block, if its rows are
     /// not restored: then the rest is only read.
     async fn feed(
         &self,
+        archive: u32,
         mut input: Option<ChildStdin>,
         rows: &LoadRows,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), ExtractError> {
+        let head = self.head(archive).await?;
         match rows {
-            LoadRows::None => return pass(&mut input, &self.bytes).await,
+            LoadRows::None => return pass(&mut input, &head).await,
             LoadRows::Of(tables) => {
                 let Some(input) = &mut input else { return Ok(()) };
-                return self.write_archive(tables, input).await;
+                // One without a block is an error.
+                let is_here = |table: &&TableRows| table.block.as_ref().map_or(0, |block| block.archive) == archive;
+                let tables: Vec<TableRows> = tables.iter().filter(is_here).cloned().collect();
+                return self.write_part(archive, &tables, input).await;
             }
-            LoadRows::All => pass(&mut input, &self.bytes).await?,
+            LoadRows::All => pass(&mut input, &head).await?,
         }
-        let (manifest, whole) = (self.manifest(), self.manifest().archive());
+        let missing = || ExtractError::Index(format!("archive {archive}"));
+        let whole = self.manifest().archive_at(archive).ok_or_else(missing)?;
         let mut digest = Sha256::new();
-        digest.update(&self.bytes);
-        let mut bytes = self.bytes.len() as u64;
-        let mut parts = std::pin::pin!(archive_part(&self.store, manifest, 0, bytes..whole.length)?);
+        digest.update(&head);
+        let mut bytes = head.len() as u64;
+        let mut parts = std::pin::pin!(archive_part(&self.store, self.manifest(), archive, bytes..whole.length)?);
         while let Some(part) = parts.try_next().await? {
             digest.update(&part);
             pass(&mut input, &part).await?;
@@ -214,7 +251,9 @@ impl Extract {
         if found == whole.sha256 {
             return Ok(());
         }
-        Err(ExtractError::Content { part: "the archive".into(), expected: whole.sha256, found })
+        let part = self.manifest().archives.get(usize::try_from(archive).unwrap_or(usize::MAX));
+        let part = part.map_or_else(|| "the archive".to_owned(), |archive| format!("the archive {}", archive.name));
+        Err(ExtractError::Content { part, expected: whole.sha256, found })
     }
 }
 

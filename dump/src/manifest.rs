@@ -302,6 +302,21 @@ impl Manifest {
         self.plain.clone().unwrap_or_else(stored)
     }
 
+    /// How many archives it has.
+    pub(crate) fn archive_count(&self) -> u32 {
+        u32::try_from(self.archives.len()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Length and SHA-256 of one of its archives as pg_dump wrote it, as [`Manifest::archive`] of the only one.
+    pub(crate) fn archive_at(&self, archive: u32) -> Option<Head> {
+        if self.archives.is_empty() {
+            return (archive == 0).then(|| self.archive());
+        }
+        let archive = self.archives.get(usize::try_from(archive).ok()?)?;
+        let stored = || Head { length: archive.size_bytes, sha256: archive.sha256.clone() };
+        Some(archive.plain.clone().unwrap_or_else(stored))
+    }
+
     /// The segments and the head of an archive by its number; `None` if there is none, or it has no index.
     pub(crate) fn part(&self, archive: u32) -> Option<(&[Segment], &Head)> {
         if self.archives.is_empty() {

@@ -1,5 +1,7 @@
 //! What a dump, a verification and a prune leave behind: results, failures, and the message of a container.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -200,6 +202,8 @@ pub enum Phase {
     Inventory,
     /// Restoring one, or rows of it.
     Restore,
+    /// Restoring one into a throwaway server.
+    Drill,
 }
 
 /// A step that failed.
@@ -282,6 +286,84 @@ impl RestoreResult {
     }
 }
 
+/// What a full drill found: a backup was restored with all of its rows into a throwaway server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrillResult {
+    /// The result.
+    pub outcome: DrillOutcome,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Why it failed or could not run; empty if everything was restored.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The directory of the backup below the store's prefix.
+    pub location: String,
+    /// Tables whose rows were counted and are those of the manifest.
+    pub tables: u64,
+    /// Their rows together.
+    pub rows: u64,
+    /// The queries, in order; none if it did not come to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queries: Vec<DrillQueryResult>,
+    /// What was left out, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// When it ended.
+    pub time: Timestamp,
+    /// From the first byte read to the last row counted, in seconds: the measured recovery time.
+    pub seconds: u64,
+    /// Version of the server, and the settings and resources that the time depends on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub server: BTreeMap<String, String>,
+}
+
+/// The result of a full drill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DrillOutcome {
+    /// Every row was restored, and every query returned what is expected.
+    Restored,
+    /// The backup cannot be restored, or is not what is expected.
+    Failed,
+    /// It could not run: nothing is known.
+    #[serde(other)]
+    NotRun,
+}
+
+/// The result of a query of a drill.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrillQueryResult {
+    /// Its name.
+    pub name: String,
+    /// Whether it returned what is expected.
+    pub passed: bool,
+    /// What it returned, or its error.
+    pub found: String,
+}
+
+impl DrillResult {
+    fn shorten(&mut self) {
+        // Control characters grow sixfold in JSON, quotes twofold.
+        let short = |text: &str, bytes: usize| {
+            let text: String = text.chars().filter(|sign| !sign.is_control()).collect();
+            without_middle(&text, bytes)
+        };
+        self.message = short(&self.message, 600);
+        self.notes.truncate(3);
+        self.notes.iter_mut().for_each(|note| *note = short(note, 80));
+        // What failed is reported first.
+        self.queries.sort_by_key(|query| query.passed);
+        self.queries.truncate(6);
+        for query in &mut self.queries {
+            (query.name, query.found) = (short(&query.name, 40), short(&query.found, 40));
+        }
+        let server = std::mem::take(&mut self.server).into_iter().take(8);
+        self.server = server.map(|(name, value)| (short(&name, 24), short(&value, 24))).collect();
+    }
+}
+
 /// What a container of a dump pod leaves behind as its termination message: compact JSON of at most 4,096 bytes.
 ///
 /// ```json
@@ -304,6 +386,8 @@ pub enum Message {
     Inventory(Inventory),
     /// Rows were restored, or it is known what prevents it.
     Restore(RestoreResult),
+    /// A backup was restored into a throwaway server, or it is known why not.
+    Drill(DrillResult),
     /// The step failed.
     Failed(Failure),
 }
@@ -315,7 +399,7 @@ impl Message {
         match &mut message {
             Self::Dump(result) => result.details = None,
             Self::Verify(result) => result.backup.details = None,
-            Self::Prune(_) | Self::Inventory(_) | Self::Restore(_) | Self::Failed(_) => {}
+            Self::Prune(_) | Self::Inventory(_) | Self::Restore(_) | Self::Drill(_) | Self::Failed(_) => {}
         }
         let text = json(&message);
         if text.len() <= MESSAGE_BYTES {
@@ -332,6 +416,7 @@ impl Message {
         match &mut message {
             Self::Prune(report) => report.shorten(),
             Self::Restore(result) => result.shorten(),
+            Self::Drill(result) => result.shorten(),
             Self::Inventory(inventory) => return shortened(inventory.clone()),
             // Control characters grow sixfold in JSON.
             Self::Failed(failure) => {
@@ -385,6 +470,29 @@ mod tests {
             assert!(message.len() <= MESSAGE_BYTES, "{}", message.len());
             assert!(matches!(Message::parse(&message).unwrap(), Message::Failed(failure) if failure.retryable));
         }
+    }
+
+    #[test]
+    fn the_result_of_a_drill_fits_and_keeps_what_failed() {
+        let query =
+            |number: u32| DrillQueryResult { name: "\"".repeat(63), passed: number != 31, found: "\u{1}x".repeat(256) };
+        let result = DrillResult {
+            outcome: DrillOutcome::Failed,
+            reason: Some(Reason::QueryFailed),
+            message: "m\"\n".repeat(2000),
+            location: "l".repeat(300),
+            tables: 1,
+            rows: u64::MAX,
+            queries: (0..32).map(query).collect(),
+            notes: vec!["n".repeat(1000); 20],
+            time: Timestamp::UNIX_EPOCH,
+            seconds: 7,
+            server: (0..30).map(|number| (number.to_string(), "v".repeat(100))).collect(),
+        };
+        let text = Message::Drill(result).to_json();
+        assert!(text.len() <= MESSAGE_BYTES, "{}", text.len());
+        let Message::Drill(read) = Message::parse(&text).unwrap() else { panic!("{text}") };
+        assert!(!read.queries[0].passed && read.outcome == DrillOutcome::Failed);
     }
 
     #[test]

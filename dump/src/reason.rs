@@ -36,6 +36,8 @@ pub enum Reason {
     DumpFailed,
     /// The archive decodes but cannot be restored.
     NotRestorable,
+    /// A query on the restored database does not return what is expected.
+    QueryFailed,
     /// The archive does not decode.
     ArchiveInvalid,
     /// The archive decodes but does not hold the rows that the snapshot had.
@@ -92,6 +94,7 @@ impl Reason {
             Self::LockTimeout => "LockTimeout",
             Self::DumpFailed => "DumpFailed",
             Self::NotRestorable => "NotRestorable",
+            Self::QueryFailed => "QueryFailed",
             Self::ArchiveInvalid => "ArchiveInvalid",
             Self::RowCountMismatch => "RowCountMismatch",
             Self::Conflict => "Conflict",
@@ -138,6 +141,7 @@ impl Reason {
             | Self::Conflict
             | Self::RestoreFailed
             | Self::NotRestorable
+            | Self::QueryFailed
             | Self::RowSecurity
             | Self::IdentityRequired
             | Self::AlreadyPublished

@@ -61,10 +61,16 @@ impl Why {
 
 /// Leaves out what pgrail installed, what would run by itself, what the role cannot create, and what depends on any of these.
 pub fn restorable(entries: &[Entry], rights: &Rights) -> Restorable {
+    restorable_without(entries, rights, &BTreeSet::new())
+}
+
+/// The same, and leaves out these entries, which only a superuser can create.
+pub fn restorable_without(entries: &[Entry], rights: &Rights, of_superusers: &BTreeSet<u32>) -> Restorable {
     let has_cron = entries.iter().any(is_pg_cron);
     let mut omitted: BTreeMap<u32, Why> = BTreeMap::new();
     for entry in entries {
-        if let Some(why) = omit(entry, rights, has_cron) {
+        let of_superuser = of_superusers.contains(&entry.number).then_some(Why::Superuser);
+        if let Some(why) = omit(entry, rights, has_cron).or(of_superuser) {
             omitted.insert(entry.number, why);
         }
     }

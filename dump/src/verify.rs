@@ -189,13 +189,16 @@ async fn restore_structure(
     let not_run = |message: String| {
         Ok(Some(Structure { outcome: StructureOutcome::NotRun, message, time: (request.clock)(), milliseconds: 0 }))
     };
-    if manifest.is_encrypted() {
-        return not_run("the dump is encrypted, and its run has no private key".to_owned());
+    if manifest.is_encrypted() && store.identities().is_none() {
+        let remedy = "name a Secret with the age identity in spec.decryption.identitySecretRef";
+        return not_run(format!("the dump is encrypted, and its run has no private key: {remedy}"));
     }
     let tools = ClientTools::find(request.client_directory.as_deref()).await?;
     let extract = match Extract::open(store, manifest.clone()).await {
         Ok(extract) => extract,
         Err(error @ ExtractError::NoIndex(_)) => return not_run(error.to_string()),
+        // A key that does not fit says nothing about the dump.
+        Err(error) if error.reason() == Reason::IdentityRequired => return not_run(error.to_string()),
         Err(error) => return Err(VerifyError::Head(error)),
     };
     Ok(Some(drill::structure(&extract, &tools, server, request.clock).await?))

@@ -4,8 +4,11 @@
 
 mod support;
 
+use age::secrecy::ExposeSecret;
+use age::x25519::Identity;
 use pgrail_dump::{
-    Filter, Manifest, Message, Reason, RowCounts, Structure, StructureOutcome, VerifyError, VerifyResult, dump, verify,
+    DumpRequest, Filter, Identities, Manifest, Message, Reason, RowCounts, Store, Structure, StructureOutcome,
+    VerifyError, VerifyResult, dump, verify,
 };
 use pgrail_postgres::ConnectionSettings;
 use pgrail_testing::{Database, OwnServer, servers};
@@ -28,16 +31,27 @@ impl Drill {
 
     async fn verify(&self, database: &Database, filter: Filter) -> (TestStore, Result<VerifyResult, VerifyError>) {
         let store = file_store();
+        let verified = self.verify_with(database, &store, &store.store, |request| request.filter = filter).await;
+        (store, verified)
+    }
+
+    /// `reading` is the store with private keys, or without.
+    async fn verify_with(
+        &self,
+        database: &Database,
+        store: &TestStore,
+        reading: &Store,
+        change: impl FnOnce(&mut DumpRequest),
+    ) -> Result<VerifyResult, VerifyError> {
         let mut request = request_for(&database.uri, self.major);
-        request.filter = filter;
+        change(&mut request);
         // A count would fail where the archive cannot be restored, too.
         request.row_counts = RowCounts::Archive;
         let dumped = dump(&request, &store.store, &quiet).await.unwrap();
         let mut wanted = verify_request(&dumped);
         wanted.structure = Some(self.connection.clone());
         wanted.client_directory.clone_from(&request.client_directory);
-        let verified = verify(&wanted, &store.store, &quiet).await;
-        (store, verified)
+        verify(&wanted, reading, &quiet).await
     }
 
     /// The dump fails, with this line of the tool, and is not published.
@@ -134,6 +148,48 @@ async fn a_grant_to_a_role_that_does_not_exist_is_found() {
         // As it is left by a damaged catalog: pg_dump writes the number of the role.
         run(&database, &format!("CREATE TABLE users (id int); CREATE ROLE {role}; GRANT SELECT ON users TO {role}; DELETE FROM pg_authid WHERE rolname = '{role}'")).await;
         drill.assert_fails(&database, Filter::default(), "does not exist").await;
+        database.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn parallel_and_encrypted_dumps_are_drilled() {
+    let drill = Drill::new().await;
+    let (key, other) = (Identity::generate(), Identity::generate());
+    let identities = |key: &Identity| Identities::parse(key.to_string().expose_secret()).unwrap();
+    let public = vec![key.to_public().to_string()];
+    for server in servers() {
+        let database = server.database("archives").await;
+        run(&database, SHOP).await;
+        run(&database, "CREATE TABLE large AS SELECT n, repeat(md5(n::text), 3) AS text FROM generate_series(1, 20000) n; CREATE INDEX ON large (n)").await;
+        for jobs in [1, 3] {
+            let of = async |reading: Option<&Identity>| {
+                let store = file_store();
+                let with_key = reading.map(|key| store.store.clone().with_identities(identities(key)));
+                let reading = with_key.as_ref().unwrap_or(&store.store);
+                let change = |request: &mut DumpRequest| {
+                    request.jobs = jobs;
+                    request.age_recipients.clone_from(&public);
+                };
+                drill.verify_with(&database, &store, reading, change).await.unwrap().structure.unwrap()
+            };
+            let restored = of(Some(&key)).await;
+            assert_eq!(restored.outcome, StructureOutcome::Restored, "{restored:?}");
+            for (reading, part) in [(None, "spec.decryption.identitySecretRef"), (Some(&other), "other recipients")] {
+                let structure = of(reading).await;
+                assert_eq!(structure.outcome, StructureOutcome::NotRun, "{structure:?}");
+                assert!(structure.message.contains(part), "{structure:?}");
+            }
+        }
+        // What cannot be restored is found in the last archive, too.
+        let store = file_store();
+        run(&database, "CREATE SCHEMA other; CREATE FUNCTION other.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE TRIGGER t AFTER INSERT ON large EXECUTE FUNCTION other.f()").await;
+        let change = |request: &mut DumpRequest| {
+            request.jobs = 3;
+            request.filter = Filter { schemas: vec!["public".into()], ..Filter::default() };
+        };
+        let error = drill.verify_with(&database, &store, &store.store, change).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::NotRestorable, "{error}");
         database.finish().await;
     }
 }

@@ -169,8 +169,10 @@ impl Runner {
             fs::set_permissions(folder.join(name), Permissions::from_mode(0o777)).expect("its permissions");
         }
         for volume in spec.volumes.iter().flatten() {
-            if let Some(name) = volume.secret.as_ref().and_then(|secret| secret.secret_name.as_ref()) {
-                self.mount(name, &folder.join(&volume.name)).await;
+            if let Some(secret) = &volume.secret
+                && let Some(name) = &secret.secret_name
+            {
+                self.mount(name, secret.optional == Some(true), &folder.join(&volume.name)).await;
             }
         }
         let started = Timestamp::now();
@@ -207,10 +209,12 @@ impl Runner {
         }
     }
 
-    async fn mount(&self, secret: &str, folder: &Path) {
+    async fn mount(&self, secret: &str, optional: bool, folder: &Path) {
         fs::create_dir_all(folder).expect("a folder");
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let secret = secrets.get(secret).await.expect("a Secret that a pod mounts");
+        let secret = secrets.get_opt(secret).await.expect("a Secret that a pod mounts");
+        assert!(secret.is_some() || optional, "a Secret that a pod mounts exists");
+        let secret = secret.unwrap_or_default();
         for (key, value) in secret.data.unwrap_or_default() {
             fs::write(folder.join(key), value.0).expect("a key as a file");
         }
@@ -245,7 +249,10 @@ impl Runner {
             ("--work", "work"),
             ("--drill", "drill"),
         ] {
-            command.arg(option).arg(folder.join(name));
+            // The kubelet mounts only what the container declares.
+            let is_mounted = container.volume_mounts.iter().flatten().any(|mount| mount.name == name);
+            let place = if is_mounted || name == "volume" { name.to_owned() } else { format!("no-{name}") };
+            command.arg(option).arg(folder.join(place));
         }
         command.arg("--termination-log").arg(&log).env_clear();
         for variable in container.env.iter().flatten() {

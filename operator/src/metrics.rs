@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +55,19 @@ struct RuleLabels {
     rule: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DrillServerLabels {
+    namespace: String,
+    name: String,
+    version: String,
+    cpus: String,
+    fsync: String,
+    maintenance_work_mem: String,
+    max_wal_size: String,
+    shared_buffers: String,
+    wal_level: String,
+}
+
 /// Every metric, registered once.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -76,6 +89,12 @@ pub(crate) struct Metrics {
     policy_compliant: Family<PolicyLabel, Gauge>,
     policy_violations: Family<RuleLabels, Gauge>,
     backup_shrinks: Family<ObjectLabels, Gauge>,
+    drilled: Family<ObjectLabels, Gauge>,
+    last_drill: Family<ObjectLabels, Gauge>,
+    drill_seconds: Family<ObjectLabels, Gauge>,
+    drill_server: Family<DrillServerLabels, Gauge>,
+    /// The server of the last drill, by schedule: to remove its series when it changes.
+    drill_servers: Mutex<HashMap<ObjectLabels, DrillServerLabels>>,
     /// Tables with a series of blocked attempts, by guard: to remove them with it.
     tables: Mutex<HashMap<ObjectLabels, HashSet<String>>>,
 }
@@ -104,6 +123,11 @@ impl Default for Metrics {
             policy_compliant: Family::default(),
             policy_violations: Family::default(),
             backup_shrinks: Family::default(),
+            drilled: Family::default(),
+            last_drill: Family::default(),
+            drill_seconds: Family::default(),
+            drill_server: Family::default(),
+            drill_servers: Mutex::default(),
             tables: Mutex::default(),
         };
         metrics.register();
@@ -162,6 +186,28 @@ impl Metrics {
             "backup_shrinks",
             "Losses of rows between two backups that are not acknowledged",
             self.backup_shrinks.clone(),
+        );
+        registry.register(
+            "backup_drilled",
+            "1 while the last drill restored all rows, and is not late",
+            self.drilled.clone(),
+        );
+        registry.register_with_unit(
+            "last_drill_timestamp",
+            "Time of the last drill that succeeded, since 1970",
+            Unit::Seconds,
+            self.last_drill.clone(),
+        );
+        registry.register_with_unit(
+            "last_drill_duration",
+            "The measured recovery time: how long the last drill that succeeded took to restore and count all rows",
+            Unit::Seconds,
+            self.drill_seconds.clone(),
+        );
+        registry.register(
+            "last_drill_server",
+            "1, with the settings of the server that the duration of the last drill depends on",
+            self.drill_server.clone(),
         );
         registry.register_with_unit(
             "last_verified_backup_timestamp",
@@ -266,6 +312,43 @@ impl Metrics {
         }
     }
 
+    /// The last drill of a schedule: whether it restored everything, and when and in how many seconds one did, on which server.
+    pub(crate) fn drill(
+        &self,
+        namespace: &str,
+        name: &str,
+        drilled: Option<bool>,
+        last: Option<(i64, i64)>,
+        server: Option<&BTreeMap<String, String>>,
+    ) {
+        let schedule = object(namespace, name);
+        if let Some(drilled) = drilled {
+            self.drilled.get_or_create(&schedule).set(i64::from(drilled));
+        }
+        if let Some((second, seconds)) = last {
+            self.last_drill.get_or_create(&schedule).set(second);
+            self.drill_seconds.get_or_create(&schedule).set(seconds);
+        }
+        let Some(server) = server else { return };
+        let of = |setting: &str| server.get(setting).cloned().unwrap_or_default();
+        let labels = DrillServerLabels {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            version: of("version"),
+            cpus: of("cpus"),
+            fsync: of("fsync"),
+            maintenance_work_mem: of("maintenance_work_mem"),
+            max_wal_size: of("max_wal_size"),
+            shared_buffers: of("shared_buffers"),
+            wal_level: of("wal_level"),
+        };
+        let mut known = self.drill_servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = known.insert(schedule, labels.clone()).filter(|before| *before != labels) {
+            self.drill_server.remove(&before);
+        }
+        self.drill_server.get_or_create(&labels).set(1);
+    }
+
     /// How many databases a policy selects, how many of them are compliant, and its violations by rule.
     pub(crate) fn policy(
         &self,
@@ -334,6 +417,13 @@ impl Metrics {
         self.backup_fresh.remove(&object(namespace, name));
         self.last_verified.remove(&object(namespace, name));
         self.backup_shrinks.remove(&object(namespace, name));
+        self.drilled.remove(&object(namespace, name));
+        self.last_drill.remove(&object(namespace, name));
+        self.drill_seconds.remove(&object(namespace, name));
+        let mut known = self.drill_servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(labels) = known.remove(&object(namespace, name)) {
+            self.drill_server.remove(&labels);
+        }
     }
 
     fn tables(&self) -> MutexGuard<'_, HashMap<ObjectLabels, HashSet<String>>> {

@@ -183,6 +183,63 @@ async fn the_structure_is_restored_into_the_server_of_the_sidecar() {
 }
 
 #[tokio::test]
+async fn a_drill_restores_everything_into_the_server_of_the_sidecar() {
+    let database = database().await;
+    let mut pod = Pod::new(&database);
+    let sidecar = Sidecar::start(&pod);
+    let (_, dumped) = pod.run("dump");
+    let (_, verified) = pod.run("verify");
+    // It has no login.
+    let uri = std::fs::read_to_string(pod.path("connection/uri")).unwrap();
+    let query = |sql: &str, expect: &str| json!({"name": "q", "sql": sql, "expect": expect});
+    let mut drill = |queries: Value| {
+        pod.config["drill"] = json!({"backup": "b", "location": dumped["location"],
+            "manifestSha256": verified["manifestSha256"], "queries": queries});
+        std::fs::write(pod.path("connection/..data/uri"), "").unwrap();
+        let output = pod.command("drill").output().unwrap();
+        std::fs::write(pod.path("connection/..data/uri"), &uri).unwrap();
+        pod.ended(&output)
+    };
+    let (status, message) = drill(json!([query("SELECT count(*) FROM t", "= 100")]));
+    assert_eq!((status, &message["outcome"], &message["rows"]), (0, &json!("Restored"), &json!(100)), "{message}");
+    assert_eq!((&message["queries"][0]["passed"], &message["server"]["fsync"]), (&json!(true), &json!("off")));
+    let (status, message) = drill(json!([query("SELECT count(*) FROM t", "> 100")]));
+    assert_eq!((status, &message["reason"]), (78, &json!("QueryFailed")), "{message}");
+    let (status, message) = drill(json!([query("SELECT 1", "> x")]));
+    assert_eq!((status, &message["outcome"]), (78, &json!("NotRun")), "{message}");
+    assert_eq!(sidecar.end(), Some(0));
+    database.finish().await;
+}
+
+#[tokio::test]
+async fn the_server_of_the_sidecar_reaches_no_network() {
+    let database = database().await;
+    let pod = Pod::new(&database);
+    let sidecar = Sidecar::start(&pod);
+    std::fs::write(pod.path("drill/start"), "").unwrap();
+    let socket = pod.path("drill/.s.PGSQL.5432");
+    let deadline = Instant::now() + Duration::from_mins(2);
+    while std::os::unix::net::UnixStream::connect(&socket).is_err() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let reach = format!("exec 3<>/dev/tcp/127.0.0.1/{}", listener.local_addr().unwrap().port());
+    assert!(Command::new("bash").args(["-c", &reach]).status().unwrap().success(), "this process reaches it");
+    let psql = |sql: &str| {
+        let mut command = Command::new(programs(18).join("psql"));
+        command.args(["-X", "-w", "-U", "postgres", "-d", "postgres", "-h"]).arg(pod.path("drill")).args(["-c", sql]);
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // Not even a superuser does.
+    let (reached, error) = psql(&format!("COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; bash -c \"{reach}\"'"));
+    assert!(!reached && error.contains("failed"), "{error}");
+    assert!(psql("COPY (SELECT 1) TO PROGRAM 'cat >/dev/null'").0, "programs run");
+    assert_eq!(sidecar.end(), Some(0));
+    database.finish().await;
+}
+
+#[tokio::test]
 async fn a_backup_from_dump_to_prune() {
     let database = database().await;
     let mut pod = Pod::new(&database);

@@ -3,6 +3,8 @@
 //!
 //! [`restore_schema`] restores tables into a new schema, beside the live ones. [`restore_database`] restores a whole backup into a database that it creates, with pg_restore.
 //!
+//! [`drill`] restores a whole backup into a throwaway server, counts its rows and runs the user's queries.
+//!
 //! [`restore_rows`] restores rows into live tables: it only inserts, and sets links that a deletion set to NULL. These steps:
 //!
 //! 1. The tables are described: those that are asked for, and with `follow_cascade` their closure by foreign keys.
@@ -19,6 +21,7 @@
 mod classify;
 mod condition;
 mod database;
+mod drill;
 mod insert;
 mod outcome;
 mod request;
@@ -31,6 +34,7 @@ mod table;
 
 pub use condition::{Condition, ConditionError};
 pub use database::{DatabaseRequest, DatabaseRestored, TableCounted, restore_database};
+pub use drill::{DrillError, DrillQuery, DrillRequest, Expectation, ExpectationError, drill};
 pub use outcome::{RestoreError, RowsRestored, TableRestored};
 pub use request::{Conflicts, RestoreProgress, RowsRequest, TableSelection, Triggers};
 pub use rows::{count_rows, restore_rows};

@@ -80,8 +80,8 @@ async fn text(client: &Client, sql: &str) -> String {
 }
 
 /// What an archive would create, without what pgrail installed and what is never restored.
-fn labels(backup: &Backup) -> BTreeSet<String> {
-    let entries = backup.extract.entries().unwrap();
+async fn labels(backup: &Backup) -> BTreeSet<String> {
+    let entries = backup.extract.entries().await.unwrap();
     let left_out =
         |label: &String| label.contains("pgrail") || label.starts_with("SUBSCRIPTION") || label.starts_with("DATABASE");
     entries
@@ -140,7 +140,7 @@ async fn a_whole_backup_becomes_a_new_database() {
         let mark = text(&copy, "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()").await;
         assert!(mark.starts_with("restored by pgrail from cluster/shop/nightly/"), "{mark}");
         let of_copy = backup_of(settings_uri(&server, &name).as_str(), server.major).await;
-        assert_eq!(labels(&of_copy), labels(&backup));
+        assert_eq!(labels(&of_copy).await, labels(&backup).await);
 
         // No other role can connect, until somebody grants it.
         let stranger = server.role_name("stranger");

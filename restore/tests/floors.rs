@@ -14,7 +14,7 @@ fn imports_go_one_way() {
             &["classify"],
             &["insert"],
             &["rows", "database"],
-            &["schema"],
+            &["schema", "drill"],
         ],
     );
 }

@@ -4,6 +4,7 @@ mod blocks;
 mod contents;
 mod decoder;
 mod entries;
+mod merge;
 mod rows;
 
 pub use blocks::{Block, Head};
@@ -14,4 +15,5 @@ pub use decoder::DecodeError;
 pub(crate) use decoder::{Decoded, Decoder};
 pub use entries::Entry;
 pub(crate) use entries::entries;
+pub(crate) use merge::{Merged, merge};
 pub(crate) use rows::{ArchiveRows, RowReader, TableName};

@@ -87,7 +87,8 @@ impl Store {
         &self.settings.url
     }
 
-    pub(crate) fn secrets(&self) -> &Redactor {
+    /// Its credentials, which no message may contain.
+    pub fn secrets(&self) -> &Redactor {
         &self.secrets
     }
 

@@ -64,21 +64,6 @@ async fn an_object_that_the_types_cannot_read_is_told_so_and_harms_no_other() {
 }
 
 #[tokio::test]
-async fn what_is_not_implemented_says_so() {
-    let server = pgrail_testing::servers().remove(0);
-    let fixture = Fixture::with_database(&server, "later").await;
-    let storage = json!({"url": "file:///shop", "persistentVolumeClaim": {"claimName": "dumps"}});
-    let mut manifest = pgrail_e2e::backup_schedule(&storage);
-    manifest["spec"]["decryption"] = json!({"identitySecretRef": {"name": "age"}});
-    fixture.namespace.apply::<BackupSchedule>(&manifest).await;
-    let refused = |it: &BackupSchedule| holds(it, "Stalled", "True", "NotImplemented");
-    let schedule = wait_for(&fixture.namespace, "nightly", "a run needs no private key", refused).await;
-    let message = pgrail_e2e::condition(&schedule, "Ready").unwrap().2;
-    assert!(message.starts_with("spec.decryption.identitySecretRef"), "{message}");
-    fixture.finish().await;
-}
-
-#[tokio::test]
 async fn more_than_ten_deletions_within_a_minute_wait_for_a_human() {
     let server = pgrail_testing::servers().remove(0);
     let fixture = Fixture::with_database(&server, "mass").await;

@@ -176,6 +176,16 @@ async fn impossible_schedules_are_refused_with_the_field() {
     }
     let drill = json!({"drill": {"schedule": "0 24 * * 0"}});
     refuses::<BackupSchedule>(&namespace, with(at("0 2 * * *"), "/spec/verification", drill), "the hour must be").await;
+    let expects = |expect: &str| {
+        let query = json!({"name": "users", "sql": "SELECT count(*) FROM users", "expect": expect});
+        with(at("0 2 * * *"), "/spec/verification", json!({"drill": {"schedule": "H 5 * * 0", "queries": [query]}}))
+    };
+    for good in ["> 0", ">=10", " < 5.25 ", "<= -5", "= 42", "= a b", "!= x", "de_DE.UTF-8", "t", "-1"] {
+        namespace.apply::<BackupSchedule>(&expects(good)).await;
+    }
+    for bad in ["> x", ">", "> 1 and < 5", "== 5", "<> 5", "=> 5", "!5", "=", "> 1e5", " ", "a\nb"] {
+        refuses::<BackupSchedule>(&namespace, expects(bad), "expect must be > 0").await;
+    }
     namespace.finish().await;
 }
 

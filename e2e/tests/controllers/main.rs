@@ -6,6 +6,7 @@ mod bad_input;
 mod connections;
 mod crds;
 mod databases;
+mod drills;
 mod encryption;
 mod exemptions;
 mod fixture;

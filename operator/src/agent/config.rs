@@ -24,7 +24,8 @@ pub(crate) const CA_FILE: &str = "ca.crt";
 pub(crate) const STORE_DIRECTORY: &str = "/etc/pgrail/store";
 /// Where the CA of the store's endpoint is mounted, as the file [`CA_FILE`]; absent without one.
 pub(crate) const STORE_CA_DIRECTORY: &str = "/etc/pgrail/store-authority";
-/// Where the Secret with the private keys is mounted, which encrypted backups are read with. Only in pods of restores.
+/// Where the Secret with the private keys is mounted, which encrypted backups are read with. Only in the containers `restore`,
+/// `verify` and `drill`.
 pub(crate) const IDENTITY_DIRECTORY: &str = "/etc/pgrail/identity";
 /// The key of that Secret.
 pub(crate) const IDENTITY_KEY: &str = "identity";
@@ -34,12 +35,14 @@ pub(crate) const VOLUME_DIRECTORY: &str = "/dumps";
 pub(crate) const WORK_DIRECTORY: &str = "/work";
 /// The whole result (`pgrail_dump::DumpResult` with its details, as JSON) in [`WORK_DIRECTORY`].
 pub(crate) const RESULT_FILE: &str = "dump.json";
-/// Shared by the containers `verify` and `postgres`: the socket of the temporary server.
+/// Shared by the containers `verify` or `drill` and `postgres`: the socket of the temporary server.
 pub(crate) const DRILL_DIRECTORY: &str = "/drill";
 /// The data of the temporary server. Only in the container `postgres`.
 pub(crate) const SCRATCH_DIRECTORY: &str = "/scratch";
 /// A file in [`DRILL_DIRECTORY`] that starts the temporary server: until then it would only use memory.
 pub(crate) const START_FILE: &str = "start";
+/// A file in [`DRILL_DIRECTORY`] with the reason why the temporary server does not run.
+pub(crate) const PROBLEM_FILE: &str = "problem";
 /// Exit status of a failure that a retry cannot fix: the Job's `podFailurePolicy` fails it at once.
 /// Every other failure ends with 1 and is retried.
 pub(crate) const EXIT_NOT_RETRYABLE: u8 = 78;
@@ -67,6 +70,9 @@ pub(crate) struct AgentConfig {
     /// For `pgrail agent restore`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) restore: Option<RestoreConfig>,
+    /// For `pgrail agent drill`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) drill: Option<DrillConfig>,
 }
 
 /// The rules of the operator for addresses: loopback, link-local and the apiserver's are refused.
@@ -160,6 +166,33 @@ fn one() -> u32 {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_one(jobs: &u32) -> bool {
     *jobs == 1
+}
+
+/// A backup that is restored into the container `postgres`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DrillConfig {
+    /// Name of the `DatabaseBackup`.
+    pub(crate) backup: String,
+    /// The directory of the backup below the store's prefix.
+    pub(crate) location: String,
+    /// SHA-256 of its manifest: no other one is used.
+    pub(crate) manifest_sha256: String,
+    /// What must be true of the restored database.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) queries: Vec<DrillQueryConfig>,
+}
+
+/// A query on the restored database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DrillQueryConfig {
+    /// Its name.
+    pub(crate) name: String,
+    /// One statement that returns one value.
+    pub(crate) sql: String,
+    /// What it must return.
+    pub(crate) expect: String,
 }
 
 /// What is restored of a backup: everything into a new database, tables into a new schema, or rows into the tables that they came

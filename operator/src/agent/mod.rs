@@ -5,6 +5,7 @@
 //! standard error, and ends with 0, with 1 (trying again can help) or with [`config::EXIT_NOT_RETRYABLE`].
 
 pub(crate) mod config;
+mod drill;
 mod dump;
 mod inventory;
 mod outcome;
@@ -43,8 +44,10 @@ enum Step {
     Dump,
     /// Reads the dump back and publishes it
     Verify,
-    /// Runs the temporary PostgreSQL of drills, as soon as `verify` needs it
+    /// Runs the temporary PostgreSQL of drills, as soon as `verify` or `drill` needs it
     Postgres,
+    /// Restores a backup into the temporary PostgreSQL, counts its rows and runs the queries
+    Drill,
     /// Compares the store with the dumps that are recorded
     Inventory,
     /// Removes dumps that retention does not keep, and leftovers of failed runs
@@ -109,6 +112,7 @@ pub(crate) async fn run(args: AgentArgs) -> ExitCode {
         Step::Dump => dump::run(places).await,
         Step::Verify => verify::run(places).await,
         Step::Postgres => return postgres::run(places).await,
+        Step::Drill => drill::run(places).await,
         Step::Inventory => inventory::run(places).await,
         Step::Prune => prune::run(places).await,
         Step::Restore => restore::run(places).await,

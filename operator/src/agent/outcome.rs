@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use pgrail_dump::{Failure, Message, Phase, Reason};
+use pgrail_dump::{DrillOutcome, DrillResult, Failure, Message, Phase, Reason};
 
 use super::config::EXIT_NOT_RETRYABLE;
 
@@ -31,7 +31,17 @@ pub(super) async fn finish(message: Message, termination_log: &Path) -> ExitCode
             let retryable = report.refused.iter().any(|refused| refused.reason.retryable());
             ExitCode::from(if retryable { 1 } else { EXIT_NOT_RETRYABLE })
         }
-        Message::Dump(_) | Message::Verify(_) | Message::Inventory(_) | Message::Prune(_) | Message::Restore(_) => {
+        // Trying again would find the same.
+        Message::Drill(DrillResult { outcome: DrillOutcome::Failed | DrillOutcome::NotRun, message, .. }) => {
+            tracing::error!("the drill did not succeed: {message}");
+            ExitCode::from(EXIT_NOT_RETRYABLE)
+        }
+        Message::Dump(_)
+        | Message::Verify(_)
+        | Message::Drill(_)
+        | Message::Inventory(_)
+        | Message::Prune(_)
+        | Message::Restore(_) => {
             tracing::info!("{text}");
             ExitCode::SUCCESS
         }

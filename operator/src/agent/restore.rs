@@ -148,7 +148,7 @@ fn selection(table: &RestoreTableConfig) -> Result<TableSelection, pgrail_restor
     Ok(TableSelection { schema: table.schema.clone(), name: table.name.clone(), condition })
 }
 
-fn log(throttle: &Throttle, progress: RestoreProgress) {
+pub(super) fn log(throttle: &Throttle, progress: RestoreProgress) {
     match progress {
         RestoreProgress::Loading { bytes, of } if throttle.passes() => {
             tracing::info!("restored {} of {}", size(bytes), size(of));

@@ -68,7 +68,16 @@ pub(super) fn config(places: &Places) -> Result<AgentConfig, SettingsError> {
     serde_json::from_str(&text).map_err(SettingsError::Config)
 }
 
+/// The store, with the private keys if they are mounted.
 pub(super) async fn store(config: &AgentConfig, places: &Places) -> Result<Store, SettingsError> {
+    let store = store_without_identity(config, places).await?;
+    let identity = secret(&places.identity_directory)?.remove(IDENTITY_KEY);
+    let Some(text) = identity.map(String::from_utf8) else { return Ok(store) };
+    let identities = Identities::parse(&text.unwrap_or_default())?;
+    Ok(store.with_identities(identities))
+}
+
+pub(super) async fn store_without_identity(config: &AgentConfig, places: &Places) -> Result<Store, SettingsError> {
     let (config, addresses) = (&config.store, config.policy());
     if let Some(endpoint) = &config.endpoint {
         check_endpoint(endpoint, &addresses).await?;
@@ -84,11 +93,7 @@ pub(super) async fn store(config: &AgentConfig, places: &Places) -> Result<Store
     // The kubelet writes a changed Secret into the running pod.
     settings.renewal = Some(CredentialSource::new(move || credentials(&directory).ok()));
     settings.ca_pem = optional_file(&places.store_ca_directory.join(CA_FILE))?;
-    let store = Store::open(&settings)?;
-    let identity = secret(&places.identity_directory)?.remove(IDENTITY_KEY);
-    let Some(text) = identity.map(String::from_utf8) else { return Ok(store) };
-    let identities = Identities::parse(&text.unwrap_or_default())?;
-    Ok(store.with_identities(identities))
+    Ok(Store::open(&settings)?)
 }
 
 /// The mounted Secret of the store.

@@ -19,7 +19,7 @@ pub(crate) struct StoreSpec {
     pub(crate) ca: Option<SecretKeyReference>,
     /// The claim of a `file://` store.
     pub(crate) claim: Option<String>,
-    /// The Secret with the private keys of encrypted backups; only for restores.
+    /// The Secret with the private keys of encrypted backups; for restores and drills.
     pub(crate) identity: Option<String>,
 }
 
@@ -39,11 +39,14 @@ pub(crate) struct Destination {
 
 pub(crate) fn of_schedule(schedule: &BackupSchedule, cluster_id: &str) -> Result<Destination, JobSpecError> {
     let spec = &schedule.spec;
+    let mut store = store(&spec.storage)?;
+    // Earlier backups may be encrypted, too.
+    store.identity = spec.decryption.identity_secret_ref.as_ref().map(|secret| secret.name.clone());
     Ok(Destination {
         identity: identity(schedule, cluster_id),
         schedule: schedule.metadata.name.clone(),
         database: spec.database_ref.name.clone(),
-        store: store(&spec.storage)?,
+        store,
         pods: pods(&spec.pod_template)?,
     })
 }

@@ -23,9 +23,6 @@ pub(crate) enum JobSpecError {
     Pattern(#[from] PatternError),
     #[error("spec.encryption.ageRecipients: {0}")]
     Recipient(#[from] RecipientError),
-    /// A field that this release does not implement.
-    #[error("{field} is not part of pgrail {}: {remedy}", env!("CARGO_PKG_VERSION"))]
-    NotImplemented { field: &'static str, remedy: &'static str },
     #[error(
         "spec.podTemplate.securityContext: user and group 0 are root, which pods of pgrail must not be: set another number, or remove it"
     )]
@@ -50,7 +47,6 @@ impl JobSpecError {
         match self {
             Self::Url(_) | Self::Endpoint { .. } | Self::Storage(_) => Reason::InvalidStorage,
             Self::NotAllowed(_) => Reason::StoreNotAllowed,
-            Self::NotImplemented { .. } => Reason::NotImplemented,
             Self::Pattern(_) | Self::Recipient(_) | Self::Root | Self::Field { .. } => Reason::InvalidSpec,
             Self::Connection(error) => error.reason(),
             Self::StoreSecretMissing(_) | Self::StoreSecret { .. } | Self::StoreCa(_) => Reason::SecretMissing,

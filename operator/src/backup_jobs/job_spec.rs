@@ -7,8 +7,8 @@ use super::names::cron_job_name;
 use crate::agent::config::{ConnectionConfig, DumpConfig};
 use crate::agent::run_name::RunName;
 use pgrail_crds::{
-    BackupSchedule, BackupScheduleSpec, CompressionMethod as DeclaredMethod, Connection, DatabaseBackup, Dump,
-    ProtectedDatabase, RequestedVerification, RowCounts as DeclaredCounts, SecretKeyReference, TlsMode,
+    BackupSchedule, CompressionMethod as DeclaredMethod, Connection, DatabaseBackup, Dump, ProtectedDatabase,
+    RequestedVerification, RowCounts as DeclaredCounts, SecretKeyReference, TlsMode,
 };
 use pgrail_dump::{
     Compression, CompressionMethod, Filter, Recipients, RowCounts, Scheme, ShrinkAlarm, VerificationLevel,
@@ -80,7 +80,6 @@ pub(crate) fn of_schedule(
     cluster_id: &str,
 ) -> Result<JobSpec, JobSpecError> {
     let spec = &schedule.spec;
-    reject_not_implemented(spec)?;
     let connection = spec.connection.as_ref().unwrap_or(&database.spec.connection);
     let mut job = job_spec(destination::of_schedule(schedule, cluster_id)?, database, connection, &spec.dump)?;
     job.verification = match spec.verification.level {
@@ -165,15 +164,6 @@ fn job_spec(
     })
 }
 
-/// Fields of the API that this release does not implement are rejected, never ignored.
-fn reject_not_implemented(spec: &BackupScheduleSpec) -> Result<(), JobSpecError> {
-    if spec.decryption.identity_secret_ref.is_some() {
-        let remedy = "remove it: it is used only for drills of encrypted backups";
-        return Err(JobSpecError::NotImplemented { field: "spec.decryption.identitySecretRef", remedy });
-    }
-    Ok(())
-}
-
 pub(crate) fn connection(declared: &Connection) -> Result<ConnectionSpec, JobSpecError> {
     let port = declared.port.map(u16::try_from).transpose();
     let port =
@@ -217,10 +207,6 @@ mod tests {
     use super::*;
     use crate::backup_jobs::examples::{database, schedule};
     use serde_json::json;
-
-    fn rejected(patch: serde_json::Value) -> JobSpecError {
-        of_schedule(&schedule(patch), &database(), Secrets::default(), "cluster").unwrap_err()
-    }
 
     #[test]
     fn a_schedule_becomes_a_job_spec() {
@@ -268,12 +254,5 @@ mod tests {
         let error = of(json!([good, mistyped])).unwrap_err();
         assert_eq!(error.reason().as_str(), "InvalidSpec");
         assert!(error.rejection().message.starts_with("spec.encryption.ageRecipients: entry 2 is not"), "{error}");
-    }
-
-    #[test]
-    fn fields_that_are_not_implemented_are_rejected() {
-        let error = rejected(json!({"decryption": {"identitySecretRef": {"name": "age"}}}));
-        assert_eq!(error.reason().as_str(), "NotImplemented");
-        assert!(error.to_string().starts_with("spec.decryption.identitySecretRef"), "{error}");
     }
 }

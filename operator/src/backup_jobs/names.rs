@@ -17,6 +17,8 @@ const LONGEST_JOB: usize = 57;
 pub(crate) enum Task {
     /// Makes a dump and verifies it.
     Dump,
+    /// Restores a backup into a temporary server.
+    Drill,
     /// Compares the store with the backups.
     Inventory,
     /// Removes dumps.
@@ -29,6 +31,7 @@ impl Task {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Dump => "dump",
+            Self::Drill => "drill",
             Self::Inventory => "inventory",
             Self::Prune => "prune",
             Self::Restore => "restore",
@@ -45,6 +48,11 @@ pub(crate) fn job_name(backup: &str, task: Task) -> String {
 /// The name of a schedule's CronJob: with the eleven characters that Jobs add and the six of their pods at most 63.
 pub(crate) fn cron_job_name(schedule: &str) -> String {
     format!("{schedule}-dump")
+}
+
+/// The name of the CronJob of a schedule's drills.
+pub(crate) fn drill_cron_job_name(schedule: &str) -> String {
+    format!("{schedule}-drill")
 }
 
 /// The name of the `DatabaseBackup` of a Job of a schedule's CronJob.

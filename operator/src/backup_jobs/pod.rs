@@ -1,16 +1,18 @@
 //! The Jobs that make and remove dumps, and their pods. Pure.
 //!
 //! Pods satisfy the Pod Security Standard `restricted`, have no token of the apiserver, and get Secrets as files only.
-//! A dump's pod has two containers with a result each: `dump`, which alone has the login, then `verify`. Beside them runs
-//! `postgres`, the server of the structural drill, which has no Secret.
+//! A dump's pod has two containers with a result each: `dump`, which alone has the login, then `verify`, which alone has the private
+//! keys of encrypted dumps. Beside them runs `postgres`, the server of the structural drill, which has no Secret. A drill's pod has
+//! the same server, with a volume for all rows, beside `drill`.
 
 use super::destination::Destination;
 use super::job_spec::{ConnectionSpec, JobSpec};
 use super::names::{self, Task};
 use crate::agent::config::{
     AddressConfig, AgentConfig, CA_DIRECTORY, CA_FILE, CONFIG_VARIABLE, CONNECTION_DIRECTORY, DRILL_DIRECTORY,
-    EXIT_NOT_RETRYABLE, IDENTITY_DIRECTORY, IDENTITY_KEY, InventoryConfig, JOB_VARIABLE, POD_UID_VARIABLE, PruneConfig,
-    RestoreConfig, SCRATCH_DIRECTORY, STORE_CA_DIRECTORY, STORE_DIRECTORY, VOLUME_DIRECTORY, WORK_DIRECTORY,
+    DrillConfig, EXIT_NOT_RETRYABLE, IDENTITY_DIRECTORY, IDENTITY_KEY, InventoryConfig, JOB_VARIABLE, POD_UID_VARIABLE,
+    PruneConfig, RestoreConfig, SCRATCH_DIRECTORY, STORE_CA_DIRECTORY, STORE_DIRECTORY, VOLUME_DIRECTORY,
+    WORK_DIRECTORY,
 };
 use crate::settings::Settings;
 use k8s_openapi::api::batch::v1::{
@@ -18,14 +20,15 @@ use k8s_openapi::api::batch::v1::{
     PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
 };
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, KeyToPath, ObjectFieldSelector,
-    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements,
-    SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, EphemeralVolumeSource, KeyToPath,
+    ObjectFieldSelector, PersistentVolumeClaimSpec, PersistentVolumeClaimTemplate, PersistentVolumeClaimVolumeSource,
+    PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, SecretVolumeSource,
+    SecurityContext, Volume, VolumeMount, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ObjectMeta;
 use pgrail_crds::annotations::BACKUP_LABEL;
-use pgrail_crds::{PodIdentity, PodTemplate};
+use pgrail_crds::{PodIdentity, PodTemplate, Scratch};
 use std::collections::BTreeMap;
 
 pub(crate) const DUMP_CONTAINER: &str = "dump";
@@ -35,6 +38,7 @@ pub(crate) const POSTGRES_CONTAINER: &str = "postgres";
 pub(crate) const PRUNE_CONTAINER: &str = "prune";
 pub(crate) const INVENTORY_CONTAINER: &str = "inventory";
 pub(crate) const RESTORE_CONTAINER: &str = "restore";
+pub(crate) const DRILL_CONTAINER: &str = "drill";
 
 /// The group that may write to a volume of `file://`: the image's own.
 const IMAGE_GROUP: i64 = 65532;
@@ -49,6 +53,9 @@ const INVENTORY_DEADLINE_SECONDS: i64 = 3600;
 const STRUCTURE_SIZE: &str = "4Gi";
 /// Readable by any user: the cluster may choose the pod's.
 const READABLE: i32 = 0o444;
+
+/// As `pgrail agent postgres`.
+const SERVER_SCRIPT: &str = include_str!("server.sh");
 
 /// What pods take from the operator's options.
 #[derive(Clone, Debug)]
@@ -87,6 +94,7 @@ fn config(destination: &Destination, image: &Installation) -> AgentConfig {
         inventory: None,
         prune: None,
         restore: None,
+        drill: None,
     }
 }
 
@@ -100,16 +108,19 @@ pub(crate) fn dump_job(
     let config = AgentConfig { dump: Some(job.dump_config(backup)), ..config(destination, image) };
     let labels = names::labels(Task::Dump, destination.schedule.as_deref(), &destination.database);
     let env = environment(&config)?;
-    let store = store_mounts(destination);
+    let (store, identity) = (store_mounts(destination), identity_mount(destination));
     let secret_mounts = connection_mounts(&job.connection);
     let dump = container(DUMP_CONTAINER, destination, image, env.clone(), [secret_mounts, store.clone()].concat());
     let socket = job.structure.then(|| mount("drill", DRILL_DIRECTORY, false));
-    let verify = container(VERIFY_CONTAINER, destination, image, env, store.into_iter().chain(socket).collect());
+    let identity = identity.filter(|_| job.structure && !job.age_recipients.is_empty());
     let mut volumes = [connection_volumes(&job.connection), store_volumes(destination)].concat();
+    volumes.extend(identity.as_ref().and_then(|_| identity_volume(destination)));
+    let mounts = store.into_iter().chain(identity).chain(socket).collect();
+    let verify = container(VERIFY_CONTAINER, destination, image, env, mounts);
     let mut first = vec![dump];
     if job.structure {
         volumes.extend([empty_directory("drill", "1Mi"), empty_directory("scratch", STRUCTURE_SIZE)]);
-        first.insert(0, postgres(destination, image));
+        first.insert(0, postgres(destination, image, None));
     }
     let pod = pod(destination, labels.clone(), backup, first, verify, volumes);
     let spec = KubernetesJobSpec {
@@ -131,12 +142,58 @@ pub(crate) fn restore_job(
 ) -> Result<JobTemplateSpec, serde_json::Error> {
     let config = AgentConfig { restore: Some(restore), ..config(destination, image) };
     let labels = names::labels(Task::Restore, None, &destination.database);
-    let mounts = [connection_mounts(connection), store_mounts(destination)].concat();
+    let mut mounts = [connection_mounts(connection), store_mounts(destination)].concat();
+    mounts.extend(identity_mount(destination));
     let container = container(RESTORE_CONTAINER, destination, image, environment(&config)?, mounts);
-    let volumes = [connection_volumes(connection), store_volumes(destination)].concat();
+    let mut volumes = [connection_volumes(connection), store_volumes(destination)].concat();
+    volumes.extend(identity_volume(destination));
     let pod = pod(destination, labels.clone(), None, Vec::new(), container, volumes);
     let spec =
         KubernetesJobSpec { backoff_limit: Some(1), ttl_seconds_after_finished: Some(KEEP_SECONDS), ..retried(pod) };
+    Ok(JobTemplateSpec { metadata: Some(metadata(labels, None)), spec: Some(spec) })
+}
+
+/// What a drill's Job needs besides its configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DrillJob {
+    /// The volume of the restored database.
+    pub(crate) scratch: Scratch,
+    /// An image with a server and extensions of the user.
+    pub(crate) image: Option<String>,
+    /// Whether the backup may be encrypted.
+    pub(crate) encrypted: bool,
+    pub(crate) backoff_limit: i32,
+    pub(crate) active_deadline_seconds: Option<i64>,
+}
+
+/// The Job template of a drill.
+pub(crate) fn drill_job(
+    destination: &Destination,
+    job: &DrillJob,
+    image: &Installation,
+    drill: DrillConfig,
+) -> Result<JobTemplateSpec, serde_json::Error> {
+    let config = AgentConfig { drill: Some(drill), ..config(destination, image) };
+    let labels = names::labels(Task::Drill, destination.schedule.as_deref(), &destination.database);
+    let identity = identity_mount(destination).filter(|_| job.encrypted);
+    let mut volumes = store_volumes(destination);
+    volumes.extend(identity.as_ref().and_then(|_| identity_volume(destination)));
+    volumes.extend([empty_directory("drill", "1Mi"), scratch_volume(&job.scratch)]);
+    let socket = mount("drill", DRILL_DIRECTORY, false);
+    let mounts = store_mounts(destination).into_iter().chain(identity).chain([socket]).collect();
+    let drill = container(DRILL_CONTAINER, destination, image, environment(&config)?, mounts);
+    let server = postgres(destination, image, job.image.as_deref());
+    let mut pod = pod(destination, labels.clone(), None, vec![server], drill, volumes);
+    if let Some(security) = pod.spec.as_mut().and_then(|spec| spec.security_context.as_mut()) {
+        // As for the volume of dumps: a new volume belongs to root.
+        security.fs_group.get_or_insert(IMAGE_GROUP);
+        security.fs_group_change_policy.get_or_insert_with(|| "OnRootMismatch".to_owned());
+    }
+    let spec = KubernetesJobSpec {
+        backoff_limit: Some(job.backoff_limit),
+        active_deadline_seconds: job.active_deadline_seconds,
+        ..retried(pod)
+    };
     Ok(JobTemplateSpec { metadata: Some(metadata(labels, None)), spec: Some(spec) })
 }
 
@@ -176,7 +233,7 @@ fn store_job(
         backoff_limit: Some(1),
         active_deadline_seconds: Some(match task {
             Task::Inventory => INVENTORY_DEADLINE_SECONDS,
-            Task::Dump | Task::Prune | Task::Restore => PRUNE_DEADLINE_SECONDS,
+            Task::Dump | Task::Drill | Task::Prune | Task::Restore => PRUNE_DEADLINE_SECONDS,
         }),
         // The controller deletes it when it has read its result; this is for the case that it does not.
         ttl_seconds_after_finished: Some(KEEP_SECONDS),
@@ -238,11 +295,18 @@ fn environment(config: &AgentConfig) -> Result<Vec<EnvVar>, serde_json::Error> {
     ])
 }
 
-/// A sidecar: it starts before the dump, and ends with the pod. The server itself starts when `verify` needs it.
-fn postgres(destination: &Destination, image: &Installation) -> Container {
+/// A sidecar: it starts before the others, and ends with the pod. The server itself starts when it is needed. Another image than
+/// pgrail's has no agent: a script does the same, except that it cannot forbid the network.
+fn postgres(destination: &Destination, image: &Installation, other: Option<&str>) -> Container {
     let mounts = vec![mount("drill", DRILL_DIRECTORY, false), mount("scratch", SCRATCH_DIRECTORY, false)];
     let mut container = container(POSTGRES_CONTAINER, destination, image, Vec::new(), mounts);
     container.restart_policy = Some("Always".to_owned());
+    if let Some(other) = other {
+        container.image = Some(other.to_owned());
+        container.image_pull_policy = None;
+        container.command = Some(vec!["sh".to_owned(), "-c".to_owned(), SERVER_SCRIPT.to_owned()]);
+        container.args = None;
+    }
     // No file of another container.
     if let Some(mounts) = &mut container.volume_mounts {
         mounts.retain(|mount| mount.name != "work");
@@ -379,24 +443,51 @@ fn store_volumes(destination: &Destination) -> Vec<Volume> {
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only: None }),
         ..Volume::default()
     });
-    let identity = destination.store.identity.iter().map(|name| {
-        // Nothing else of that Secret.
-        let items = vec![KeyToPath { key: IDENTITY_KEY.to_owned(), path: IDENTITY_KEY.to_owned(), mode: None }];
-        secret("identity", name, Some(items))
-    });
     let ca = destination.store.ca.iter().map(|ca| {
         let items = vec![KeyToPath { key: ca.key.clone(), path: CA_FILE.to_owned(), mode: None }];
         secret("store-authority", &ca.name, Some(items))
     });
-    keys.chain(ca).chain(claim).chain(identity).collect()
+    keys.chain(ca).chain(claim).collect()
+}
+
+/// The private keys. A Secret that does not exist is no reason to make no backup: what needs it reports that.
+fn identity_volume(destination: &Destination) -> Option<Volume> {
+    let name = destination.store.identity.as_ref()?;
+    // Nothing else of that Secret.
+    let items = vec![KeyToPath { key: IDENTITY_KEY.to_owned(), path: IDENTITY_KEY.to_owned(), mode: None }];
+    let mut volume = secret("identity", name, Some(items));
+    if let Some(secret) = &mut volume.secret {
+        secret.optional = Some(true);
+    }
+    Some(volume)
+}
+
+fn identity_mount(destination: &Destination) -> Option<VolumeMount> {
+    destination.store.identity.as_ref().map(|_| mount("identity", IDENTITY_DIRECTORY, true))
+}
+
+/// A volume that is created for the pod, and deleted with it.
+fn scratch_volume(scratch: &Scratch) -> Volume {
+    let requests = BTreeMap::from([("storage".to_owned(), Quantity(scratch.size.clone()))]);
+    let claim = PersistentVolumeClaimSpec {
+        access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+        storage_class_name: scratch.storage_class_name.clone(),
+        resources: Some(VolumeResourceRequirements { requests: Some(requests), limits: None }),
+        ..PersistentVolumeClaimSpec::default()
+    };
+    let template = PersistentVolumeClaimTemplate { metadata: None, spec: claim };
+    Volume {
+        name: "scratch".to_owned(),
+        ephemeral: Some(EphemeralVolumeSource { volume_claim_template: Some(template) }),
+        ..Volume::default()
+    }
 }
 
 fn store_mounts(destination: &Destination) -> Vec<VolumeMount> {
     let keys = destination.store.secret.iter().map(|_| mount("store", STORE_DIRECTORY, true));
     let claim = destination.store.claim.iter().map(|_| mount("dumps", VOLUME_DIRECTORY, false));
-    let identity = destination.store.identity.iter().map(|_| mount("identity", IDENTITY_DIRECTORY, true));
     let ca = destination.store.ca.iter().map(|_| mount("store-authority", STORE_CA_DIRECTORY, true));
-    keys.chain(ca).chain(claim).chain(identity).collect()
+    keys.chain(ca).chain(claim).collect()
 }
 
 fn secret(volume: &str, name: &str, items: Option<Vec<KeyToPath>>) -> Volume {
@@ -461,7 +552,10 @@ mod tests {
         }
         for volume in pod["volumes"].as_array().unwrap() {
             let kinds: Vec<_> = volume.as_object().unwrap().keys().filter(|key| *key != "name").collect();
-            assert!(["secret", "emptyDir", "persistentVolumeClaim"].contains(&kinds[0].as_str()), "{volume}");
+            assert!(
+                ["secret", "emptyDir", "ephemeral", "persistentVolumeClaim"].contains(&kinds[0].as_str()),
+                "{volume}"
+            );
         }
         for container in containers(pod) {
             let security = &container["securityContext"];
@@ -528,6 +622,75 @@ mod tests {
         assert_eq!(pod["initContainers"][0]["restartPolicy"], "Always");
         let ca = pod["volumes"].as_array().unwrap().iter().find(|it| it["name"] == "ca").unwrap();
         assert_eq!(ca["secret"]["items"], json!([{"key": "root.pem", "path": "ca.crt"}]));
+    }
+
+    fn drill_pod(patch: Value, image: Option<&str>) -> Value {
+        let job = of_schedule(&schedule(patch), &database(), Secrets::default(), "cluster").unwrap();
+        let drill = DrillJob {
+            scratch: Scratch { size: "20Gi".into(), storage_class_name: Some("fast".into()) },
+            image: image.map(str::to_owned),
+            encrypted: true,
+            backoff_limit: 2,
+            active_deadline_seconds: Some(600),
+        };
+        let config =
+            DrillConfig { backup: "b".into(), location: "l".into(), manifest_sha256: "s".into(), queries: vec![] };
+        let job = drill_job(&job.destination, &drill, &Installation::for_tests(), config).unwrap();
+        let job = serde_json::to_value(job).unwrap();
+        assert_eq!(job["spec"]["activeDeadlineSeconds"], 600);
+        job["spec"]["template"]["spec"].clone()
+    }
+
+    #[test]
+    fn a_drill_has_no_login_and_its_server_no_secret() {
+        let pod = drill_pod(json!({"decryption": {"identitySecretRef": {"name": "age"}}}), None);
+        assert_restricted(&pod);
+        assert!(!pod["volumes"].to_string().contains("shop-pgrail"));
+        let mounts = |container: &Value| -> Vec<String> {
+            let mounts = container["volumeMounts"].as_array().unwrap().iter();
+            mounts.map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(mounts(&pod["initContainers"][0]), ["drill", "scratch", "tmp"]);
+        assert!(pod["initContainers"][0].get("env").is_none());
+        assert_eq!(mounts(&pod["containers"][0]), ["store", "identity", "drill", "work", "tmp"]);
+        let volume =
+            |name: &str| pod["volumes"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap().clone();
+        let claim = &volume("scratch")["ephemeral"]["volumeClaimTemplate"]["spec"];
+        assert_eq!(
+            (&claim["storageClassName"], &claim["resources"]["requests"]["storage"]),
+            (&json!("fast"), &json!("20Gi"))
+        );
+        assert_eq!(volume("identity")["secret"]["optional"], true);
+        assert_eq!(pod["securityContext"]["fsGroup"], 65532);
+    }
+
+    #[test]
+    fn a_server_of_the_users_image_is_started_by_a_script() {
+        let pod = drill_pod(json!({}), Some("postgis/postgis:18"));
+        assert_restricted(&pod);
+        let server = &pod["initContainers"][0];
+        assert_eq!((&server["image"], &server["command"][0]), (&json!("postgis/postgis:18"), &json!("sh")));
+        assert!(server.get("args").is_none());
+        let script = server["command"][2].as_str().unwrap();
+        assert!(
+            script.contains("listen_addresses=")
+                && script.contains(SCRATCH_DIRECTORY)
+                && script.contains(DRILL_DIRECTORY)
+        );
+        assert_eq!(pod["containers"][0]["image"], "pgrail:test");
+    }
+
+    #[test]
+    fn the_private_keys_are_mounted_where_a_dump_is_decrypted() {
+        let key = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+        let decryption = json!({"identitySecretRef": {"name": "age"}});
+        let encrypted = json!({"encryption": {"ageRecipients": [key]}, "decryption": decryption});
+        let pod = &job(encrypted, None)["spec"]["template"]["spec"];
+        let with_key: Vec<_> =
+            containers(pod).into_iter().filter(|it| it["volumeMounts"].to_string().contains("identity")).collect();
+        assert_eq!((with_key.len(), &with_key[0]["name"]), (1, &json!("verify")));
+        let plain = &job(json!({"decryption": decryption}), None)["spec"]["template"]["spec"];
+        assert!(!plain.to_string().contains("identity\""));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod backups;
 mod blast_radius;
 mod connect;
 mod crds;
+mod drill;
 mod exemptions;
 mod grants;
 mod kubectl;
@@ -61,6 +62,8 @@ enum Command {
     Undo(undo::UndoArgs),
     /// Restore a backup into a new database, or rows of it into the tables that they came from
     Restore(restore::RestoreArgs),
+    /// Restore a backup into a throwaway server of this machine, count its rows and run queries on it
+    Drill(drill::DrillArgs),
     /// List the backups of a store, or find the newest one that still has a row
     Backups(backups::BackupsArgs),
     /// Show what deletes on a table can take with them
@@ -110,6 +113,8 @@ enum CommandError {
     Condition(#[from] pgrail_restore::ConditionError),
     #[error(transparent)]
     Restore(#[from] pgrail_restore::RestoreError),
+    #[error(transparent)]
+    Drill(#[from] pgrail_restore::DrillError),
     #[error("could not print")]
     Print(#[from] std::io::Error),
     #[error("could not print")]
@@ -142,6 +147,7 @@ pub(crate) async fn run() -> ExitCode {
         Command::Status(args) => status::run(args).await,
         Command::Undo(args) => undo::run(args).await,
         Command::Restore(args) => restore::run(args).await,
+        Command::Drill(args) => drill::run(args).await,
         Command::Backups(args) => backups::run(args).await,
         Command::BlastRadius(args) => blast_radius::run(args).await,
         Command::Rehearse(args) => rehearse::run(args).await,

@@ -195,14 +195,14 @@ async fn manifest(args: &RestoreArgs, store: &Store) -> Result<Manifest, Command
 }
 
 /// Prints the progress to standard error, that of long steps every few seconds.
-struct Printer(Mutex<Instant>);
+pub(super) struct Printer(Mutex<Instant>);
 
 impl Printer {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Mutex::new(Instant::now()))
     }
 
-    fn print(self) -> impl Fn(RestoreProgress) + Send + Sync {
+    pub(super) fn print(self) -> impl Fn(RestoreProgress) + Send + Sync {
         move |progress| match progress {
             RestoreProgress::Reading { table, bytes } => eprintln!("pgrail: reading {table}: {bytes} bytes"),
             RestoreProgress::Selected { rows } => eprintln!("pgrail: {} rows selected", output::thousands(rows)),

@@ -62,7 +62,7 @@ pub(super) async fn check(
         return refuse(format!("{:?} cannot be the name of a database: it must have 1 to 63 bytes", request.name));
     }
     let entries = match scope {
-        Scope::Whole => extract.entries()?,
+        Scope::Whole => extract.entries().await?,
         Scope::Entries(entries) => entries.to_vec(),
     };
     let whole = matches!(scope, Scope::Whole);

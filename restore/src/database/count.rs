@@ -12,7 +12,7 @@ use crate::request::RestoreProgress;
 const NAMED: usize = 5;
 
 /// Counts the rows of every table, and the large objects. `left_out` are tables whose rows were not restored on purpose.
-pub(super) async fn compare(
+pub(crate) async fn compare(
     session: &Client,
     manifest: &Manifest,
     left_out: &[String],
@@ -94,7 +94,7 @@ async fn unforced(
 }
 
 /// Collects the statistics of all tables: an archive has none.
-pub(super) async fn analyze(session: &Client) -> Result<(), RestoreError> {
+pub(crate) async fn analyze(session: &Client) -> Result<(), RestoreError> {
     // Tables of the system belong to others, which is a warning each.
     session.batch_execute("SET client_min_messages = error; ANALYZE").await.map_err(RestoreError::of_database)
 }

@@ -129,9 +129,9 @@ pub(super) async fn finish(
 }
 
 /// Sets what `ALTER DATABASE … SET` had set in the source, if every role could set it. The others are named.
-pub(super) async fn apply_settings(
+pub(crate) async fn apply_settings(
     session: &Client,
-    request: &DatabaseRequest,
+    database: &str,
     manifest: &Manifest,
 ) -> Result<Vec<String>, RestoreError> {
     let mut others = Vec::new();
@@ -144,7 +144,7 @@ pub(super) async fn apply_settings(
             "SELECT pg_catalog.count(*) FROM pg_catalog.pg_settings s WHERE s.name = $1 AND s.context = 'user'";
         let row = session.query_one(of_users, &[&setting.name]).await.map_err(RestoreError::of_database)?;
         if row.try_get::<_, i64>(0).map_err(RestoreError::of_database)? == 0
-            || set(session, &request.name, &setting.name, value).await.is_err()
+            || set(session, database, &setting.name, value).await.is_err()
         {
             others.push(setting.name.clone());
         }

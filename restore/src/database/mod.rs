@@ -24,9 +24,10 @@ use crate::outcome::RestoreError;
 use crate::request::RestoreProgress;
 use crate::session;
 use check::{Plan, Scope};
+pub(crate) use count::{analyze, compare as compare_all};
 use create::Created;
-pub(crate) use create::run;
-pub(crate) use target::mark_of;
+pub(crate) use create::{apply_settings, run};
+pub(crate) use target::{mark_of, only_superuser};
 
 /// A backup to be restored into a new database.
 #[derive(Debug, Clone)]
@@ -153,7 +154,7 @@ async fn fill(
     let session = within(&connection, request, plan).await?;
     let tables = count::compare(&session, extract.manifest(), &plan.left_out, progress).await?;
     count::analyze(&session).await?;
-    let notes = create::apply_settings(&session, request, extract.manifest()).await?;
+    let notes = create::apply_settings(&session, &request.name, extract.manifest()).await?;
     Ok(Filled { tables, notes })
 }
 

@@ -8,12 +8,13 @@ use serde::Deserialize;
 /// The role that owns `public` in every database: its owner.
 const DATABASE_OWNER: &str = "pg_database_owner";
 /// What only a superuser can create, whoever owns it afterwards.
-const OF_SUPERUSERS: [&str; 9] = [
+const OF_SUPERUSERS: [&str; 10] = [
     "ACCESS METHOD",
     "EVENT TRIGGER",
     "FOREIGN DATA WRAPPER",
     "OPERATOR CLASS",
     "OPERATOR FAMILY",
+    "PROCEDURAL LANGUAGE",
     "PUBLICATION TABLES IN SCHEMA",
     "TEXT SEARCH PARSER",
     "TEXT SEARCH TEMPLATE",
@@ -113,15 +114,24 @@ pub(super) fn ownership(entries: &[Entry], target: &Target, created: &[String]) 
 }
 
 fn needs_superuser(entries: &[Entry], target: &Target) -> bool {
+    let is_trusted = |extension: &Entry| target.extensions.iter().any(|it| it.name == extension.name && it.trusted);
     entries.iter().any(|entry| match entry.kind.as_str() {
-        "EXTENSION" => !target.extensions.iter().any(|it| it.name == entry.name && it.trusted),
+        "EXTENSION" => !is_trusted(entry),
+        _ => only_superuser(entry),
+    })
+}
+
+/// Whether only a superuser can create it, extensions aside.
+pub(crate) fn only_superuser(entry: &Entry) -> bool {
+    match entry.kind.as_str() {
         "FUNCTION" | "PROCEDURE" => !is_trusted(&entry.create),
         "AGGREGATE" => entry.create.contains("STYPE = internal"),
+        "CAST" => entry.create.contains(" WITHOUT FUNCTION"),
         "TYPE" => entry.create.contains("INTERNALLENGTH"),
         "PUBLICATION" => entry.create.contains(" FOR ALL "),
         "ACL" | "DEFAULT ACL" => entry.create.contains("SET SESSION AUTHORIZATION"),
         kind => OF_SUPERUSERS.contains(&kind),
-    })
+    }
 }
 
 fn is_trusted(create: &str) -> bool {

@@ -79,7 +79,7 @@ pub async fn restore_schema(
     let read = extract.bytes_read();
     tokio::pin!(stop);
     let Selected { entries, missing, code, notes } =
-        select::select(&extract.entries()?, &request.schema, &request.tables);
+        select::select(&extract.entries().await?, &request.schema, &request.tables);
     if !missing.is_empty() {
         return refuse(format!("the backup has no table {}", missing.join(", ")));
     }

@@ -17,6 +17,9 @@ use tempfile::TempDir;
 /// A published backup, opened with the manifest that was published.
 pub struct Backup {
     pub extract: Extract,
+    pub store: Store,
+    pub location: String,
+    pub manifest_sha256: String,
     pub root: TempDir,
 }
 
@@ -29,6 +32,16 @@ pub async fn backup(database: &Database) -> Backup {
 }
 
 pub async fn backup_of(uri: &str, major: u32) -> Backup {
+    backup_with(uri, major, |_| ()).await
+}
+
+/// By several pg_dump at the same time.
+pub async fn parallel_backup(database: &Database) -> Backup {
+    backup_with(&database.uri, database.major, |request| request.jobs = 3).await
+}
+
+/// With other options.
+pub async fn backup_with(uri: &str, major: u32, change: impl Fn(&mut DumpRequest)) -> Backup {
     let root = TempDir::new().unwrap();
     let mut settings = StoreSettings::new(StoreUrl::parse("file:///dumps").unwrap());
     settings.root = Some(root.path().to_owned());
@@ -49,11 +62,13 @@ pub async fn backup_of(uri: &str, major: u32) -> Backup {
     if major < 16 {
         request.compression = Compression { method: CompressionMethod::Gzip, level: Some(1) };
     }
+    change(&mut request);
     let dumped = dump(&request, &store, &|_| {}).await.unwrap();
     let location = dumped.location.clone();
     let verified = verify(&VerifyRequest::new(dumped), &store, &|_| {}).await.unwrap();
     let manifest = Manifest::read_published(&store, &location, &verified.manifest_sha256).await.unwrap();
-    Backup { extract: Extract::open(&store, manifest).await.unwrap(), root }
+    let extract = Extract::open(&store, manifest).await.unwrap();
+    Backup { extract, store, location, manifest_sha256: verified.manifest_sha256, root }
 }
 
 pub fn selection(table: &str, condition: &str) -> TableSelection {

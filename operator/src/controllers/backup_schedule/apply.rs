@@ -9,19 +9,22 @@ use crate::backup_jobs::names::{inventory_job_name, prune_job_name};
 use crate::backup_jobs::pod::{Installation, inventory_job, prune_job};
 use crate::context::Context;
 use crate::kubernetes::events::Severity;
+use crate::kubernetes::status;
 use crate::kubernetes::text::chain;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use pgrail_crds::annotations::{PRUNED, RECORDED};
 use pgrail_crds::conditions::reasons::event;
-use pgrail_crds::{BackupSchedule, DatabaseBackup, StoreCheck};
+use pgrail_crds::{BackupSchedule, DatabaseBackup, StoreCheck, Time, VerificationLevel};
 use serde_json::{Value, json};
 
 /// Field manager of the status, and metric label.
 pub(super) const CONTROLLER: &str = "backupschedule";
 /// Field manager of the CronJob.
 const FIELD_MANAGER: &str = "pgrail-backupschedule";
+/// Field manager of the verification of a backup that a drill restored.
+const DRILLS: &str = "backupschedule-drill";
 /// The most names that an Event about a prune lists.
 const LISTED: usize = 10;
 
@@ -29,6 +32,8 @@ const LISTED: usize = 10;
 pub(super) struct Applied {
     /// The apiserver's message, if it rejected the CronJob.
     pub(super) rejected: Option<String>,
+    /// The same of the CronJob of the drills.
+    pub(super) drill_rejected: Option<String>,
     pub(super) prune_started: bool,
     /// The comparison of the store that ended.
     pub(super) check: Option<StoreCheck>,
@@ -47,6 +52,9 @@ pub(super) async fn apply(
     for step in steps {
         match step {
             Step::ApplyCronJob(cron_job) => applied.rejected = apply_cron_job(&cron_job, context).await?,
+            Step::ApplyDrillCronJob(cron_job) => applied.drill_rejected = apply_cron_job(&cron_job, context).await?,
+            Step::DeleteDrillCronJob(cron_job) => delete_cron_job(&cron_job, context).await?,
+            Step::ReportDrilled { backup, time } => report_drilled(&backup, &time, context).await?,
             Step::Record { job, backup } => {
                 create_backup(&backup, context).await?;
                 mark_recorded(schedule, &job, context).await?;
@@ -148,6 +156,12 @@ async fn report_kept(backup: &DatabaseBackup, reasons: &[String], context: &Cont
         .map(|_| ())
 }
 
+/// The field of a status that the controller of backups does not write any more.
+async fn report_drilled(backup: &DatabaseBackup, time: &Time, context: &Context) -> Result<(), kube::Error> {
+    let next = json!({"verification": {"level": VerificationLevel::Drill, "time": time}});
+    status::write::<_, Value>(&context.client, DRILLS, backup, None, &next).await.map(|_| ())
+}
+
 async fn delete_backup(schedule: &BackupSchedule, name: &str, context: &Context) -> Result<(), kube::Error> {
     match backups(schedule, context).delete(name, &DeleteParams::background()).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
@@ -188,14 +202,16 @@ pub(super) async fn suspend(
     context: &Context,
 ) -> Result<(), kube::Error> {
     let is_running = |it: &&CronJob| it.spec.as_ref().is_some_and(|spec| spec.suspend != Some(true));
-    let ours = observed.cron_job.as_ref().filter(|it| is_ours(it, schedule)).filter(is_running);
-    let Some(cron_job) = ours else { return Ok(()) };
-    let api: Api<CronJob> = Api::namespaced(context.client.clone(), &cron_job.namespace().unwrap_or_default());
-    let patch = Patch::Merge(json!({"spec": {"suspend": true}}));
-    api.patch(&cron_job.name_any(), &PatchParams::default(), &patch).await.map(|_| ())
+    let both = observed.cron_job.iter().chain(&observed.drill_cron_job);
+    for cron_job in both.filter(|it| is_ours(it, schedule)).filter(is_running) {
+        let api: Api<CronJob> = Api::namespaced(context.client.clone(), &cron_job.namespace().unwrap_or_default());
+        let patch = Patch::Merge(json!({"spec": {"suspend": true}}));
+        api.patch(&cron_job.name_any(), &PatchParams::default(), &patch).await?;
+    }
+    Ok(())
 }
 
-/// Deletes the CronJob of a schedule that is being deleted, so that no new run starts.
+/// Deletes a CronJob, so that no new run starts.
 pub(super) async fn delete_cron_job(cron_job: &CronJob, context: &Context) -> Result<(), kube::Error> {
     let api: Api<CronJob> = Api::namespaced(context.client.clone(), &cron_job.namespace().unwrap_or_default());
     match api.delete(&cron_job.name_any(), &DeleteParams::background()).await {

@@ -2,6 +2,7 @@
 //! `deletionPolicy: Delete` the dumps are removed, except pinned ones.
 
 use super::apply::{CONTROLLER, apply, delete_cron_job};
+use super::drill::cron_job::is_taken;
 use super::observe::{PruneState, observe};
 use super::plan;
 use crate::backup_jobs::destination;
@@ -39,6 +40,9 @@ pub(super) async fn finalize(schedule: &BackupSchedule, context: &Context) -> Re
     };
     let observed = Box::pin(observe(schedule, context)).await?;
     if let Some(cron_job) = observed.cron_job.as_ref().filter(|_| !plan::name_is_taken(schedule, &observed)) {
+        delete_cron_job(cron_job, context).await?;
+    }
+    if let Some(cron_job) = observed.drill_cron_job.as_ref().filter(|_| !is_taken(schedule, &observed)) {
         delete_cron_job(cron_job, context).await?;
     }
     if let Some(step) = plan::removal(schedule, &observed, &destination, context.now()) {

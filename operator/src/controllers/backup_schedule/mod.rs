@@ -5,6 +5,7 @@ mod apply;
 mod cron;
 mod cron_job;
 mod dereference;
+mod drill;
 mod finalize;
 mod freshness;
 mod history;
@@ -30,6 +31,7 @@ use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
+use observe::DrillState;
 use pgrail_crds::annotations::TASK_LABEL;
 use pgrail_crds::{BackupSchedule, DatabaseBackup, DeletionPolicy, ProtectedDatabase};
 use shrink::ShrinkEvent;
@@ -112,6 +114,10 @@ impl Reconciler for BackupSchedules {
         context.write_status(Self::NAME, &schedule, schedule.status.as_ref(), &report.status).await?;
         for ShrinkEvent { severity, reason, note } in &report.events {
             context.events.publish(&schedule, *severity, "Compare", reason, note, now).await;
+        }
+        if let Some(DrillState::Ended(result)) = &observed.drill {
+            let (severity, reason, note) = drill::report::event(result);
+            context.events.publish(&schedule, severity, "Drill", reason, note, now).await;
         }
         report::measure(&schedule, &report, &context.metrics);
         Ok(wait(&schedule, validated.is_err() || applied.rejected.is_some(), report.next_change, context))

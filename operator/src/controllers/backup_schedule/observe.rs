@@ -1,7 +1,10 @@
 //! A schedule's CronJob, Jobs and backups, and its prune.
 
-use crate::backup_jobs::jobs::{failure_of, inventory_of, is_controlled_by};
-use crate::backup_jobs::names::{Task, cron_job_name, inventory_job_name, prune_job_name};
+use super::drill::result::result;
+use crate::backup_jobs::jobs::{failure_of, inventory_of, is_controlled_by, pods_of};
+use crate::backup_jobs::names::{
+    Task, created, cron_job_name, drill_cron_job_name, inventory_job_name, prune_job_name,
+};
 use crate::backup_jobs::outcome::outcome;
 use crate::backup_jobs::pod::{INVENTORY_CONTAINER, PRUNE_CONTAINER};
 use crate::context::Context;
@@ -10,7 +13,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use pgrail_crds::annotations::{SCHEDULE_LABEL, TASK_LABEL};
-use pgrail_crds::{BackupSchedule, DatabaseBackup};
+use pgrail_crds::{BackupSchedule, DatabaseBackup, DrillReport};
 use pgrail_dump::Inventory;
 
 #[derive(Clone, Debug, Default)]
@@ -24,6 +27,16 @@ pub(super) struct Observed {
     pub(super) prune: Option<Prune>,
     /// The comparison of the store whose Job exists.
     pub(super) check: Option<Check>,
+    /// The CronJob of the drills' name, which may have another owner.
+    pub(super) drill_cron_job: Option<CronJob>,
+    /// The newest drill, unless its result is in the status.
+    pub(super) drill: Option<DrillState>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum DrillState {
+    Running,
+    Ended(Box<DrillReport>),
 }
 
 #[derive(Clone, Debug)]
@@ -65,8 +78,12 @@ pub(super) async fn observe(schedule: &BackupSchedule, context: &Context) -> Res
     let dumps = ListParams::default().labels(&format!("{of_schedule},{TASK_LABEL}={}", Task::Dump.as_str()));
     let (cron_job, prune, everything) = (cron_job_name(&name), prune_job_name(&name), ListParams::default());
     let check = inventory_job_name(&name);
-    let (cron_job, dumps, backups, prune, check) = futures::try_join!(
+    let drills = ListParams::default().labels(&format!("{of_schedule},{TASK_LABEL}={}", Task::Drill.as_str()));
+    let drill_cron_job = drill_cron_job_name(&name);
+    let (cron_job, drill_cron_job, drills, dumps, backups, prune, check) = futures::try_join!(
         cron_jobs.get_opt(&cron_job),
+        cron_jobs.get_opt(&drill_cron_job),
+        jobs.list(&drills),
         jobs.list(&dumps),
         // Not by label: backups created by hand get it with their first reconcile.
         backups.list(&everything),
@@ -87,7 +104,30 @@ pub(super) async fn observe(schedule: &BackupSchedule, context: &Context) -> Res
         Some(job) => Some(Check { state: of_another_owner(&job), job }),
     };
     let backups = backups.items.into_iter().filter(refers).collect();
-    Ok(Observed { cron_job, jobs: dumps.items, backups, prune, check })
+    let drill = match drill_cron_job.as_ref().filter(|it| is_controlled_by(*it, schedule)) {
+        None => None,
+        Some(cron_job) => Box::pin(drill_of(schedule, cron_job, drills.items, context)).await?,
+    };
+    Ok(Observed { cron_job, jobs: dumps.items, backups, prune, check, drill_cron_job, drill })
+}
+
+/// The result of the newest drill that has ended, or else whether one is running.
+async fn drill_of(
+    schedule: &BackupSchedule,
+    cron_job: &CronJob,
+    mut jobs: Vec<Job>,
+    context: &Context,
+) -> Result<Option<DrillState>, kube::Error> {
+    jobs.retain(|job| is_controlled_by(job, cron_job));
+    jobs.sort_by_key(|job| (created(job), job.name_any()));
+    let known = schedule.status.as_ref().and_then(|status| Some(status.last_drill.as_ref()?.job.clone()));
+    let newest = jobs.iter().rev().find(|job| outcome(job).is_some()).filter(|job| Some(job.name_any()) != known);
+    if let Some(job) = newest {
+        let kind = if outcome(job) == Some(true) { "Complete" } else { "Failed" };
+        let result = result(job, ended(job, kind), &pods_of(job, context).await?);
+        return Ok(Some(DrillState::Ended(Box::new(result))));
+    }
+    Ok(jobs.iter().any(|job| outcome(job).is_none()).then_some(DrillState::Running))
 }
 
 async fn state_of(job: &Job, context: &Context) -> Result<PruneState, kube::Error> {

@@ -1,8 +1,9 @@
 //! The steps for a schedule, in order. Pure.
 
 use super::cron_job;
+use super::drill::cron_job::{desired, is_taken};
 use super::history::{self, Failure, History, Scope};
-use super::observe::{CheckState, Observed, PruneState};
+use super::observe::{CheckState, DrillState, Observed, PruneState};
 use super::retention::{self, Rules};
 use super::shrink;
 use super::store_check::{self, Judged};
@@ -13,14 +14,14 @@ use crate::backup_jobs::destination::Destination;
 use crate::backup_jobs::jobs::config_of;
 use crate::backup_jobs::names::{backup_name, bounded, created, location_in, scheduled_time};
 use crate::backup_jobs::pod::Installation;
-use crate::backup_jobs::record::has_dump;
+use crate::backup_jobs::record::{has_dump, is_verified};
 use crate::kubernetes::rejection::Reason;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use pgrail_crds::annotations::{DATABASE_LABEL, JOB, MANAGED_BY, RECORDED, SCHEDULE_LABEL, SCHEDULE_UID};
-use pgrail_crds::{BackupSchedule, DatabaseBackup, DatabaseBackupSpec};
+use pgrail_crds::{BackupSchedule, DatabaseBackup, DatabaseBackupSpec, DrillOutcome, Time};
 use std::collections::BTreeMap;
 
 /// The most dumps that one prune removes.
@@ -38,6 +39,12 @@ const RETRY: SignedDuration = SignedDuration::from_mins(30);
 pub(super) enum Step {
     /// By server-side apply, which changes nothing where nothing differs.
     ApplyCronJob(Box<CronJob>),
+    /// The same for the CronJob of the drills.
+    ApplyDrillCronJob(Box<CronJob>),
+    /// Delete the CronJob of drills that are not declared any more.
+    DeleteDrillCronJob(Box<CronJob>),
+    /// Report on a backup that all of its rows were restored.
+    ReportDrilled { backup: Box<DatabaseBackup>, time: Time },
     /// Create the `DatabaseBackup` of a run, and mark its Job.
     Record { job: String, backup: Box<DatabaseBackup> },
     /// The first backup.
@@ -73,6 +80,7 @@ pub(super) fn plan(
             steps.push(Step::ApplyCronJob(Box::new(cron_job::desired(schedule, validated, image)?)));
         }
         let scope = Scope::new(schedule, Some(validated), now);
+        steps.extend(drill_cron_job(schedule, validated, observed, &scope, image)?);
         let history = history::read(&observed.backups, &scope);
         let first = first_run(schedule, validated, observed);
         steps.extend(first.or_else(|| late_run(schedule, validated, observed, &history, now)));
@@ -88,9 +96,36 @@ pub(super) fn plan(
         let retention = retention_steps(schedule, validated, observed, &history, &scope);
         steps.extend(retention.into_iter().filter(|step| may_remove || !matches!(step, Step::StartPrune { .. })));
     }
+    steps.extend(drilled(observed));
     steps.extend(check_step(schedule, observed, now));
     steps.extend(prune_step(observed, now));
     Ok(steps)
+}
+
+fn drill_cron_job(
+    schedule: &BackupSchedule,
+    validated: &Validated,
+    observed: &Observed,
+    scope: &Scope<'_>,
+    image: &Installation,
+) -> Result<Option<Step>, serde_json::Error> {
+    if is_taken(schedule, observed) {
+        return Ok(None);
+    }
+    if validated.drill.is_none() {
+        return Ok(observed.drill_cron_job.clone().map(|it| Step::DeleteDrillCronJob(Box::new(it))));
+    }
+    let desired = desired(schedule, validated, observed, scope, image)?;
+    Ok(desired.map(|it| Step::ApplyDrillCronJob(Box::new(it))))
+}
+
+/// The backup that a drill restored.
+fn drilled(observed: &Observed) -> Option<Step> {
+    let Some(DrillState::Ended(result)) = &observed.drill else { return None };
+    let of_drill = |backup: &&DatabaseBackup| Some(backup.name_any()) == result.backup;
+    let backup = observed.backups.iter().filter(|it| is_verified(it)).find(of_drill)?;
+    let restored = result.outcome == DrillOutcome::Restored;
+    restored.then(|| Step::ReportDrilled { backup: Box::new(backup.clone()), time: result.time.clone() })
 }
 
 /// Whether another object has the CronJob's name.
@@ -332,7 +367,6 @@ mod tests {
     use crate::backup_jobs::pod::prune_job;
     use crate::controllers::backup_schedule::observe::{Check, Prune};
     use crate::controllers::backup_schedule::validate::example;
-    use pgrail_crds::Time;
     use serde_json::{Value, json};
 
     fn now() -> Timestamp {
@@ -365,6 +399,9 @@ mod tests {
             .iter()
             .map(|step| match step {
                 Step::ApplyCronJob(_) => "apply".into(),
+                Step::ApplyDrillCronJob(_) => "apply drill".into(),
+                Step::DeleteDrillCronJob(_) => "delete drill".into(),
+                Step::ReportDrilled { backup, .. } => format!("drilled {}", backup.name_any()),
                 Step::Record { job, backup } => format!("record {job} as {}", backup.name_any()),
                 Step::FirstRun(backup) => format!("first {}", backup.name_any()),
                 Step::ReportKept { backup, reasons } => format!("keep {}: {}", backup.name_any(), reasons.join(",")),
@@ -403,6 +440,33 @@ mod tests {
     }
 
     #[test]
+    fn drills_have_a_cron_job_and_their_backup_is_marked() {
+        let mut patch = last_only();
+        patch["verification"] = json!({"drill": {"schedule": "0 5 * * 0"}});
+        let (schedule, validated) = example(patch);
+        let mut drilled = good(23);
+        drilled.status.as_mut().unwrap().manifest_sha256 = Some("ab".into());
+        let result: pgrail_crds::DrillReport = serde_json::from_value(json!({"job": "j", "outcome": "Restored",
+            "reason": "AllRestored", "backup": "b23", "time": "2026-11-23T05:00:00Z"}))
+        .unwrap();
+        let observed = Observed {
+            cron_job: Some(applied(&schedule, &validated)),
+            backups: vec![drilled],
+            drill: Some(DrillState::Ended(Box::new(result))),
+            ..Observed::default()
+        };
+        assert_eq!(named(&planned(&schedule, Some(&validated), &observed)), ["apply", "apply drill", "drilled b23"]);
+        // Without a declaration, its CronJob is deleted; that of another owner is not.
+        let (schedule, validated) = example(last_only());
+        let mut ours = applied(&schedule, &validated);
+        ours.metadata.name = Some("nightly-drill".into());
+        let mut observed = Observed { drill_cron_job: Some(ours), drill: None, ..observed };
+        assert_eq!(named(&planned(&schedule, Some(&validated), &observed)), ["apply", "delete drill"]);
+        observed.drill_cron_job.as_mut().unwrap().metadata.owner_references = None;
+        assert_eq!(named(&planned(&schedule, Some(&validated), &observed)), ["apply"]);
+    }
+
+    #[test]
     fn a_new_schedule_gets_its_cron_job_and_a_first_backup() {
         let (schedule, validated) = example(json!({}));
         let steps = planned(&schedule, Some(&validated), &Observed::default());
@@ -420,8 +484,7 @@ mod tests {
             cron_job: Some(applied(&schedule, &validated)),
             jobs: vec![job("nightly-dump-29858535", json!({"pgrail.dev/recorded": "true"}))],
             backups: vec![good(23)],
-            prune: None,
-            check: None,
+            ..Observed::default()
         };
         assert_eq!(named(&planned(&schedule, Some(&validated), &observed)), ["apply"]);
     }

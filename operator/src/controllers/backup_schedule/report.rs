@@ -1,9 +1,10 @@
 //! The status of a `BackupSchedule`. Pure.
 
 use super::apply::Applied;
+use super::drill::report::report as report_drilled;
 use super::freshness::{self, Facts};
 use super::history::{self, History, Scope};
-use super::observe::{CheckState, Observed, PruneState};
+use super::observe::{CheckState, DrillState, Observed, PruneState};
 use super::plan::{is_out_of_space, last_failure, last_scheduled, name_is_taken};
 use super::shrink::{self, ShrinkEvent};
 use super::validate::{Validated, max_age};
@@ -17,7 +18,8 @@ use kube::ResourceExt;
 use pgrail_crds::annotations::TAKE_OVER;
 use pgrail_crds::conditions::{BACKUP_FRESH, DRILLED, LAST_BACKUP_SUCCEEDED, READY, RETENTION_HEALTHY, VERIFIED};
 use pgrail_crds::{
-    BackupPhase, BackupSchedule, BackupScheduleStatus, StoreCheck, StructureOutcome, Time, VerificationLevel,
+    BackupPhase, BackupSchedule, BackupScheduleStatus, DrillOutcome, DrillReport, StoreCheck, StructureOutcome, Time,
+    VerificationLevel,
 };
 
 /// What the report is computed from.
@@ -60,7 +62,16 @@ pub(super) fn report(
     conditions.set(BACKUP_FRESH, freshness.status, freshness.reason, &freshness.message);
     report_last(basis.history, &mut conditions);
     report_verified(schedule, basis.history, &mut conditions);
-    report_drilled(basis.schedule, &mut conditions);
+    let last_drill = last_drill(basis, &previous);
+    let drill_change = report_drilled(
+        schedule,
+        validated.ok(),
+        observed,
+        applied.drill_rejected.as_deref(),
+        last_drill.as_ref(),
+        now,
+        &mut conditions,
+    );
     let finished = observed.backups.iter().filter(|it| scope.is_run(it) && phase(it) == BackupPhase::Succeeded);
     shrink::report(schedule, &shrinks, finished.max_by_key(|it| snapshot_time(it)), &mut conditions);
     report_retention(basis, &previous, &mut conditions);
@@ -69,10 +80,14 @@ pub(super) fn report(
     let mut status = times(basis, previous);
     status.acknowledged_shrink_time = shrinks.acknowledged.map(Time);
     status.shrinks = shrinks.open;
+    if let Some(drill) = last_drill.as_ref().filter(|drill| drill.outcome == DrillOutcome::Restored) {
+        (status.last_drill_time, status.last_drill_seconds) = (Some(drill.time.clone()), drill.seconds);
+    }
+    status.last_drill = last_drill;
     status.observed_generation = generation;
     status.conditions = conditions.finish();
     let next = status.next_schedule_time.as_ref().map(|time| time.0);
-    let next_change = [freshness.next_change, next].into_iter().flatten().min();
+    let next_change = [freshness.next_change, next, drill_change].into_iter().flatten().min();
     Report { status, fresh, newest_verified: history.newest_verified, next_change, events }
 }
 
@@ -99,10 +114,19 @@ fn times(basis: &Basis<'_>, previous: BackupScheduleStatus) -> BackupScheduleSta
         store_check: basis.applied.check.clone().or(previous.store_check),
         last_drill_time: previous.last_drill_time,
         last_drill_seconds: previous.last_drill_seconds,
+        last_drill: None,
         shrinks: previous.shrinks,
         acknowledged_shrink_time: previous.acknowledged_shrink_time,
         observed_generation: previous.observed_generation,
         conditions: Vec::new(),
+    }
+}
+
+/// The result of the newest drill that has ended. A schedule without drills keeps what earlier ones found.
+fn last_drill(basis: &Basis<'_>, previous: &BackupScheduleStatus) -> Option<DrillReport> {
+    match &basis.observed.drill {
+        Some(DrillState::Ended(result)) => Some(DrillReport::clone(result)),
+        Some(DrillState::Running) | None => previous.last_drill.clone(),
     }
 }
 
@@ -193,18 +217,6 @@ fn report_verified(schedule: &BackupSchedule, history: &History, conditions: &mu
     conditions.set(VERIFIED, status, reason, message);
 }
 
-fn report_drilled(schedule: &BackupSchedule, conditions: &mut Conditions) {
-    if schedule.spec.verification.drill.is_some() {
-        let message = format!(
-            "spec.verification.drill: drills are not part of pgrail {}: no backup is restored as a test; backups are made and verified",
-            env!("CARGO_PKG_VERSION")
-        );
-        conditions.set(DRILLED, Status::Unknown, Reason::NotImplemented, message);
-    } else {
-        conditions.set(DRILLED, Status::Unknown, Reason::NotDeclared, "no drill is declared");
-    }
-}
-
 fn report_retention(basis: &Basis<'_>, previous: &BackupScheduleStatus, conditions: &mut Conditions) {
     let state = basis.observed.prune.as_ref().map(|prune| &prune.state);
     let check = basis.applied.check.as_ref().or(previous.store_check.as_ref());
@@ -262,6 +274,16 @@ pub(super) fn measure(schedule: &BackupSchedule, report: &Report, metrics: &Metr
     let (namespace, name) = (schedule.namespace().unwrap_or_default(), schedule.name_any());
     metrics.backup_freshness(&namespace, &name, report.fresh, newest);
     metrics.backup_shrinks(&namespace, &name, report.status.shrinks.len());
+    if schedule.spec.verification.drill.is_some() {
+        let status = &report.status;
+        let last = status.last_drill_time.as_ref().zip(status.last_drill_seconds);
+        let last = last.map(|(time, seconds)| (time.0.as_second(), seconds));
+        let server = status.last_drill.as_ref().filter(|drill| drill.outcome == DrillOutcome::Restored);
+        let drilled = status.conditions.iter().find(|it| it.type_ == DRILLED).map(|it| it.status.as_str());
+        // Before the first one, nothing is known.
+        let drilled = drilled.filter(|drilled| *drilled != "Unknown").map(|drilled| drilled == "True");
+        metrics.drill(&namespace, &name, drilled, last, server.map(|drill| &drill.server));
+    }
 }
 
 #[cfg(test)]
@@ -339,12 +361,27 @@ mod tests {
     }
 
     #[test]
-    fn a_declared_drill_is_reported_as_not_implemented() {
-        let drill = json!({"verification": {"drill": {"schedule": "0 5 * * 0"}}});
-        let report = reported(drill, vec![], "2026-11-20T12:10:00Z", &Applied::default());
-        let drilled = report.status.conditions.iter().find(|it| it.type_ == DRILLED).unwrap();
-        assert_eq!((drilled.status.as_str(), drilled.reason.as_str()), ("Unknown", "NotImplemented"));
-        assert!(drilled.message.starts_with("spec.verification.drill"));
+    fn the_last_drill_is_kept_and_a_failed_one_is_no_new_recovery_time() {
+        let (mut schedule, validated) = example(json!({"verification": {"drill": {"schedule": "0 5 * * 0"}}}));
+        let result = |outcome: &str, time: &str, seconds: Value| -> DrillReport {
+            serde_json::from_value(json!({"job": time, "outcome": outcome, "reason": "NotRestorable", "backup": "b",
+                "time": time, "seconds": seconds, "message": "why"}))
+            .unwrap()
+        };
+        let good = result("Restored", "2026-11-22T05:00:07Z", json!(7));
+        let observed =
+            |drill: DrillReport| Observed { drill: Some(DrillState::Ended(Box::new(drill))), ..Observed::default() };
+        let at = |now: &str| now.parse().unwrap();
+        let first =
+            report(&schedule, Ok(&validated), &observed(good.clone()), &Applied::default(), at("2026-11-22T05:01:00Z"));
+        assert!(conditions_of(&first).contains(&"Drilled=True AllRestored".to_owned()));
+        assert_eq!((first.status.last_drill_seconds, first.status.last_drill.as_ref()), (Some(7), Some(&good)));
+        schedule.status = Some(first.status);
+        let bad = result("Failed", "2026-11-29T05:00:07Z", Value::Null);
+        let next = report(&schedule, Ok(&validated), &observed(bad), &Applied::default(), at("2026-11-29T05:01:00Z"));
+        assert!(conditions_of(&next).contains(&"Drilled=False NotRestorable".to_owned()));
+        assert_eq!(next.status.last_drill_seconds, Some(7));
+        assert_eq!(next.status.last_drill_time.as_ref().unwrap().0.to_string(), "2026-11-22T05:00:07Z");
     }
 
     #[test]

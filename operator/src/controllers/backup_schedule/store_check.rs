@@ -387,6 +387,7 @@ mod tests {
                 inventory: Some(InventoryConfig { known }),
                 prune: None,
                 restore: None,
+                drill: None,
             };
             let now = at("2026-11-23T12:00:00Z");
             let basis =

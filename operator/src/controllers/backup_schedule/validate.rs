@@ -2,6 +2,7 @@
 
 use super::cron::{Schedule, ScheduleError};
 use super::dereference::References;
+use super::drill::declared::{DrillPlan, validate as validate_drill};
 use crate::backup_jobs::error::JobSpecError;
 use crate::backup_jobs::job_spec::{self, JobSpec};
 use crate::kubernetes::rejection::{Reason, Rejection};
@@ -20,6 +21,8 @@ pub(super) struct Validated {
     pub(super) interval: SignedDuration,
     /// Why no runs are started, if none are.
     pub(super) suspended: Option<&'static str>,
+    /// The drills, if they are declared.
+    pub(super) drill: Option<Result<DrillPlan, Rejection>>,
 }
 
 /// Why a schedule cannot be carried out.
@@ -59,7 +62,8 @@ pub(super) fn validate(
         None
     };
     let interval = schedule.largest_gap(now);
-    Ok(Validated { schedule, job, interval, suspended })
+    let drill = validate_drill(declared, &seed, now);
+    Ok(Validated { schedule, job, interval, suspended, drill })
 }
 
 /// The longest age of the newest verified backup: as declared, or by the schedule's largest gap.

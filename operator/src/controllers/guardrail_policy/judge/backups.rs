@@ -43,8 +43,12 @@ pub(super) fn judge(rules: &BackupRules, facts: &Facts<'_>, now: Timestamp, judg
     let by_schedule = schedules.iter().filter_map(|it| it.status.as_ref()?.last_drill_time.as_ref()).map(|time| time.0);
     let by_backup = counting.iter().filter(|it| proof(it) == VerificationLevel::Drill).map(|it| verified_at(it));
     let drilled = by_schedule.chain(by_backup).max();
-    let remedy =
-        "declare spec.verification.drill in the BackupSchedule, or set backups.drilledWithin of the policy to 0s";
+    let declared = schedules.iter().any(|it| it.spec.verification.drill.is_some());
+    let remedy = if declared {
+        "see the condition Drilled of the BackupSchedule"
+    } else {
+        "no BackupSchedule declares spec.verification.drill: declare it, or set backups.drilledWithin of the policy to 0s"
+    };
     within(Rule::DrilledWithin, rules.drilled_within.into(), drilled, "drill", remedy, &object, now, judgement);
 }
 

@@ -270,6 +270,11 @@ fn backups_must_exist_be_young_be_read_back_and_drilled() {
     let checksum = merged(succeeded("2026-11-23T02:15:00Z"), &json!({"verification": {"level": "Checksum"}}));
     let compared = of(vec![backup("b", "2026-11-23T02:15:00Z", checksum)]);
     assert_eq!(rules(&compared, json!({})), ["backups.verifiedWithin", "backups.drilledWithin"]);
+    let message = |shop: &Shop| {
+        let found = shop.judged(json!({"backups": {"maxAge": "34h"}})).findings;
+        found.into_iter().find(|it| it.rule == Rule::DrilledWithin).unwrap().message
+    };
+    assert!(message(&read_back).contains("no BackupSchedule declares spec.verification.drill: declare it"));
     // By the schedule's own record too.
     let mut drilled = Shop { backups: read_back.backups, ..Shop::default() };
     drilled.schedules[0].status =
