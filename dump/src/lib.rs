@@ -95,7 +95,7 @@ pub use clients::{ClientTools, ToolError};
 pub use copy::{CopyEnd, copy_schema};
 pub use drill::{
     DrillProblem, DrillServer, NotRestorable, SUPERUSER, SandboxError, ServerError, Structure, StructureOutcome,
-    Throwaway, ThrowawayRequest, forbid_network, judge, leave_out_refreshes,
+    Throwaway, ThrowawayRequest, evaluate, forbid_network, leave_out_refreshes,
 };
 pub use dump::{DumpError, GLOBALS, INDEX, dump, dump_until};
 pub use encryption::{Identities, IdentityTextError, RecipientError, Recipients};

@@ -98,7 +98,7 @@ async fn run(extract: &Extract, tools: &ClientTools, server: &ConnectionSettings
     };
     let loaded = extract.load(tools, &load, &|_| {}).await;
     server.drop_database(DATABASE).await;
-    loaded.map_err(|error| judge(error, locale))
+    loaded.map_err(|error| evaluate(error, locale))
 }
 
 /// A materialized view could read foreign tables, from servers that a drill must not reach.
@@ -112,7 +112,7 @@ pub fn leave_out_refreshes(entries: &[Entry], restorable: &mut Restorable) {
 }
 
 /// Whether the archive is to blame, or the server.
-pub fn judge(error: ExtractError, locale: bool) -> DrillProblem {
+pub fn evaluate(error: ExtractError, locale: bool) -> DrillProblem {
     const LACKING: [&str; 7] = [
         "could not open extension control file",
         "could not access file",

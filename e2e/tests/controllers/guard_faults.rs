@@ -174,7 +174,7 @@ async fn where_no_event_trigger_is_possible_enforced_says_the_interval() {
 }
 
 #[tokio::test]
-async fn a_new_owner_is_judged_at_the_next_check() {
+async fn a_new_owner_is_evaluated_at_the_next_check() {
     let server = pgrail_testing::servers().remove(0);
     let fixture = Fixture::with_guard(&server, "newowner").await;
     fixture.guard_until("core", "TamperResistant", "True", "AdministratorsOnly").await;

@@ -79,15 +79,15 @@ impl Page {
         .await;
     }
 
-    /// Names of the databases that a token sees, as `namespace/name`; `?` after those that are not judged.
+    /// Names of the databases that a token sees, as `namespace/name`; `?` after those that are not evaluated.
     async fn fleet(&self, token: &str) -> Vec<String> {
         let fleet = self.get("/api/v1/fleet", Some(token)).await;
         assert_eq!(fleet.status, 200, "{}", fleet.body);
         let fleet = fleet.json();
         let name = |it: &Value| format!("{}/{}", it["namespace"].as_str().unwrap(), it["name"].as_str().unwrap());
-        let judged = fleet["databases"].as_array().unwrap().iter().map(|row| name(&row["metadata"]));
-        let others = fleet["notJudged"].as_array().unwrap().iter().map(|it| name(it) + "?");
-        let mut all: Vec<String> = judged.chain(others).collect();
+        let evaluated = fleet["databases"].as_array().unwrap().iter().map(|row| name(&row["metadata"]));
+        let others = fleet["notEvaluated"].as_array().unwrap().iter().map(|it| name(it) + "?");
+        let mut all: Vec<String> = evaluated.chain(others).collect();
         all.sort();
         all
     }
@@ -172,7 +172,7 @@ async fn a_token_shows_what_it_may_read_and_nothing_else() {
     assert_eq!((absent.status, absent.body.replace("none", "shop")), (403, present.body));
     assert_eq!(page.status(&shop(&own).replace("/shop", "/none"), &viewer).await, 404);
 
-    // Compliance is judged from kinds that this one may not list.
+    // Compliance is evaluated from kinds that this one may not list.
     assert_eq!(page.fleet(&no_guards).await, [format!("{}/shop?", own.name)]);
     assert_eq!(page.get(&shop(&own), Some(&no_guards)).await.json()["compliance"], Value::Null);
     assert_eq!(page.status(&format!("{}/guards", shop(&own)), &no_guards).await, 403);
@@ -315,7 +315,7 @@ async fn the_page_has_the_graph_and_the_attempts_and_no_secret() {
     })
     .await;
 
-    // As `kubectl pgrail status` judges: no backup.
+    // As `kubectl pgrail status` evaluates: no backup.
     let compliance = get("").await.json()["compliance"].clone();
     let rules: Vec<_> = compliance["violations"].as_array().unwrap().iter().map(|it| it["rule"].clone()).collect();
     assert!(rules.contains(&json!("backups.required")), "{compliance:#}");

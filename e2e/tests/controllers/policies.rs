@@ -1,4 +1,4 @@
-//! Policies: the fleet judged, objects of templates created and kept, clusters of other operators, reports. Each test has an
+//! Policies: the fleet evaluated, objects of templates created and kept, clusters of other operators, reports. Each test has an
 //! operator that runs policies only, and policies that select its own namespaces. One at a time: such an operator runs the
 //! policies of all tests.
 
@@ -137,7 +137,7 @@ async fn every_policy_is_evaluated_when_the_operator_starts() {
 }
 
 #[tokio::test]
-async fn a_fleet_is_judged_as_it_changes() {
+async fn a_fleet_is_evaluated_as_it_changes() {
     let server = pgrail_testing::servers().remove(0);
     let fixture = Fixture::with_database(&server, "policyfleet").await;
     let namespace = &fixture.namespace;

@@ -209,7 +209,7 @@ async fn a_restore_is_refused_with_the_remedy() {
         let message = condition(&restore, "Ready").unwrap().2;
         assert!(message.contains(remedy), "{message}");
     }
-    // The remedy works, and the condition is the server's to judge.
+    // The remedy works, and the condition is the server's to evaluate.
     namespace.annotate::<DatabaseRestore>("unannotated", "pgrail.dev/allow-in-place", Some("true")).await;
     let ended = |it: &DatabaseRestore| field(it, "/status/phase") == json!("Succeeded");
     wait_for::<DatabaseRestore>(namespace, "unannotated", "the restore has ended", ended).await;

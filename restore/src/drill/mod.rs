@@ -20,7 +20,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use pgrail_dump::{
     ClientTools, DrillOutcome, DrillProblem, DrillQueryResult, DrillResult, DrillServer, Entry, Extract, ExtractError,
-    Load, LoadRows, Manifest, ManifestError, Reason, Store, ToolError, error_chain, judge,
+    Load, LoadRows, Manifest, ManifestError, Reason, Store, ToolError, error_chain, evaluate,
 };
 use pgrail_postgres::{Connection, ConnectionSettings, connect};
 
@@ -285,12 +285,12 @@ fn of_server(error: &(dyn std::error::Error + 'static)) -> Stop {
 /// A restore that failed: because of the backup, of the server, or of the role that it runs as.
 fn of_load(error: ExtractError, locale: bool) -> Stop {
     let ExtractError::Load(ToolError::Failed { last_lines, .. }) = &error else {
-        return if matches!(error, ExtractError::Load(_)) { judge(error, locale).into() } else { error.into() };
+        return if matches!(error, ExtractError::Load(_)) { evaluate(error, locale).into() } else { error.into() };
     };
     if RIGHTS.iter().any(|text| last_lines.contains(text)) {
         return Stop::NotRun(format!("the backup cannot be restored without superuser: {last_lines}"));
     }
-    judge(error, locale).into()
+    evaluate(error, locale).into()
 }
 
 fn of_count(error: RestoreError) -> Stop {

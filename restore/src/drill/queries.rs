@@ -20,7 +20,7 @@ pub(super) async fn run(
         session.batch_execute(&format!("BEGIN READ ONLY; SET LOCAL statement_timeout = '{TIMEOUT}'")).await?;
         let found = value(session, &query.sql).await;
         session.batch_execute("ROLLBACK").await?;
-        results.push(judge(&query.name, &query.expect, found));
+        results.push(evaluate(&query.name, &query.expect, found));
     }
     Ok(results)
 }
@@ -45,7 +45,7 @@ async fn value(session: &Client, sql: &str) -> Result<Option<String>, String> {
     }
 }
 
-fn judge(name: &str, expect: &Expectation, found: Result<Option<String>, String>) -> DrillQueryResult {
+fn evaluate(name: &str, expect: &Expectation, found: Result<Option<String>, String>) -> DrillQueryResult {
     let (passed, found) = match found {
         Ok(value) => (expect.is_met_by(value.as_deref()), value.unwrap_or_else(|| "NULL".to_owned())),
         Err(problem) => (false, problem),

@@ -1,12 +1,12 @@
-//! `kubectl pgrail status`: which databases are compliant. Judged here, by the rules of the operator, from what the user may
+//! `kubectl pgrail status`: which databases are compliant. Evaluated here, by the rules of the operator, from what the user may
 //! read; what only the operator knows is taken from the status of the policies.
 
 use super::cluster::{ClusterArgs, refused};
 use crate::cli::output::{self, Format};
 use crate::cli::{CommandError, NOT_AS_DECLARED};
 use crate::controllers::guardrail_policy::compliance::{self, DEFAULT_RULES, Policies, Row};
+use crate::controllers::guardrail_policy::evaluate::Rule;
 use crate::controllers::guardrail_policy::fleet::Index;
-use crate::controllers::guardrail_policy::judge::Rule;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
@@ -25,7 +25,7 @@ const PAGE: u32 = 500;
 /// Options of `kubectl pgrail status`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit status: 0 every database is compliant; 2 one is not, or there is none; 1 it could not be judged.\n\n\
+    after_help = "Exit status: 0 every database is compliant; 2 one is not, or there is none; 1 it could not be evaluated.\n\n\
     Example:\n  kubectl pgrail status -A -o wide"
 )]
 pub(super) struct StatusArgs {
@@ -58,11 +58,11 @@ pub(super) async fn run(args: StatusArgs) -> Result<ExitCode, CommandError> {
     if !output::objects(&values, args.output)? {
         print(&rows, args.output == Format::Wide, now)?;
     }
-    let judged: Vec<&Row> = rows.iter().filter(|row| !row.excluded).collect();
-    if judged.is_empty() {
-        eprintln!("no database was judged{}", scope.map(|it| format!(" in the namespace {it}")).unwrap_or_default());
+    let evaluated: Vec<&Row> = rows.iter().filter(|row| !row.excluded).collect();
+    if evaluated.is_empty() {
+        eprintln!("no database was evaluated{}", scope.map(|it| format!(" in the namespace {it}")).unwrap_or_default());
     }
-    let compliant = !judged.is_empty() && judged.iter().all(|row| row.compliant);
+    let compliant = !evaluated.is_empty() && evaluated.iter().all(|row| row.compliant);
     Ok(if compliant { ExitCode::SUCCESS } else { NOT_AS_DECLARED.into() })
 }
 
@@ -94,7 +94,7 @@ async fn policies(client: &Client, namespaces: BTreeSet<String>) -> Result<Polic
     let policies = match api.list(&ListParams::default()).await {
         Ok(policies) => policies.items,
         Err(kube::Error::Api(status)) if status.is_forbidden() => {
-            eprintln!("no right to list GuardrailPolicies: judged by the default rules");
+            eprintln!("no right to list GuardrailPolicies: evaluated by the default rules");
             Vec::new()
         }
         Err(error) => return Err(refused("cannot list guardrailpolicies", error)),

@@ -105,10 +105,10 @@ pub(super) async fn apply(
                 job.metadata.owner_references = schedule.controller_owner_ref(&()).map(|it| vec![it]);
                 create(&jobs(schedule, context), &job).await?;
             }
-            Step::FinishCheck { job, judged } => {
-                store::report(schedule, &judged, context).await?;
+            Step::FinishCheck { job, evaluated } => {
+                store::report(schedule, &evaluated, context).await?;
                 delete(&jobs(schedule, context), &job).await?;
-                applied.check = Some(judged.check);
+                applied.check = Some(evaluated.check);
                 applied.changed = true;
             }
         }

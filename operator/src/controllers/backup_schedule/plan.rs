@@ -6,7 +6,7 @@ use super::history::{self, Failure, History, Scope};
 use super::observe::{CheckState, DrillState, Observed, PruneState};
 use super::retention::{self, Rules};
 use super::shrink;
-use super::store_check::{self, Judged};
+use super::store_check::{self, Evaluated};
 use super::validate::Validated;
 use crate::agent::config::{InventoryConfig, PruneConfig};
 use crate::agent::run_name::run_name;
@@ -64,7 +64,7 @@ pub(super) enum Step {
     /// Compare the store with the backups.
     StartCheck { destination: Box<Destination>, inventory: InventoryConfig },
     /// The store was compared: report what is missing, record what was found, then delete the Job.
-    FinishCheck { job: String, judged: Box<Judged> },
+    FinishCheck { job: String, evaluated: Box<Evaluated> },
 }
 
 pub(super) fn plan(
@@ -302,8 +302,8 @@ fn check_step(schedule: &BackupSchedule, observed: &Observed, now: Timestamp) ->
                 time: created(&check.job),
                 now,
             };
-            let judged = Box::new(store_check::judge(&basis, inventory));
-            Some(Step::FinishCheck { job, judged })
+            let evaluated = Box::new(store_check::evaluate(&basis, inventory));
+            Some(Step::FinishCheck { job, evaluated })
         }
     }
 }

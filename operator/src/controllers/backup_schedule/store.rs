@@ -1,6 +1,6 @@
 //! Writes what a comparison of the store found to the backups.
 
-use super::store_check::{Judged, Mark};
+use super::store_check::{Evaluated, Mark};
 use crate::context::Context;
 use crate::kubernetes::events::Severity;
 use crate::kubernetes::status;
@@ -17,16 +17,20 @@ const MARKS: &str = "backupschedule-store";
 const FOUND: &str = "backupschedule-found";
 
 /// Each step can be repeated.
-pub(super) async fn report(schedule: &BackupSchedule, judged: &Judged, context: &Context) -> Result<(), kube::Error> {
-    for mark in &judged.marks {
+pub(super) async fn report(
+    schedule: &BackupSchedule,
+    evaluated: &Evaluated,
+    context: &Context,
+) -> Result<(), kube::Error> {
+    for mark in &evaluated.marks {
         report_mark(mark, context).await?;
     }
-    for backup in &judged.adopted {
+    for backup in &evaluated.adopted {
         create_backup(backup, context).await?;
         report_found(backup, context).await?;
     }
-    if let Some(first) = judged.adopted.first() {
-        let count = judged.adopted.len();
+    if let Some(first) = evaluated.adopted.first() {
+        let count = evaluated.adopted.len();
         let note = format!(
             "found {count} dumps in the store that no DatabaseBackup recorded, and created {} …",
             first.name_any()
@@ -36,7 +40,7 @@ pub(super) async fn report(schedule: &BackupSchedule, judged: &Judged, context: 
             .publish(schedule, Severity::Normal, "Check", event::BACKUP_DISCOVERED, note, context.now())
             .await;
     }
-    if judged.taken_over {
+    if evaluated.taken_over {
         let api: Api<BackupSchedule> =
             Api::namespaced(context.client.clone(), &schedule.namespace().unwrap_or_default());
         let patch = json!({"metadata": {"annotations": {TAKE_OVER: null}}});

@@ -40,7 +40,7 @@ const FOUND: &str =
 
 /// The result of one comparison.
 #[derive(Clone, Debug)]
-pub(super) struct Judged {
+pub(super) struct Evaluated {
     pub(super) marks: Vec<Mark>,
     pub(super) adopted: Vec<DatabaseBackup>,
     pub(super) check: StoreCheck,
@@ -128,7 +128,7 @@ pub(super) struct Basis<'a> {
     pub(super) now: Timestamp,
 }
 
-pub(super) fn judge(basis: &Basis<'_>, inventory: &Inventory) -> Judged {
+pub(super) fn evaluate(basis: &Basis<'_>, inventory: &Inventory) -> Evaluated {
     let known = basis.config.inventory.as_ref().map_or(&[][..], |config| &config.known);
     let is_recorded = |found: &&Found| basis.backups.iter().any(|it| basis.run_of(it).as_ref() == Some(&found.run));
     // A run that has not ended is recorded when it has.
@@ -154,7 +154,7 @@ pub(super) fn judge(basis: &Basis<'_>, inventory: &Inventory) -> Judged {
         .chain(of_others)
         .max()
         .map_or(baseline, |newest| newest.min(basis.now + CLOCK_TOLERANCE).max(baseline));
-    Judged {
+    Evaluated {
         marks: basis.marks(known, inventory),
         check: StoreCheck {
             time: Time(whole_seconds(basis.time)),
@@ -375,7 +375,7 @@ mod tests {
             self
         }
 
-        fn judge(&self, inventory: Value) -> Judged {
+        fn evaluate(&self, inventory: Value) -> Evaluated {
             let validated = example(json!({})).1;
             let destination = validated.job.destination;
             let known = known(&self.backups, &destination.store.config.url, &destination.identity);
@@ -396,55 +396,58 @@ mod tests {
             for (field, value) in inventory.as_object().unwrap() {
                 full[field] = value.clone();
             }
-            judge(&basis, &serde_json::from_value(full).unwrap())
+            evaluate(&basis, &serde_json::from_value(full).unwrap())
         }
     }
 
-    fn marked(judged: &Judged) -> Vec<String> {
+    fn marked(evaluated: &Evaluated) -> Vec<String> {
         let mark = |it: &Mark| format!("{} {} {}", it.backup.name_any(), it.ready.status, it.ready.reason);
-        judged.marks.iter().map(mark).collect()
+        evaluated.marks.iter().map(mark).collect()
     }
 
     #[test]
     fn missing_and_incomplete_dumps_are_reported_and_recover() {
         let mut case = Case::new(vec![good(20), good(21), good(22), good(23)]).compared(22);
         // Newest first: position 1 is of the 22nd, 3 of the 20th.
-        let judged = case.judge(json!({"published": 3, "missing": "2", "incomplete": "8"}));
-        assert_eq!(marked(&judged), ["b20 False Missing", "b22 False Missing"]);
-        assert!(judged.marks[0].ready.message.contains("another size"));
-        assert!(judged.marks[1].ready.message.contains("s3://backups/shop/cluster/shop/nightly/20261122T021500Z-abc"));
-        assert_eq!((judged.check.missing, judged.check.dumps), (2, 3));
-        assert_eq!(judged.check.newest_time.0, at("2026-11-23T02:15:01Z"));
+        let evaluated = case.evaluate(json!({"published": 3, "missing": "2", "incomplete": "8"}));
+        assert_eq!(marked(&evaluated), ["b20 False Missing", "b22 False Missing"]);
+        assert!(evaluated.marks[0].ready.message.contains("another size"));
+        assert!(
+            evaluated.marks[1].ready.message.contains("s3://backups/shop/cluster/shop/nightly/20261122T021500Z-abc")
+        );
+        assert_eq!((evaluated.check.missing, evaluated.check.dumps), (2, 3));
+        assert_eq!(evaluated.check.newest_time.0, at("2026-11-23T02:15:01Z"));
         // Reported once, and taken back when the dump is there again.
-        case.backups[2].status.as_mut().unwrap().conditions = vec![judged.marks[1].ready.clone()];
-        assert_eq!(marked(&case.judge(json!({"published": 3, "missing": "2"}))), Vec::<String>::new());
-        assert_eq!(marked(&case.judge(json!({"published": 4}))), ["b22 True ReadBack"]);
+        case.backups[2].status.as_mut().unwrap().conditions = vec![evaluated.marks[1].ready.clone()];
+        assert_eq!(marked(&case.evaluate(json!({"published": 3, "missing": "2"}))), Vec::<String>::new());
+        assert_eq!(marked(&case.evaluate(json!({"published": 4}))), ["b22 True ReadBack"]);
     }
 
     #[test]
     fn an_older_dump_without_an_object_is_adopted_and_a_newer_one_is_another_control_planes() {
         let case = Case::new(vec![good(22)]).compared(22);
-        let judged = case.judge(json!({"published": 2, "unknown": [found(20, "b20")]}));
-        assert_eq!(judged.adopted.len(), 1);
-        let adopted = &judged.adopted[0];
+        let evaluated = case.evaluate(json!({"published": 2, "unknown": [found(20, "b20")]}));
+        assert_eq!(evaluated.adopted.len(), 1);
+        let adopted = &evaluated.adopted[0];
         assert_eq!(adopted.name_any(), "nightly-found-20261120t021500z-abc");
         let status = adopted.status.as_ref().unwrap();
         assert_eq!(status.phase, Some(BackupPhase::Discovered));
         assert_eq!(status.location.as_deref(), Some("s3://backups/shop/cluster/shop/nightly/20261120T021500Z-abc"));
-        assert!(judged.check.split_brain.is_empty() && !judged.taken_over);
+        assert!(evaluated.check.split_brain.is_empty() && !evaluated.taken_over);
 
-        let judged = case.judge(json!({"published": 2, "unknown": [found(23, "b23"), found(20, "b20")]}));
-        assert_eq!(judged.check.split_brain, [run(23)]);
-        assert!(judged.adopted.is_empty(), "nothing is recorded while it is not known which one is right");
-        assert_eq!((judged.check.unrecorded, judged.check.newest_time.0), (2, at("2026-11-22T02:15:01Z")));
+        let evaluated = case.evaluate(json!({"published": 2, "unknown": [found(23, "b23"), found(20, "b20")]}));
+        assert_eq!(evaluated.check.split_brain, [run(23)]);
+        assert!(evaluated.adopted.is_empty(), "nothing is recorded while it is not known which one is right");
+        assert_eq!((evaluated.check.unrecorded, evaluated.check.newest_time.0), (2, at("2026-11-22T02:15:01Z")));
     }
 
     #[test]
     fn a_run_of_this_control_plane_is_not_anothers() {
         let with = |status: Value| {
             let own = examples::backup("own", "2026-11-23T02:15:00Z", status);
-            let judged = Case::new(vec![good(22), own]).compared(22).judge(json!({"unknown": [found(23, "own")]}));
-            (judged.check.split_brain.len(), judged.adopted.len())
+            let evaluated =
+                Case::new(vec![good(22), own]).compared(22).evaluate(json!({"unknown": [found(23, "own")]}));
+            (evaluated.check.split_brain.len(), evaluated.adopted.len())
         };
         assert_eq!(with(json!({"phase": "Verifying"})), (0, 0), "it is recorded when it has ended");
         let lost = json!([{"type": "Stalled", "status": "True", "reason": "ResultLost", "message": "",
@@ -458,10 +461,10 @@ mod tests {
     fn the_annotation_takes_over() {
         let mut case = Case::new(vec![good(22)]).compared(22);
         case.schedule.annotations_mut().insert(TAKE_OVER.into(), "true".into());
-        let judged = case.judge(json!({"unknown": [found(23, "b23"), found(20, "b20")]}));
-        assert_eq!((judged.adopted.len(), judged.taken_over), (2, true));
-        assert!(judged.check.split_brain.is_empty());
-        assert_eq!(judged.check.newest_time.0, at("2026-11-23T02:15:00Z"));
+        let evaluated = case.evaluate(json!({"unknown": [found(23, "b23"), found(20, "b20")]}));
+        assert_eq!((evaluated.adopted.len(), evaluated.taken_over), (2, true));
+        assert!(evaluated.check.split_brain.is_empty());
+        assert_eq!(evaluated.check.newest_time.0, at("2026-11-23T02:15:00Z"));
     }
 
     #[test]
@@ -472,8 +475,8 @@ mod tests {
         };
         let backups: Vec<_> = (100..199).map(of_day).collect();
         let case = Case::new(backups).compared(22);
-        let judged = case.judge(json!({"unknown": [found(20, "x"), found(19, "y")], "notListed": 7}));
-        assert_eq!((judged.adopted.len(), judged.check.unrecorded), (1, 8));
+        let evaluated = case.evaluate(json!({"unknown": [found(20, "x"), found(19, "y")], "notListed": 7}));
+        assert_eq!((evaluated.adopted.len(), evaluated.check.unrecorded), (1, 8));
         assert!(!has_more(&case.schedule, &case.backups), "the last comparison left none");
     }
 

@@ -3,8 +3,8 @@
 
 use super::CONTROLLER;
 use super::assess::{Assessment, Member, TemplateSet, by_name};
+use super::evaluate::{Finding, Rule};
 use super::fleet::Snapshot;
-use super::judge::{Finding, Rule};
 use super::templates::{Template, Templated, differences, is_as_declared};
 use crate::context::Context;
 use crate::kubernetes::api::untyped;

@@ -1,8 +1,8 @@
 //! The whole fleet against one policy. Pure.
 
 use super::compliance::UNREADABLE;
+use super::evaluate::{Finding, Rule, evaluate, needs_guard};
 use super::fleet::Snapshot;
-use super::judge::{Finding, Rule, judge, needs_guard};
 use super::select::Selection;
 use super::templates::{Template, Templated};
 use super::undeclared;
@@ -83,7 +83,7 @@ impl Assessment {
     }
 }
 
-/// Judges every selected database.
+/// Evaluates every selected database.
 pub(super) fn assess(
     policy: &GuardrailPolicy,
     templates: &TemplateSet,
@@ -117,13 +117,13 @@ pub(super) fn assess(
             }
             Ok(database) => {
                 let facts = index.facts(database, checks, now);
-                let judgement = judge(&policy.spec, &facts, now);
-                member.findings = judgement.findings;
+                let evaluation = evaluate(&policy.spec, &facts, now);
+                member.findings = evaluation.findings;
                 let due = checks.map(|checks| {
                     let uid = database.uid().unwrap_or_default();
                     checks.due(&uid, std::time::Duration::from(database.spec.check_interval))
                 });
-                let next = [assessment.next_change, judgement.next_change, due.filter(|due| *due > now)];
+                let next = [assessment.next_change, evaluation.next_change, due.filter(|due| *due > now)];
                 assessment.next_change = next.into_iter().flatten().min();
                 let key = |name| (member.namespace.clone(), name);
                 if let Ok(Some(template)) = &templates.guard {

@@ -1,8 +1,8 @@
-//! Which databases are compliant, worst first: for `kubectl pgrail status` and for the page. Judged by the rules of the
+//! Which databases are compliant, worst first: for `kubectl pgrail status` and for the page. Evaluated by the rules of the
 //! operator; what only the operator knows is taken from the status of the policies. Pure.
 
+use super::evaluate::{Facts, Rule, evaluate};
 use super::fleet::Index;
-use super::judge::{Facts, Rule, judge};
 use super::select::Selection;
 use crate::controllers::checks::Checks;
 use jiff::Timestamp;
@@ -34,7 +34,7 @@ pub(crate) struct Row {
     pub(crate) last_verified_time: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last_drill_time: Option<Timestamp>,
-    /// The policies that it was judged by; empty: the default rules.
+    /// The policies that it was evaluated by; empty: the default rules.
     pub(crate) policies: Vec<String>,
     pub(crate) violations: Vec<Violation>,
     /// Violations by the policy that demands otherwise. One violation can be of several policies.
@@ -102,7 +102,7 @@ pub(crate) struct Policies {
     labels: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// Judges databases, each with the objects that refer to it. `checks`: when they were last checked, where that is known.
+/// Evaluates databases, each with the objects that refer to it. `checks`: when they were last checked, where that is known.
 pub(crate) fn rows<'a>(
     databases: impl IntoIterator<Item = &'a ProtectedDatabase>,
     index: &Index<'a>,
@@ -158,26 +158,26 @@ impl Policies {
     }
 }
 
-/// Judges one database.
+/// Evaluates one database.
 fn row(facts: &Facts<'_>, policies: &Policies, now: Timestamp) -> Row {
     let database = facts.database;
     let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
     let label = format!("{namespace}/{name}");
     let selecting: Vec<_> = policies.of(&namespace).collect();
-    let (excluding, judging): (Vec<_>, Vec<_>) =
+    let (excluding, evaluating): (Vec<_>, Vec<_>) =
         selecting.iter().copied().partition(|(_, selection)| selection.excludes(database.labels()));
     let default = GuardrailPolicy::new("", GuardrailPolicySpec::default());
-    let excluded = judging.is_empty() && !excluding.is_empty();
-    let by: Vec<&GuardrailPolicy> = match (excluded, judging.is_empty()) {
+    let excluded = evaluating.is_empty() && !excluding.is_empty();
+    let by: Vec<&GuardrailPolicy> = match (excluded, evaluating.is_empty()) {
         (true, _) => Vec::new(),
         (false, true) => vec![&default],
-        (false, false) => judging.iter().map(|(policy, _)| policy).collect(),
+        (false, false) => evaluating.iter().map(|(policy, _)| policy).collect(),
     };
     let mut findings = Vec::new();
     let mut violations_by_policy = BTreeMap::new();
     for policy in &by {
-        let found = judge(&policy.spec, facts, now).findings;
-        let name = if judging.is_empty() { DEFAULT_RULES.to_owned() } else { policy.name_any() };
+        let found = evaluate(&policy.spec, facts, now).findings;
+        let name = if evaluating.is_empty() { DEFAULT_RULES.to_owned() } else { policy.name_any() };
         if !found.is_empty() {
             violations_by_policy.insert(name, found.len());
         }
@@ -221,7 +221,7 @@ fn row(facts: &Facts<'_>, policies: &Policies, now: Timestamp) -> Row {
         unguarded_at_risk: database.status.as_ref().and_then(|status| status.unguarded_at_risk),
         last_verified_time: statuses().filter_map(|it| it.last_verified_time.as_ref()).map(|it| it.0).max(),
         last_drill_time: statuses().filter_map(|it| it.last_drill_time.as_ref()).map(|it| it.0).max(),
-        policies: judging.iter().map(|(policy, _)| policy.name_any()).collect(),
+        policies: evaluating.iter().map(|(policy, _)| policy.name_any()).collect(),
         violations,
         violations_by_policy,
         worst,

@@ -1,6 +1,6 @@
-//! What policies are judged from: the objects of the whole cluster, as watches last reported them.
+//! What policies are evaluated from: the objects of the whole cluster, as watches last reported them.
 
-use super::judge::{Facts, Overdue};
+use super::evaluate::{Facts, Overdue};
 use super::undeclared::{CLOUD_NATIVE_PG, PGO, ZALANDO};
 use crate::controllers::checks::Checks;
 use crate::kubernetes::optional::{Found, Kind, Objects, Optional};

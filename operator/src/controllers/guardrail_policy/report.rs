@@ -96,7 +96,7 @@ fn size(violation: &Violation) -> usize {
 #[cfg(test)]
 mod tests {
     use super::super::assess::Member;
-    use super::super::judge::{Finding, Rule};
+    use super::super::evaluate::{Finding, Rule};
     use super::*;
     use crate::kubernetes::rejection::Rejection;
     use serde_json::json;
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_stalls_and_the_rest_is_judged() {
+    fn what_cannot_be_used_stalls_and_the_rest_is_evaluated() {
         let rejections = vec![Rejection::new(Reason::InvalidSpec, "spec.namespaceSelector cannot be read")];
         let status = of(&Assessment { members: vec![member("a", &[])], rejections, ..Assessment::default() });
         assert!(status.conditions.iter().any(|it| it.type_ == "Stalled" && it.reason == "InvalidSpec"));

@@ -135,7 +135,7 @@ fn hash(content: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::judge::{Finding, Rule};
+    use super::super::evaluate::{Finding, Rule};
     use super::*;
 
     fn policy() -> GuardrailPolicy {

@@ -23,8 +23,8 @@ use std::sync::Arc;
 
 /// Backups and restores of one answer: the newest.
 const MOST: usize = 500;
-/// The kinds that compliance is judged from, besides the database.
-const JUDGED_FROM: [&str; 3] = ["tableguards", "backupschedules", "databasebackups"];
+/// The kinds that compliance is evaluated from, besides the database.
+const EVALUATED_FROM: [&str; 3] = ["tableguards", "backupschedules", "databasebackups"];
 const DATABASES: &str = "protecteddatabases";
 
 /// What answers requests.
@@ -68,32 +68,33 @@ async fn fleet((State(api), peer, headers): Request<'_>) -> Answer {
     let held = api.held(&user, rights).await?;
     let visible =
         |namespace: &str| ["get", "list"].iter().all(|verb| held.contains(&Right::on(verb, DATABASES, namespace)));
-    let judged = |namespace: &str| JUDGED_FROM.iter().all(|kind| held.contains(&Right::on("list", kind, namespace)));
+    let evaluated =
+        |namespace: &str| EVALUATED_FROM.iter().all(|kind| held.contains(&Right::on("list", kind, namespace)));
 
     let of_fleet = Objects::of(&fleet);
     let index = of_fleet.index();
-    let (mut rows, mut not_judged): (Vec<Row>, Vec<Value>) = (Vec::new(), Vec::new());
-    let mut to_judge: Vec<&ProtectedDatabase> = Vec::new();
+    let (mut rows, mut not_evaluated): (Vec<Row>, Vec<Value>) = (Vec::new(), Vec::new());
+    let mut to_evaluate: Vec<&ProtectedDatabase> = Vec::new();
     for database in &databases {
         let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
         if !visible(&namespace) {
             continue;
         }
         match &database.0 {
-            _ if !judged(&namespace) => not_judged.push(json!({"namespace": namespace, "name": name})),
-            Ok(parsed) => to_judge.push(parsed),
+            _ if !evaluated(&namespace) => not_evaluated.push(json!({"namespace": namespace, "name": name})),
+            Ok(parsed) => to_evaluate.push(parsed),
             Err(_) => rows.push(Row::unreadable(&namespace, &name)),
         }
     }
     let now = api.context.now();
-    rows.extend(compliance::rows(to_judge, &index, &policies, fleet.checks.as_deref(), now));
+    rows.extend(compliance::rows(to_evaluate, &index, &policies, fleet.checks.as_deref(), now));
     rows.extend(undeclared.into_iter().filter(|row| of_undeclared(row).is_some_and(|right| held.contains(&right))));
     compliance::worst_first(&mut rows);
-    not_judged.sort_by_key(ToString::to_string);
+    not_evaluated.sort_by_key(ToString::to_string);
     Ok(Json(json!({
         "time": now,
         "databases": rows,
-        "notJudged": not_judged,
+        "notEvaluated": not_evaluated,
         "unreadablePolicies": unreadable,
         "leads": fleet.leads,
         "namespace": api.context.settings.watch_namespace,
@@ -103,7 +104,7 @@ async fn fleet((State(api), peer, headers): Request<'_>) -> Answer {
 /// What the list of databases of a namespace takes.
 fn of_fleet(namespace: &str) -> impl Iterator<Item = Right> {
     let databases = ["get", "list"].map(|verb| Right::on(verb, DATABASES, namespace));
-    let others = JUDGED_FROM.map(|kind| Right::on("list", kind, namespace));
+    let others = EVALUATED_FROM.map(|kind| Right::on("list", kind, namespace));
     databases.into_iter().chain(others)
 }
 
@@ -122,9 +123,9 @@ async fn database((State(api), peer, headers): Request<'_>, Path(name): Path<(St
         return Ok(Json(json!({"time": now, "compliance": row, "database": null, "leads": seen.fleet.leads})));
     };
     let mut row = None;
-    if api.may_list(&seen.user, &JUDGED_FROM, &name.0).await? {
+    if api.may_list(&seen.user, &EVALUATED_FROM, &name.0).await? {
         let (policies, _) = api.stores.policies();
-        row = judge(&seen.fleet, parsed, &policies, now);
+        row = evaluate(&seen.fleet, parsed, &policies, now);
     }
     Ok(Json(json!({
         "time": now,
@@ -134,7 +135,7 @@ async fn database((State(api), peer, headers): Request<'_>, Path(name): Path<(St
     })))
 }
 
-fn judge(fleet: &Fleet, database: &ProtectedDatabase, policies: &Policies, now: jiff::Timestamp) -> Option<Row> {
+fn evaluate(fleet: &Fleet, database: &ProtectedDatabase, policies: &Policies, now: jiff::Timestamp) -> Option<Row> {
     let objects = Objects::of(fleet);
     let index = objects.index();
     compliance::rows([database], &index, policies, fleet.checks.as_deref(), now).pop()
@@ -214,7 +215,7 @@ where
     (of_namespace.into_iter().filter(refers).collect(), unreadable)
 }
 
-/// The objects that databases are judged from.
+/// The objects that databases are evaluated from.
 struct Objects {
     guards: Vec<Arc<Watched<pgrail_crds::TableGuard>>>,
     schedules: Vec<Arc<Watched<pgrail_crds::BackupSchedule>>>,

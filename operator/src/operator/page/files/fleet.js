@@ -36,7 +36,7 @@ export function violationList(violations) {
 export async function fleetView() {
   const fleet = await ask("fleet");
   const rows = fleet.databases.map((row) => ({ ...row, verdict: verdictOf(row) }))
-    .concat(fleet.notJudged.map((metadata) => ({ metadata, verdict: "unknown", notJudged: true, violations: [] })));
+    .concat(fleet.notEvaluated.map((metadata) => ({ metadata, verdict: "unknown", notEvaluated: true, violations: [] })));
   const list = el("div", {});
   const count = el("p", { role: "status", class: "note" });
   const draw = () => {
@@ -109,7 +109,7 @@ function databases(rows, now) {
       const [kind, text] = VERDICTS[row.verdict];
       const isDeclared = row.violations[0]?.rule !== "Undeclared";
       const title = isDeclared ? el("a", { href: linkTo(namespace, name) }, `${namespace}/${name}`) : `${namespace}/${name}`;
-      if (row.notJudged) {
+      if (row.notEvaluated) {
         const reason = "you have no right to list its guards, schedules and backups";
         return [title, verdict(kind, text), "not known", "not known", "not known", "not known", reason];
       }

@@ -1,6 +1,6 @@
 //! The rules `backups.*`.
 
-use super::{Facts, Judgement, Rule, after, names};
+use super::{Evaluation, Facts, Rule, after, names};
 use crate::backup_jobs::record::{counted, is_of_database, proof, snapshot_time};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -10,13 +10,13 @@ use std::time::Duration;
 /// The causes of a partial backup that a schedule can declare.
 const DECLARED: [&str; 3] = ["Schemas", "ExcludeTables", "ExcludeTableData"];
 
-pub(super) fn judge(rules: &BackupRules, facts: &Facts<'_>, now: Timestamp, judgement: &mut Judgement) {
+pub(super) fn evaluate(rules: &BackupRules, facts: &Facts<'_>, now: Timestamp, evaluation: &mut Evaluation) {
     let is_kept = |schedule: &&&BackupSchedule| schedule.metadata.deletion_timestamp.is_none();
     let schedules: Vec<&BackupSchedule> = facts.schedules.iter().filter(is_kept).copied().collect();
     if schedules.is_empty() {
         if rules.required {
             let message = "no BackupSchedule of this database exists: create one";
-            judgement.find(Rule::BackupRequired, "", message);
+            evaluation.find(Rule::BackupRequired, "", message);
         }
         return;
     }
@@ -29,17 +29,17 @@ pub(super) fn judge(rules: &BackupRules, facts: &Facts<'_>, now: Timestamp, judg
     if counting.is_empty() && of_it.iter().any(|it| counts(it, &DECLARED)) {
         let message = "its backups do not contain the whole database: remove spec.dump.schemas, excludeTables and \
                        excludeTableData of the BackupSchedule, or create another one without them";
-        judgement.find(Rule::AllowPartial, names(schedules), message);
+        evaluation.find(Rule::AllowPartial, names(schedules), message);
         return;
     }
     let object = names(schedules.iter().copied());
     let newest = counting.iter().map(|it| snapshot_time(it)).max();
     let remedy = "see the conditions of the BackupSchedule";
-    within(Rule::MaxAge, rules.max_age.into(), newest, "verified backup", remedy, &object, now, judgement);
+    within(Rule::MaxAge, rules.max_age.into(), newest, "verified backup", remedy, &object, now, evaluation);
     let read_back = |it: &&&DatabaseBackup| proof(it) >= VerificationLevel::ReadBack;
     let verified = counting.iter().filter(read_back).map(|it| verified_at(it)).max();
     let remedy = "set spec.verification.level of the BackupSchedule to ReadBack";
-    within(Rule::VerifiedWithin, rules.verified_within.into(), verified, "read-back", remedy, &object, now, judgement);
+    within(Rule::VerifiedWithin, rules.verified_within.into(), verified, "read-back", remedy, &object, now, evaluation);
     let by_schedule = schedules.iter().filter_map(|it| it.status.as_ref()?.last_drill_time.as_ref()).map(|time| time.0);
     let by_backup = counting.iter().filter(|it| proof(it) == VerificationLevel::Drill).map(|it| verified_at(it));
     let drilled = by_schedule.chain(by_backup).max();
@@ -49,7 +49,7 @@ pub(super) fn judge(rules: &BackupRules, facts: &Facts<'_>, now: Timestamp, judg
     } else {
         "no BackupSchedule declares spec.verification.drill: declare it, or set backups.drilledWithin of the policy to 0s"
     };
-    within(Rule::DrilledWithin, rules.drilled_within.into(), drilled, "drill", remedy, &object, now, judgement);
+    within(Rule::DrilledWithin, rules.drilled_within.into(), drilled, "drill", remedy, &object, now, evaluation);
 }
 
 /// What a rule demands must be at most `longest` old. Zero: it is not demanded.
@@ -62,18 +62,18 @@ fn within(
     remedy: &str,
     object: &str,
     now: Timestamp,
-    judgement: &mut Judgement,
+    evaluation: &mut Evaluation,
 ) {
     if longest.is_zero() {
         return;
     }
     match last {
-        None => judgement.find(rule, object, format!("there is no {what}: {remedy}")),
+        None => evaluation.find(rule, object, format!("there is no {what}: {remedy}")),
         Some(last) if after(last, longest) < now => {
             let hours = longest.as_secs() / 3600;
-            judgement.find(rule, object, format!("the last {what} is of {last}, more than {hours}h ago: {remedy}"));
+            evaluation.find(rule, object, format!("the last {what} is of {last}, more than {hours}h ago: {remedy}"));
         }
-        Some(last) => judgement.changes_at(after(last, longest)),
+        Some(last) => evaluation.changes_at(after(last, longest)),
     }
 }
 

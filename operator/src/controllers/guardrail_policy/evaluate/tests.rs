@@ -80,14 +80,14 @@ impl Shop {
         }
     }
 
-    fn judged(&self, policy: Value) -> Judgement {
+    fn evaluated(&self, policy: Value) -> Evaluation {
         let policy = serde_json::from_value(policy).unwrap();
-        judge(&policy, &self.facts(), NOW.parse().unwrap())
+        evaluate(&policy, &self.facts(), NOW.parse().unwrap())
     }
 
     /// Rules and objects of the violations.
     fn violates(&self, policy: Value) -> Vec<(&'static str, String)> {
-        self.judged(policy).findings.into_iter().map(|it| (it.rule.as_str(), it.object)).collect()
+        self.evaluated(policy).findings.into_iter().map(|it| (it.rule.as_str(), it.object)).collect()
     }
 }
 
@@ -97,10 +97,10 @@ fn found(rule: &'static str, object: &str) -> Vec<(&'static str, String)> {
 
 #[test]
 fn a_database_that_meets_everything_is_compliant_until_its_backup_is_too_old() {
-    let judgement = Shop::default().judged(json!({}));
-    assert_eq!(judgement.findings, Vec::new());
+    let evaluation = Shop::default().evaluated(json!({}));
+    assert_eq!(evaluation.findings, Vec::new());
     // maxAge 26h after the snapshot, before the other times.
-    assert_eq!(judgement.next_change, Some("2026-11-24T04:15:00Z".parse().unwrap()));
+    assert_eq!(evaluation.next_change, Some("2026-11-24T04:15:00Z".parse().unwrap()));
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn backups_must_exist_be_young_be_read_back_and_drilled() {
     let compared = of(vec![backup("b", "2026-11-23T02:15:00Z", checksum)]);
     assert_eq!(rules(&compared, json!({})), ["backups.verifiedWithin", "backups.drilledWithin"]);
     let message = |shop: &Shop| {
-        let found = shop.judged(json!({"backups": {"maxAge": "34h"}})).findings;
+        let found = shop.evaluated(json!({"backups": {"maxAge": "34h"}})).findings;
         found.into_iter().find(|it| it.rule == Rule::DrilledWithin).unwrap().message
     };
     assert!(message(&read_back).contains("no BackupSchedule declares spec.verification.drill: declare it"));

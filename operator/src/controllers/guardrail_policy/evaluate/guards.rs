@@ -1,35 +1,35 @@
 //! The rules `guards.*`.
 
-use super::{Facts, Judgement, Rule, find, is_current, names};
+use super::{Evaluation, Facts, Rule, find, is_current, names};
 use kube::ResourceExt;
 use pgrail_crds::conditions::{ENFORCED, READY, TAMPER_RESISTANT, reasons};
 use pgrail_crds::{BlastRadius, GuardMode, GuardRules, LimitOverrides, MaxLimits, TableGuard};
 use pgrail_guard::{PartialLimits, TableSelector};
 
-pub(super) fn judge(rules: &GuardRules, facts: &Facts<'_>, is_known: bool, judgement: &mut Judgement) {
+pub(super) fn evaluate(rules: &GuardRules, facts: &Facts<'_>, is_known: bool, evaluation: &mut Evaluation) {
     let guards: Vec<&TableGuard> = in_force(facts).collect();
     for guard in &guards {
-        judge_spec(rules, guard, judgement);
+        evaluate_spec(rules, guard, evaluation);
         if is_known {
-            judge_state(rules, guard, judgement);
+            evaluate_state(rules, guard, evaluation);
         }
     }
     // The blast radius that was last known counts also while the database cannot be reached.
     for table in at_risk(rules, facts) {
         if let Some(message) = uncovered(rules, table, &guards) {
-            judgement.find(Rule::MinRowsAtRisk, &table.table, message);
+            evaluation.find(Rule::MinRowsAtRisk, &table.table, message);
         }
     }
-    not_listed(rules, facts, judgement);
+    not_listed(rules, facts, evaluation);
 }
 
 /// Whether the guards of the users leave something that a guard of the policy must stop. State does not count, only what is
 /// declared: a guard that is being installed needs no second one.
 pub(crate) fn needs_guard(rules: &GuardRules, facts: &Facts<'_>, of_policy: impl Fn(&TableGuard) -> bool) -> bool {
     let own: Vec<&TableGuard> = in_force(facts).filter(|guard| !of_policy(guard)).collect();
-    let mut declared = Judgement::default();
+    let mut declared = Evaluation::default();
     for guard in &own {
-        judge_spec(rules, guard, &mut declared);
+        evaluate_spec(rules, guard, &mut declared);
     }
     own.is_empty()
         || !declared.findings.is_empty()
@@ -65,7 +65,7 @@ fn uncovered(rules: &GuardRules, table: &BlastRadius, guards: &[&TableGuard]) ->
 }
 
 /// The status of a database lists 20 tables, among them its worst unguarded ones: the others are known by number.
-fn not_listed(rules: &GuardRules, facts: &Facts<'_>, judgement: &mut Judgement) {
+fn not_listed(rules: &GuardRules, facts: &Facts<'_>, evaluation: &mut Evaluation) {
     let Some(status) = &facts.database.status else { return };
     let unguarded = status.blast_radius.iter().filter(|table| table.cascade_tables > 0 && !table.guarded);
     let listed: Vec<i64> = unguarded.map(|table| table.rows_at_risk).collect();
@@ -75,18 +75,18 @@ fn not_listed(rules: &GuardRules, facts: &Facts<'_>, judgement: &mut Judgement) 
     if more > 0 && beyond {
         let message =
             format!("{more} more tables have no guard and can have as many rows at risk: see unguardedAtRisk");
-        judgement.find(Rule::MinRowsAtRisk, "", message);
+        evaluation.find(Rule::MinRowsAtRisk, "", message);
     }
 }
 
-fn judge_spec(rules: &GuardRules, guard: &TableGuard, judgement: &mut Judgement) {
+fn evaluate_spec(rules: &GuardRules, guard: &TableGuard, evaluation: &mut Evaluation) {
     let name = guard.name_any();
     if rules.required_mode == GuardMode::Enforce && guard.spec.mode == GuardMode::Warn {
-        judgement.find(Rule::RequiredMode, &name, "mode Warn stops nothing: set spec.mode to Enforce");
+        evaluation.find(Rule::RequiredMode, &name, "mode Warn stops nothing: set spec.mode to Enforce");
     }
     if let Some((field, limit, allowed)) = looser(&rules.max_limits, guard) {
         let message = format!("{field} is {limit}, and the policy allows {allowed}: set it to {allowed} or less");
-        judgement.find(Rule::MaxLimits, &name, message);
+        evaluation.find(Rule::MaxLimits, &name, message);
     }
     if !rules.allow_allowances && !guard.spec.allowances.is_empty() {
         let roles: Vec<&str> = guard.spec.allowances.iter().map(|it| it.role.as_str()).collect();
@@ -94,36 +94,36 @@ fn judge_spec(rules: &GuardRules, guard: &TableGuard, judgement: &mut Judgement)
             "spec.allowances ({}) are not allowed: remove them, and use a GuardExemption",
             crate::kubernetes::text::listed(&roles.iter().map(ToString::to_string).collect::<Vec<_>>())
         );
-        judgement.find(Rule::AllowAllowances, &name, message);
+        evaluation.find(Rule::AllowAllowances, &name, message);
     }
 }
 
-fn judge_state(rules: &GuardRules, guard: &TableGuard, judgement: &mut Judgement) {
+fn evaluate_state(rules: &GuardRules, guard: &TableGuard, evaluation: &mut Evaluation) {
     let name = guard.name_any();
     let conditions = guard.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let current = |kind| find(conditions, kind).filter(|condition| is_current(guard, condition));
     match current(ENFORCED) {
-        None => judgement.find(Rule::NotChecked, &name, "the operator has not checked this TableGuard yet"),
+        None => evaluation.find(Rule::NotChecked, &name, "the operator has not checked this TableGuard yet"),
         Some(enforced) if enforced.status == "True" => {}
         Some(enforced) if enforced.reason == reasons::guard::WARN => {
             // Whether that is enough is a matter of the spec; it must at least be installed.
             let ready = current(READY).is_some_and(|ready| ready.status == "True");
             if !ready {
-                judgement.find(Rule::RequiredMode, &name, "the guard is not installed: see its condition Ready");
+                evaluation.find(Rule::RequiredMode, &name, "the guard is not installed: see its condition Ready");
             }
         }
         Some(enforced) => {
             let message = format!("not enforced ({}): {}", enforced.reason, enforced.message);
-            judgement.find(Rule::RequiredMode, &name, message);
+            evaluation.find(Rule::RequiredMode, &name, message);
         }
     }
     if rules.require_tamper_resistant {
         match current(TAMPER_RESISTANT) {
             Some(resistant) if resistant.status == "True" => {}
             Some(not) => {
-                judgement.find(Rule::RequireTamperResistant, &name, format!("{}: {}", not.reason, not.message));
+                evaluation.find(Rule::RequireTamperResistant, &name, format!("{}: {}", not.reason, not.message));
             }
-            None => judgement.find(Rule::RequireTamperResistant, &name, "not known yet"),
+            None => evaluation.find(Rule::RequireTamperResistant, &name, "not known yet"),
         }
     }
 }

@@ -62,16 +62,16 @@ impl Finding {
     }
 }
 
-/// The judgement of one database.
+/// The evaluation of one database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Judgement {
+pub(crate) struct Evaluation {
     /// The most severe first.
     pub(crate) findings: Vec<Finding>,
     /// When it changes although no object does.
     pub(crate) next_change: Option<Timestamp>,
 }
 
-impl Judgement {
+impl Evaluation {
     fn find(&mut self, rule: Rule, object: impl Into<String>, message: impl Into<String>) {
         self.findings.push(Finding::new(rule, object, message));
     }
@@ -81,50 +81,50 @@ impl Judgement {
     }
 }
 
-/// Judges a database.
-pub(crate) fn judge(policy: &GuardrailPolicySpec, facts: &Facts<'_>, now: Timestamp) -> Judgement {
-    let mut judgement = Judgement::default();
-    let is_known = judge_database(facts, &mut judgement);
-    guards::judge(&policy.guards, facts, is_known, &mut judgement);
-    backups::judge(&policy.backups, facts, now, &mut judgement);
-    judgement.findings.sort();
-    judgement
+/// Evaluates a database.
+pub(crate) fn evaluate(policy: &GuardrailPolicySpec, facts: &Facts<'_>, now: Timestamp) -> Evaluation {
+    let mut evaluation = Evaluation::default();
+    let is_known = evaluate_database(facts, &mut evaluation);
+    guards::evaluate(&policy.guards, facts, is_known, &mut evaluation);
+    backups::evaluate(&policy.backups, facts, now, &mut evaluation);
+    evaluation.findings.sort();
+    evaluation
 }
 
 /// Whether the state of the database is known.
-fn judge_database(facts: &Facts<'_>, judgement: &mut Judgement) -> bool {
+fn evaluate_database(facts: &Facts<'_>, evaluation: &mut Evaluation) -> bool {
     let database = facts.database;
     if database.spec.suspend {
-        judgement.find(Rule::Suspended, "", "spec.suspend is true, so that nothing is checked: set it to false");
+        evaluation.find(Rule::Suspended, "", "spec.suspend is true, so that nothing is checked: set it to false");
         return false;
     }
     let Some(status) = &database.status else {
-        judgement.find(Rule::NotChecked, "", "the operator has not checked this database yet");
+        evaluation.find(Rule::NotChecked, "", "the operator has not checked this database yet");
         return false;
     };
     if let Some(reachable) = find(&status.conditions, REACHABLE)
         && reachable.status == "False"
     {
         let message = format!("{}: {}", reachable.reason, reachable.message);
-        judgement.find(Rule::Unreachable, "", message);
+        evaluation.find(Rule::Unreachable, "", message);
         return false;
     }
     let ready = find(&status.conditions, READY);
     let Some(ready) = ready.filter(|ready| is_current(database, ready)) else {
-        judgement.find(Rule::NotChecked, "", "the operator has not checked the last change of the spec yet");
+        evaluation.find(Rule::NotChecked, "", "the operator has not checked the last change of the spec yet");
         return false;
     };
     if ready.status != "True" {
-        judgement.find(Rule::NotReady, "", format!("{}: {}", ready.reason, ready.message));
+        evaluation.find(Rule::NotReady, "", format!("{}: {}", ready.reason, ready.message));
         return false;
     }
     if status.unguarded_at_risk.is_none() {
-        judgement.find(Rule::NotChecked, "", "its tables were not read yet");
+        evaluation.find(Rule::NotChecked, "", "its tables were not read yet");
         return false;
     }
     for overdue in &facts.overdue {
         let message = format!("the operator did not check it until {}: read the operator's log", overdue.due);
-        judgement.find(Rule::NotChecked, &overdue.guard, message);
+        evaluation.find(Rule::NotChecked, &overdue.guard, message);
     }
     true
 }
