@@ -35,7 +35,7 @@ trigger_disabled() {
   must await 90 "the guard is enforced" guarded
   echo "repaired after $(seconds "$took"), while \`public.receipts\` of another owner could not be guarded, and was named with its owner; disabled foreign keys are \`Drifted\`, with the remedy"
 }
-foreign_keys_named() { [[ $(message tguard core Enforced) == *"ALTER TABLE public.users ENABLE TRIGGER ALL"* ]]; }
+foreign_keys_named() { kc get tguard core -o "jsonpath={.status.tables}" | grep -q "ALTER TABLE public.users ENABLE TRIGGER ALL"; }
 names() { kc get tguard core -o 'jsonpath={.status.tables}{.status.conditions}' | grep "$1" | grep -q other_owner; }
 repaired() { (( $(field tguard core .status.driftRepairs) > $1 )); }
 

@@ -49,7 +49,7 @@ pub(super) async fn run(args: DrillArgs) -> Result<ExitCode, CommandError> {
     let store = args.storage.open()?;
     let (location, manifest_sha256) = backup(&args, &store).await?;
     eprintln!("pgrail: backup {location}");
-    let server = Server::start(&args)?;
+    let mut server = Server::start(&args)?;
     let request = DrillRequest {
         location,
         manifest_sha256,
@@ -58,9 +58,18 @@ pub(super) async fn run(args: DrillArgs) -> Result<ExitCode, CommandError> {
         client_directory: args.storage.client_directory.clone(),
         clock: Timestamp::now,
     };
-    let result = drill(&request, &store, &Printer::new().print(), stop_requested()).await;
+    let (printer, ended) = (Printer::new().print(), server.process.wait());
+    let result = tokio::select! {
+        result = drill(&request, &store, &printer, stop_requested()) => Some(result),
+        // It ends only if it cannot run.
+        _ = ended => None,
+    };
     let problem = std::fs::read_to_string(server.socket().join(PROBLEM_FILE)).unwrap_or_default();
     server.end().await;
+    let Some(result) = result else {
+        let message = format!("the drill could not run: the temporary server ended: {}", problem.trim());
+        return Err(CommandError::Refused(message));
+    };
     let mut result = result?;
     if result.outcome == DrillOutcome::NotRun && !problem.is_empty() {
         result.message = format!("{}; the server reports: {}", result.message, problem.trim());
