@@ -119,6 +119,7 @@ leader_lost() {
   local took=$awaited next
   next=$(kubectl -n pgrail-system get lease -o 'jsonpath={.items[0].spec.holderIdentity}')
   must test "$next" != "$holder"
+  admin "ALTER TABLE users ENABLE TRIGGER ALL" >/dev/null
   kubectl -n pgrail-system scale deployment/pgrail --replicas 1 >/dev/null
   must await 60 "the guard is enforced" guarded
   echo "the second replica repaired a disabled trigger $(seconds "$took") after it"

@@ -59,7 +59,8 @@ pub(super) async fn finalize(guard: &TableGuard, memory: &Memory, context: &Cont
 /// Too many at once wait for the user.
 async fn pause(guard: &TableGuard, memory: &Memory, context: &Context) -> Result<Option<Action>, kube::Error> {
     let deleted = guard.metadata.deletion_timestamp.as_ref().map_or(context.now(), |time| time.0);
-    let others = memory.deletions.around(&guard.uid().unwrap_or_default(), deleted);
+    let namespace = guard.namespace().unwrap_or_default();
+    let others = memory.deletions.around(&guard.uid().unwrap_or_default(), &namespace, deleted);
     if others < MASS || is_true(guard, FORCE_DELETE) || is_true(guard, ALLOW_MASS_DELETION) {
         return Ok(None);
     }

@@ -11,6 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// So many deletions within [`MASS_WINDOW`] are carried out at once; with one more, the rest wait for the user.
 pub(super) const MASS: usize = 10;
 const MASS_WINDOW: SignedDuration = SignedDuration::from_secs(60);
+/// At most this many of another namespace count: a tenant who deletes many guards must not stop others from deleting theirs.
+const MASS_OF_ANOTHER_NAMESPACE: usize = 5;
 
 /// The last check of each guard, by UID, and deletions.
 #[derive(Default)]
@@ -66,17 +68,25 @@ impl Memory {
     }
 }
 
-/// Recent deletions, by UID: a flapping source of manifests must not remove the guards of a fleet.
+/// Recent deletions, by UID, with the namespace: a flapping source of manifests must not remove the guards of a fleet.
 #[derive(Default)]
-pub(super) struct Deletions(Mutex<HashMap<String, Timestamp>>);
+pub(super) struct Deletions(Mutex<HashMap<String, (String, Timestamp)>>);
 
 impl Deletions {
     /// Records a deletion and returns how many others came within a minute of it.
-    pub(super) fn around(&self, uid: &str, at: Timestamp) -> usize {
+    pub(super) fn around(&self, uid: &str, namespace: &str, at: Timestamp) -> usize {
         let mut seen = locked(&self.0);
-        seen.retain(|_, when| at.duration_since(*when) < MASS_WINDOW * 60);
-        seen.insert(uid.to_owned(), at);
-        seen.iter().filter(|(other, when)| *other != uid && at.duration_since(**when).abs() < MASS_WINDOW).count()
+        seen.retain(|_, (_, when)| at.duration_since(*when) < MASS_WINDOW * 60);
+        seen.insert(uid.to_owned(), (namespace.to_owned(), at));
+        let mut others: HashMap<&str, usize> = HashMap::new();
+        for (other, (namespace, when)) in seen.iter() {
+            if other != uid && at.duration_since(*when).abs() < MASS_WINDOW {
+                *others.entry(namespace).or_default() += 1;
+            }
+        }
+        let counted =
+            |(of, count): (&str, usize)| if of == namespace { count } else { count.min(MASS_OF_ANOTHER_NAMESPACE) };
+        others.into_iter().map(counted).sum()
     }
 }
 
@@ -97,10 +107,25 @@ mod tests {
         let deletions = Deletions::default();
         let at = |second| Timestamp::from_second(second).unwrap();
         for number in 0..10 {
-            assert!(deletions.around(&number.to_string(), at(1000 + number)) < MASS);
+            assert!(deletions.around(&number.to_string(), "shop", at(1000 + number)) < MASS);
         }
-        assert_eq!(deletions.around("10", at(1010)), MASS);
-        assert_eq!(deletions.around("10", at(1010)), MASS, "a second check changes nothing");
-        assert_eq!(deletions.around("later", at(1100)), 0);
+        assert_eq!(deletions.around("10", "shop", at(1010)), MASS);
+        assert_eq!(deletions.around("10", "shop", at(1010)), MASS, "a second check changes nothing");
+        assert_eq!(deletions.around("later", "shop", at(1100)), 0);
+    }
+
+    #[test]
+    fn a_namespace_alone_does_not_pause_deletions_in_others() {
+        let deletions = Deletions::default();
+        let at = Timestamp::from_second(1000).unwrap();
+        for number in 0..100 {
+            deletions.around(&format!("mallory-{number}"), "mallory", at);
+        }
+        assert!(deletions.around("shop", "shop", at) < MASS);
+        // A fleet of namespaces with a few guards each.
+        for number in 0..10 {
+            deletions.around(&format!("fleet-{number}"), &format!("fleet-{}", number / 2), at);
+        }
+        assert!(deletions.around("shop", "shop", at) >= MASS);
     }
 }
