@@ -122,7 +122,7 @@ missed() {
 node_lost() {
   kc exec toolbox -- sh -c 'exec psql -X -q "$ADMIN_URL" -c "BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(30)"' >/dev/null 2>&1 &
   backup stranded
-  must await 60 "its pod runs" pod_runs stranded-dump
+  must await 60 "the dump runs" dumping stranded-dump
   e2e/cluster/component.sh --name "$name" stop kubelet >/dev/null
   kc delete pod -l batch.kubernetes.io/job-name=stranded-dump --grace-period 1 --wait=false >/dev/null
   must await 420 "it is reported" is dbbackup stranded Stalled "True NodeLost"
@@ -134,5 +134,6 @@ node_lost() {
   must await 180 "the next one succeeds" succeeded after-the-node
   echo "\`NodeLost\` $(seconds "$took") after the pod was deleted; the next one succeeds once the node is back"
 }
-pod_runs() { kc get pods -l "batch.kubernetes.io/job-name=$1" -o 'jsonpath={.items[*].status.phase}' | grep -q Running; }
+# The dump is the pod's first container: until it ends, the pod is Pending.
+dumping() { [[ -n $(kc get pods -l "batch.kubernetes.io/job-name=$1" -o 'jsonpath={.items[*].status.initContainerStatuses[?(@.name=="dump")].state.running.startedAt}') ]]; }
 node_ready() { kubectl get nodes -o 'jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}' | grep -qx True; }

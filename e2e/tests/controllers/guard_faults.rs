@@ -221,7 +221,7 @@ async fn metrics_of_an_object_go_with_it() {
 #[tokio::test]
 async fn a_rename_is_reported_whatever_else_is_wrong() {
     let server = pgrail_testing::servers().remove(0);
-    let fixture = Fixture::with_guard(&server, "rename_drifted").await;
+    let fixture = Fixture::with_guard(&server, "renamedrifted").await;
     fixture.app.batch_execute("ALTER TABLE users DISABLE TRIGGER ALL").await.unwrap();
     fixture.guard_until("core", "Enforced", "False", "Drifted").await;
     fixture.app.batch_execute("ALTER TABLE users RENAME TO users_old").await.unwrap();

@@ -75,6 +75,7 @@ pub(super) fn plan(
     now: Timestamp,
 ) -> Result<Vec<Step>, serde_json::Error> {
     let mut steps = records(schedule, observed);
+    let mut succeeded = None;
     if let Some(validated) = validated {
         if !name_is_taken(schedule, observed) {
             steps.push(Step::ApplyCronJob(Box::new(cron_job::desired(schedule, validated, image)?)));
@@ -82,6 +83,7 @@ pub(super) fn plan(
         let scope = Scope::new(schedule, Some(validated), now);
         steps.extend(drill_cron_job(schedule, validated, observed, &scope, image)?);
         let history = history::read(&observed.backups, &scope);
+        succeeded = history.last_successful;
         let first = first_run(schedule, validated, observed);
         steps.extend(first.or_else(|| late_run(schedule, validated, observed, &history, now)));
         let due = check_is_due(schedule, observed, &history, now);
@@ -97,7 +99,7 @@ pub(super) fn plan(
         steps.extend(retention.into_iter().filter(|step| may_remove || !matches!(step, Step::StartPrune { .. })));
     }
     steps.extend(drilled(observed));
-    steps.extend(check_step(schedule, observed, now));
+    steps.extend(check_step(schedule, observed, succeeded, now));
     steps.extend(prune_step(observed, now));
     Ok(steps)
 }
@@ -285,13 +287,22 @@ fn check_is_due(schedule: &BackupSchedule, observed: &Observed, history: &Histor
     is_free && store_check::is_due(schedule, history, has_more, now)
 }
 
-/// What to do after a comparison of the store.
-fn check_step(schedule: &BackupSchedule, observed: &Observed, now: Timestamp) -> Option<Step> {
+/// What to do after a comparison of the store. `succeeded` is when the newest dump was complete.
+fn check_step(
+    schedule: &BackupSchedule,
+    observed: &Observed,
+    succeeded: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Step> {
     let check = observed.check.as_ref()?;
     let job = check.job.name_any();
     match &check.state {
         CheckState::Running => None,
-        CheckState::Failed { since, .. } => (now.duration_since(*since) >= RETRY).then_some(Step::Retry(job)),
+        CheckState::Failed { since, .. } => {
+            // The store was used since, so that what prevented it may be over.
+            let is_usable = succeeded.is_some_and(|succeeded| succeeded > *since);
+            (is_usable || now.duration_since(*since) >= RETRY).then_some(Step::Retry(job))
+        }
         CheckState::Done(inventory) => {
             let Some(config) = config_of(&check.job) else { return Some(Step::Retry(job)) };
             let basis = store_check::Basis {
@@ -621,6 +632,12 @@ mod tests {
         assert_eq!(
             steps(at("2026-11-23T03:00:00Z"), failed("2026-11-23T11:30:00Z"), None),
             ["retry nightly-inventory"]
+        );
+        let since = Some(made("x", "2026-11-23T11:59:10Z", succeeded("2026-11-23T11:59:10Z")));
+        assert_eq!(
+            steps(at("2026-11-23T03:00:00Z"), failed("2026-11-23T11:59:00Z"), since),
+            ["retry nightly-inventory"],
+            "a run has succeeded since"
         );
         // While another control plane is at work, nothing is removed.
         let split = Some(pgrail_crds::StoreCheck { time: Time(now()), ..checked(&["20261123T021500Z-x"]) });
