@@ -209,7 +209,7 @@ await check("backups on a time line: verified, drilled, shrunk, kept, failed", a
   const figure = page.getByRole("img", { name: /Time line of 14 backups/ });
   await figure.waitFor();
   const titles = await figure.locator("title").allTextContents();
-  for (const wanted of [/verified/, /drilled: all rows were restored/, /rows were lost since the backup before/, /kept: \w+/, /failed/, /not verified/, /pinned/]) {
+  for (const wanted of [/verified/, /drilled: all rows were restored/, /rows were lost since the backup before/, /kept: \w+/, /failed/, /not verified/, /Pinned/]) {
     assert.ok(titles.some((title) => wanted.test(title)), `${wanted} is not in ${titles}`);
   }
   const list = await page.getByRole("table", { name: "Backups, newest first" }).textContent();

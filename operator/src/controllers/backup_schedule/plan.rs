@@ -633,9 +633,11 @@ mod tests {
             steps(at("2026-11-23T03:00:00Z"), failed("2026-11-23T11:30:00Z"), None),
             ["retry nightly-inventory"]
         );
-        let since = Some(made("x", "2026-11-23T11:59:10Z", succeeded("2026-11-23T11:59:10Z")));
+        let mut status = succeeded("2026-11-23T11:59:10Z");
+        status["keptBecause"] = json!(["Last"]);
+        let since = made("x", "2026-11-23T11:59:10Z", status);
         assert_eq!(
-            steps(at("2026-11-23T03:00:00Z"), failed("2026-11-23T11:59:00Z"), since),
+            steps(at("2026-11-23T03:00:00Z"), failed("2026-11-23T11:59:00Z"), Some(since)),
             ["retry nightly-inventory"],
             "a run has succeeded since"
         );
