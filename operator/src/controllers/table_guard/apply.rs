@@ -84,7 +84,8 @@ async fn ensure(
     let uses = if state.failure.is_none() { windows(spec, session).await? } else { Vec::new() };
     state.windows = memory.windows.observed(guard, uses, now);
     let retry = state.is_incomplete().then(|| retry(now, *interval, last.as_ref(), fingerprint));
-    memory.record(guard, Check { generation: guard.metadata.generation, fingerprint: found, at: now, retry });
+    let (generation, released) = (guard.metadata.generation, spec.released.clone());
+    memory.record(guard, Check { generation, released, fingerprint: found, at: now, retry });
     Ok(Outcome::Checked(Box::new(state)))
 }
 

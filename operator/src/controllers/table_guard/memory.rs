@@ -29,6 +29,8 @@ pub(crate) struct Memory {
 pub(super) struct Check {
     /// The guard's generation.
     pub(super) generation: Option<i64>,
+    /// Tables that an annotation released: it changes no generation.
+    pub(super) released: Vec<String>,
     /// The database just before it was found so.
     pub(super) fingerprint: Fingerprint,
     /// When that was.

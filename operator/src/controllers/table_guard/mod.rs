@@ -164,7 +164,8 @@ async fn enforce(
     };
     let interval = Duration::from(database.spec.check_interval);
     let target = Target { guard, spec: &spec, interval };
-    let (last, now) = (memory.check(guard), context.now());
+    let last = memory.check(guard).filter(|last| last.released == spec.released);
+    let now = context.now();
     if let (Some(last), Some(check)) = (&last, context.databases.last_check(&database))
         && plan::is_enough(guard.metadata.generation, now, interval, &check, last)
     {

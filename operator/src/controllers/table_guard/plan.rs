@@ -64,7 +64,7 @@ mod tests {
     }
 
     fn check(text: &str, retry: Option<Retry>) -> Check {
-        Check { generation: Some(1), fingerprint: Fingerprint::from(text), at: at(1000), retry }
+        Check { generation: Some(1), released: Vec::new(), fingerprint: Fingerprint::from(text), at: at(1000), retry }
     }
 
     #[test]
