@@ -12,7 +12,7 @@ mod pods;
 mod wait;
 
 pub use cluster::{Cluster, TestNamespace};
-pub use manifests::{backup_schedule, connection_secret, protected_database, table_guard};
+pub use manifests::{backup_schedule, connection_secret, daily_schedule, protected_database, table_guard};
 pub use operator::{Operator, binary, free_port};
 pub use pods::{Node, ObjectStore, STORE_ENDPOINT};
 pub use wait::{condition, eventually, eventually_within, field, holds, wait_for};

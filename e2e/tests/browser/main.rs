@@ -10,7 +10,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt};
 use pgrail_crds::{BackupSchedule, DatabaseBackup, DatabaseRestore, GuardrailPolicy, ProtectedDatabase, TableGuard};
-use pgrail_e2e::{Cluster, Operator, TestNamespace, binary, eventually, free_port, holds, wait_for};
+use pgrail_e2e::{Cluster, Operator, TestNamespace, binary, daily_schedule, eventually, free_port, holds, wait_for};
 use pgrail_testing::{Client, Database};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -153,7 +153,7 @@ async fn declare(namespace: &TestNamespace, database: &Database, hostile: &Datab
     let guard = json!({"metadata": {"name": "hostile"}, "spec": {"databaseRef": {"name": "reports"},
         "tables": [{"schema": "public", "name": "*"}]}});
     namespace.apply::<TableGuard>(&guard).await;
-    let schedule = json!({"metadata": {"name": "nightly"}, "spec": {"databaseRef": {"name": "shop"}, "schedule": "15 2 * * *",
+    let schedule = json!({"metadata": {"name": "nightly"}, "spec": {"databaseRef": {"name": "shop"}, "schedule": daily_schedule(),
         "suspend": true, "storage": {"url": "s3://backups/shop"}}});
     namespace.apply::<BackupSchedule>(&schedule).await;
 }

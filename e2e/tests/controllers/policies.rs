@@ -8,7 +8,9 @@ use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, ResourceExt};
 use pgrail_crds::{BackupSchedule, GuardrailPolicy, ProtectedDatabase, TableGuard, Violation};
-use pgrail_e2e::{Cluster, Operator, TestNamespace, condition, eventually, field, table_guard, wait_for};
+use pgrail_e2e::{
+    Cluster, Operator, TestNamespace, condition, daily_schedule, eventually, field, table_guard, wait_for,
+};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -279,7 +281,7 @@ async fn an_object_of_a_user_is_never_changed_and_what_cannot_be_created_is_repo
     // A schedule with the name that the policy would give it.
     let name = format!("{}-shop", namespace.name);
     let storage = json!({"url": "s3://mine/x"});
-    let schedule = json!({"metadata": {"name": name}, "spec": {"databaseRef": {"name": "shop"}, "schedule": "0 1 * * *", "storage": storage}});
+    let schedule = json!({"metadata": {"name": name}, "spec": {"databaseRef": {"name": "shop"}, "schedule": daily_schedule(), "storage": storage}});
     let before = namespace.apply::<BackupSchedule>(&schedule).await;
     let policies = Policies::start(&namespace).await;
     let mut spec =
