@@ -103,18 +103,24 @@ engines() {
     cargo test --locked --workspace --exclude pgrail-e2e --no-fail-fast
 }
 
-# Controllers as a process of this machine, against an API server without nodes.
-controllers() {
-  e2e/build.sh || return
-  e2e/cluster/up.sh --name "$cluster" --owner $$ || return
+# with_apiserver COMMAND...: beside an API server without nodes, for operators that are processes of this machine.
+with_apiserver() {
   local status=0
+  e2e/cluster/up.sh --name "$cluster" --owner $$ || return
   (
     eval "$(e2e/cluster/env.sh --name "$cluster")"
     export PGRAIL_TEST_KUBECONFIG=$KUBECONFIG PGRAIL_BIN=$target/debug/pgrail
-    e2e/gitops/record.sh "$logs/objects" e2e/s3/server.sh run e2e/postgres/servers.sh with \
-      cargo test --locked --workspace --test controllers --no-fail-fast -- --test-threads 4
+    "$@"
   ) || status=$?
   e2e/cluster/down.sh --name "$cluster" || status=1
+  return "$status"
+}
+
+controllers() {
+  e2e/build.sh || return
+  local status=0
+  with_apiserver e2e/gitops/record.sh "$logs/objects" e2e/s3/server.sh run e2e/postgres/servers.sh with \
+    cargo test --locked --workspace --test controllers --no-fail-fast -- --test-threads 4 || status=$?
   # What Flux, Helm and Argo CD conclude from each state that the tests caused.
   "$(e2e/cluster/tools.sh gitops)/gitops" deploy/argocd/health.lua "$logs"/objects/* || status=1
   return "$status"
@@ -123,18 +129,11 @@ controllers() {
 # The page of the operator, in a real Chromium.
 page() {
   e2e/build.sh || return
-  local modules status=0
+  local modules
   modules=$(e2e/browser/tools.sh) || return
-  e2e/cluster/up.sh --name "$cluster" --owner $$ || return
-  (
-    eval "$(e2e/cluster/env.sh --name "$cluster")"
-    export PGRAIL_TEST_KUBECONFIG=$KUBECONFIG PGRAIL_BIN=$target/debug/pgrail PGRAIL_BROWSER_MODULES=$modules
-    # One version of PostgreSQL: what the page shows does not depend on it.
-    PGRAIL_TEST_MAJORS=${majors##* } e2e/postgres/servers.sh with \
-      cargo test --locked --workspace --test browser -- --nocapture
-  ) || status=$?
-  e2e/cluster/down.sh --name "$cluster" || status=1
-  return "$status"
+  # One version of PostgreSQL: what the page shows does not depend on it.
+  with_apiserver env PGRAIL_BROWSER_MODULES="$modules" PGRAIL_TEST_MAJORS="${majors##* }" e2e/postgres/servers.sh with \
+    cargo test --locked --workspace --test browser -- --nocapture
 }
 
 # The demo, with real pods: image, helm, guard, stopped delete, backup, and nothing left afterwards.

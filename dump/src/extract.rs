@@ -162,12 +162,10 @@ impl Extract {
         tables: &[TableRows],
         out: &mut W,
     ) -> Result<(), ExtractError> {
-        let mut blocks = Vec::new();
-        for table in tables {
-            blocks.push((block_of(table)?, table));
-        }
-        let archive = blocks.first().map_or(0, |(block, _)| block.archive);
-        if blocks.iter().any(|(block, _)| block.archive != archive) {
+        let archives =
+            tables.iter().map(|table| Ok(block_of(table)?.archive)).collect::<Result<Vec<_>, ExtractError>>()?;
+        let archive = archives.first().copied().unwrap_or(0);
+        if archives.iter().any(|other| *other != archive) {
             return Err(ExtractError::Index("these tables are in several archives".to_owned()));
         }
         self.write_part(archive, tables, out).await
@@ -180,10 +178,8 @@ impl Extract {
         tables: &[TableRows],
         out: &mut W,
     ) -> Result<(), ExtractError> {
-        let mut blocks = Vec::new();
-        for table in tables {
-            blocks.push((block_of(table)?, table));
-        }
+        let blocks = tables.iter().map(|table| Ok((block_of(table)?, table)));
+        let mut blocks = blocks.collect::<Result<Vec<_>, ExtractError>>()?;
         let head = self.head(archive).await?;
         out.write_all(&head).await.map_err(ExtractError::Sink)?;
         // pg_restore reads a pipe in one direction only.

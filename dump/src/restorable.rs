@@ -164,19 +164,7 @@ fn notes(entries: &[Entry], omitted: &BTreeMap<u32, Why>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn entry(number: u32, kind: &str, schema: &str, name: &str, create: &str, depends_on: &[u32]) -> Entry {
-        let text = str::to_owned;
-        Entry {
-            number,
-            kind: text(kind),
-            schema: text(schema),
-            name: text(name),
-            owner: text("app"),
-            create: text(create),
-            depends_on: depends_on.to_vec(),
-        }
-    }
+    use crate::archive::entry;
 
     fn archive() -> Vec<Entry> {
         vec![

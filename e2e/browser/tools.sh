@@ -19,18 +19,9 @@ lacking=()
 chromium >/dev/null || lacking+=(chromium)
 command -v node >/dev/null || lacking+=(nodejs)
 command -v npm >/dev/null || lacking+=(npm)
-if (( ${#lacking[@]} )); then
-  command -v apt-get >/dev/null || missing "${lacking[*]} (and no apt-get to install them)"
-  [[ $(id -u) == 0 ]] || missing "${lacking[*]} (install them as root: apt-get install ${lacking[*]})"
-  say "installing ${lacking[*]}"
-  log=$(mktemp)
-  export DEBIAN_FRONTEND=noninteractive
-  apt_get() { apt-get -q -o DPkg::Lock::Timeout=600 "$@"; }
-  # On Ubuntu the package is empty: it points to a snap.
-  { apt_get update && apt_get install -y --no-install-recommends "${lacking[@]}" && chromium; } >"$log" 2>&1 ||
-    { tail -n 20 "$log" >&2; rm "$log"; missing "${lacking[*]} (apt-get could not install them)"; }
-  rm "$log"
-fi
+install_packages "${lacking[@]}"
+# On Ubuntu the package is empty: it points to a snap.
+chromium >/dev/null || missing "chromium (its package has no such program)"
 (( $(node --version | sed 's/^v\([0-9]*\).*/\1/') >= 20 )) || missing "Node.js 20 or later (this is $(node --version))"
 
 mkdir -p "$cache/tools"

@@ -33,3 +33,17 @@ remove_cgroups() {
 after_end() { # RUN
   until_ok 10 remove_cgroups "$(cgroup_of "$1")" || say "the cgroups of $1 could not be removed"
 }
+
+# install_packages PACKAGE...: with apt-get, as root. What cannot be installed is reported as missing.
+install_packages() {
+  local log
+  (( $# )) || return 0
+  command -v apt-get >/dev/null || missing "$* (and no apt-get to install them)"
+  [[ $(id -u) == 0 ]] || missing "$* (install them as root: apt-get install $*)"
+  say "installing $*"
+  log=$(mktemp)
+  { apt_get update && apt_get install -y --no-install-recommends "$@"; } >"$log" 2>&1 ||
+    { tail -n 20 "$log" >&2; rm "$log"; missing "$* (apt-get could not install them)"; }
+  rm "$log"
+}
+apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 "$@"; }

@@ -38,17 +38,8 @@ while read -r file package; do
   # Debian keeps administrators' commands out of other users' PATH.
   PATH=$PATH:/usr/sbin:/sbin command -v "$file" >/dev/null || [[ -e $file ]] || lacking+=("$package")
 done <<<"$needs"
-if (( ${#lacking[@]} )); then
-  command -v apt-get >/dev/null || missing "${lacking[*]} (and no apt-get to install them)"
-  [[ $(id -u) == 0 ]] || missing "${lacking[*]} (install them as root: apt-get install ${lacking[*]})"
-  say "installing ${lacking[*]}"
-  # Debian's containerd package starts a service where there is a systemd; nothing here uses it.
-  log=$(mktemp)
-  export DEBIAN_FRONTEND=noninteractive
-  apt_get() { apt-get -q -o DPkg::Lock::Timeout=600 "$@"; }
-  { apt_get update && apt_get install -y --no-install-recommends "${lacking[@]}"; } >"$log" 2>&1 || { tail -n 20 "$log" >&2; rm "$log"; missing "${lacking[*]} (apt-get could not install them)"; }
-  rm "$log"
-fi
+# Debian's containerd package starts a service where there is a systemd; nothing here uses it.
+install_packages "${lacking[@]}"
 
 [[ $1 == node ]] || exit 0
 grep -qw overlay /proc/filesystems || modprobe overlay 2>/dev/null || missing "the kernel's overlay file system"

@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, HashSet};
 use std::hash::BuildHasher;
 
+use serde::Serialize;
+
 use crate::catalog::{Catalog, Oid, OnDelete, TableKind};
 use crate::closure::{self, Closure};
 
 /// What deletes on one table can take with them. Estimates from statistics, never a scan.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct BlastRadius {
     /// The table's identifier.
+    #[serde(skip)]
     pub oid: Oid,
     /// `schema.table`
     pub table: String,

@@ -13,29 +13,11 @@ use std::hash::BuildHasher;
 #[serde(rename_all = "camelCase")]
 pub struct Graph {
     /// The tables, worst first.
-    pub tables: Vec<Node>,
+    pub tables: Vec<BlastRadius>,
     /// What a deleted row leads to, between two tables of [`Graph::tables`].
     pub edges: Vec<Edge>,
     /// Tables that are left out to keep the graph small: those with the fewest rows at risk.
     pub omitted: usize,
-}
-
-/// A table. Rows are estimates from the statistics of the server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Node {
-    /// `schema.table`
-    pub table: String,
-    /// Its rows.
-    pub rows: u64,
-    /// How many other tables lose rows or have them set to NULL or DEFAULT.
-    pub cascade_tables: usize,
-    /// Rows of these tables that depend on this one.
-    pub rows_at_risk: u64,
-    /// How many of them depend on one row, on average.
-    pub per_row: u64,
-    /// Whether a guard holds the table.
-    pub guarded: bool,
 }
 
 /// A delete on one table changes rows of another.
@@ -83,35 +65,21 @@ impl Graph {
         }
         let known: BTreeMap<Oid, &BlastRadius> = radii.iter().map(|radius| (radius.oid, radius)).collect();
         let node = |oid: Oid| match known.get(&oid) {
-            Some(radius) => (oid, Node::from(*radius)),
-            None => (oid, Node::from(&blast_radius::of(catalog, &closure::of(catalog, oid), guarded.contains(&oid)))),
+            Some(radius) => (*radius).clone(),
+            None => blast_radius::of(catalog, &closure::of(catalog, oid), guarded.contains(&oid)),
         };
-        let mut nodes: Vec<(Oid, Node)> = oids.into_iter().map(node).collect();
-        nodes.sort_by(|(_, a), (_, b)| {
-            let rank = |node: &Node| Reverse((node.rows_at_risk, node.cascade_tables, node.rows));
+        let mut tables: Vec<BlastRadius> = oids.into_iter().map(node).collect();
+        tables.sort_by(|a, b| {
+            let rank = |table: &BlastRadius| Reverse((table.rows_at_risk, table.cascade_tables, table.rows));
             rank(a).cmp(&rank(b)).then_with(|| a.table.cmp(&b.table))
         });
-        let omitted = nodes.len().saturating_sub(limit);
-        nodes.truncate(limit);
-        let index: BTreeMap<Oid, usize> = nodes.iter().enumerate().map(|(at, (oid, _))| (*oid, at)).collect();
+        let omitted = tables.len().saturating_sub(limit);
+        tables.truncate(limit);
+        let index: BTreeMap<Oid, usize> = tables.iter().enumerate().map(|(at, table)| (table.oid, at)).collect();
         let edges = edges
             .into_iter()
             .filter_map(|(from, to, effect)| Some(Edge { from: *index.get(&from)?, to: *index.get(&to)?, effect }));
-        Self { edges: edges.collect(), tables: nodes.into_iter().map(|(_, node)| node).collect(), omitted }
-    }
-}
-
-impl From<&BlastRadius> for Node {
-    fn from(radius: &BlastRadius) -> Self {
-        let BlastRadius { oid: _, table, rows, cascade_tables, rows_at_risk, per_row, guarded } = radius;
-        Self {
-            table: table.clone(),
-            rows: *rows,
-            cascade_tables: *cascade_tables,
-            rows_at_risk: *rows_at_risk,
-            per_row: *per_row,
-            guarded: *guarded,
-        }
+        Self { edges: edges.collect(), tables, omitted }
     }
 }
 

@@ -50,3 +50,18 @@ pub(crate) fn entries(head: &[u8]) -> Result<Vec<Entry>, FramingError> {
         })
         .collect()
 }
+
+/// An entry for tests, of the owner `app`.
+#[cfg(test)]
+pub(crate) fn entry(number: u32, kind: &str, schema: &str, name: &str, create: &str, depends_on: &[u32]) -> Entry {
+    let text = str::to_owned;
+    Entry {
+        number,
+        kind: text(kind),
+        schema: text(schema),
+        name: text(name),
+        owner: text("app"),
+        create: text(create),
+        depends_on: depends_on.to_vec(),
+    }
+}

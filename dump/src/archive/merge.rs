@@ -154,19 +154,7 @@ fn identifier(sql: &str) -> Option<(String, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn entry(number: u32, kind: &str, schema: &str, name: &str, create: &str, depends_on: &[u32]) -> Entry {
-        let text = str::to_owned;
-        Entry {
-            number,
-            kind: text(kind),
-            schema: text(schema),
-            name: text(name),
-            create: text(create),
-            depends_on: depends_on.to_vec(),
-            ..Entry::default()
-        }
-    }
+    use crate::archive::entry;
 
     #[test]
     fn what_an_entry_belongs_to_is_found_in_another_archive() {

@@ -15,5 +15,7 @@ pub use decoder::DecodeError;
 pub(crate) use decoder::{Decoded, Decoder};
 pub use entries::Entry;
 pub(crate) use entries::entries;
+#[cfg(test)]
+pub(crate) use entries::entry;
 pub(crate) use merge::{Merged, merge};
 pub(crate) use rows::{ArchiveRows, RowReader, TableName};

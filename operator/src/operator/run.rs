@@ -189,26 +189,18 @@ async fn controllers(context: &Arc<Context>, shown: Option<&page::Stores>, stop:
     let (schedules, schedule_watch) = watch(context.watched());
     let (backups, backup_watch) = watch(context.watched());
     let checks = Arc::new(Checks::new(context.now()));
+    let watches = Watches {
+        databases: &database_watch,
+        guards: &guard_watch,
+        schedules: &schedule_watch,
+        backups: &backup_watch,
+    };
     if let Some(stores) = shown {
-        let watches = page::Watches {
-            databases: &database_watch,
-            guards: &guard_watch,
-            schedules: &schedule_watch,
-            backups: &backup_watch,
-        };
         stores.lead(&watches, Some(Arc::clone(&checks)), context);
     }
     let graphs = shown.map(page::Stores::graphs);
     let policies = match &context.settings.watch_namespace {
-        None => {
-            let watches = Watches {
-                databases: &database_watch,
-                guards: &guard_watch,
-                schedules: &schedule_watch,
-                backups: &backup_watch,
-            };
-            guardrail_policy::run(&watches, Some(Arc::clone(&checks)), context, stop.clone()).boxed()
-        }
+        None => guardrail_policy::run(&watches, Some(Arc::clone(&checks)), context, stop.clone()).boxed(),
         Some(namespace) => {
             tracing::warn!(
                 namespace,
@@ -250,12 +242,6 @@ async fn policies(context: &Arc<Context>, shown: Option<&page::Stores>, stop: &C
         backups: &backup_watch,
     };
     if let Some(stores) = shown {
-        let watches = page::Watches {
-            databases: watches.databases,
-            guards: watches.guards,
-            schedules: watches.schedules,
-            backups: watches.backups,
-        };
         stores.lead(&watches, None, context);
     }
     let policies = guardrail_policy::run(&watches, None, context, stop.clone());

@@ -1,42 +1,53 @@
-//! The CronJob of a schedule. Pure.
+//! The CronJobs of a schedule. Pure.
 
+use super::cron::Schedule;
 use super::validate::Validated;
 use crate::backup_jobs::names::cron_job_name;
 use crate::backup_jobs::pod::{Installation, dump_job};
-use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec};
+use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, JobTemplateSpec};
 use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use pgrail_crds::BackupSchedule;
 
 pub(super) fn desired(
-    schedule: &BackupSchedule,
+    declared: &BackupSchedule,
     validated: &Validated,
     image: &Installation,
 ) -> Result<CronJob, serde_json::Error> {
-    let spec = &schedule.spec;
     let job_template = dump_job(&validated.job, image, None)?;
-    let labels = job_template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
-    let cron_job_spec = CronJobSpec {
-        schedule: validated.schedule.expression().to_owned(),
-        time_zone: Some(validated.schedule.time_zone_name().to_owned()),
-        concurrency_policy: Some("Forbid".to_owned()),
-        starting_deadline_seconds: Some(spec.starting_deadline_seconds),
-        suspend: Some(validated.suspended.is_some()),
-        successful_jobs_history_limit: Some(spec.successful_jobs_history_limit),
-        failed_jobs_history_limit: Some(spec.failed_jobs_history_limit),
-        job_template,
-    };
-    Ok(CronJob {
+    let name = cron_job_name(&declared.name_any());
+    Ok(of(declared, name, &validated.schedule, validated.suspended.is_some(), job_template))
+}
+
+/// A CronJob of a schedule, with the deadline and the history that it declares.
+pub(super) fn of(
+    declared: &BackupSchedule,
+    name: String,
+    schedule: &Schedule,
+    suspend: bool,
+    job_template: JobTemplateSpec,
+) -> CronJob {
+    let spec = &declared.spec;
+    CronJob {
         metadata: ObjectMeta {
-            name: Some(cron_job_name(&schedule.name_any())),
-            namespace: schedule.namespace(),
-            labels,
-            owner_references: schedule.controller_owner_ref(&()).map(|owner| vec![owner]),
+            name: Some(name),
+            namespace: declared.namespace(),
+            labels: job_template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()),
+            owner_references: declared.controller_owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
-        spec: Some(cron_job_spec),
+        spec: Some(CronJobSpec {
+            schedule: schedule.expression().to_owned(),
+            time_zone: Some(schedule.time_zone_name().to_owned()),
+            concurrency_policy: Some("Forbid".to_owned()),
+            starting_deadline_seconds: Some(spec.starting_deadline_seconds),
+            suspend: Some(suspend),
+            successful_jobs_history_limit: Some(spec.successful_jobs_history_limit),
+            failed_jobs_history_limit: Some(spec.failed_jobs_history_limit),
+            job_template,
+        }),
         status: None,
-    })
+    }
 }
 
 pub(super) fn is_ours(cron_job: &CronJob, schedule: &BackupSchedule) -> bool {

@@ -41,7 +41,7 @@ const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(10);
 /// When a policy is assessed again whose objects were not all listed yet.
 const NOT_LISTED: Duration = Duration::from_secs(1);
 
-/// The watches that policies depend on.
+/// The watches that compliance is computed from.
 pub(crate) struct Watches<'a> {
     pub(crate) databases: &'a Watch<ProtectedDatabase>,
     pub(crate) guards: &'a Watch<TableGuard>,

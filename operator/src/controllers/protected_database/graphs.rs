@@ -50,10 +50,11 @@ impl Graphs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pgrail_guard::graph::Node;
+    use pgrail_guard::BlastRadius;
 
     fn of(tables: usize) -> Graph {
-        let table = Node {
+        let table = BlastRadius {
+            oid: 1,
             table: "public.users".to_owned(),
             rows: 1,
             cascade_tables: 1,

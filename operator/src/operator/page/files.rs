@@ -46,7 +46,7 @@ fn file(kind: &'static str, content: &'static str) -> Response {
     let mut response = content.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    // A new version of pgrail is shown at once.
+    // A new version of pgrail is shown immediately.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
@@ -83,7 +83,7 @@ fn without_imports(module: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pgrail_guard::graph::Node;
+    use pgrail_guard::BlastRadius;
 
     /// A name, not an address.
     const NAMESPACE: &str = "http://www.w3.org/2000/svg";
@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn one_file_has_everything_and_no_name_ends_its_script() {
-        let table = Node {
+        let table = BlastRadius {
+            oid: 1,
             table: "public.</script><script>alert(1)</script>".to_owned(),
             rows: 1,
             cascade_tables: 0,

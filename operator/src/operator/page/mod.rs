@@ -14,4 +14,4 @@ mod view;
 
 pub(crate) use files::standalone;
 pub(crate) use serve::{PageArgs, page};
-pub(crate) use stores::{Stores, Watches};
+pub(crate) use stores::Stores;

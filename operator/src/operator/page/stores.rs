@@ -4,6 +4,7 @@
 use super::attempts::Attempts;
 use crate::context::Context;
 use crate::controllers::checks::Checks;
+use crate::controllers::guardrail_policy::Watches;
 use crate::controllers::guardrail_policy::compliance::Policies;
 use crate::controllers::protected_database::graphs::Graphs;
 use crate::kubernetes::optional::{Kind, Objects, Optional};
@@ -24,14 +25,6 @@ const LABELS_EVERY: Duration = Duration::from_mins(1);
 
 /// A process that does not lead by then has watches for the page alone.
 const STAND_BY_AFTER: Duration = Duration::from_secs(5);
-
-/// The watches of four kinds.
-pub(crate) struct Watches<'a> {
-    pub(crate) databases: &'a Watch<ProtectedDatabase>,
-    pub(crate) guards: &'a Watch<TableGuard>,
-    pub(crate) schedules: &'a Watch<BackupSchedule>,
-    pub(crate) backups: &'a Watch<DatabaseBackup>,
-}
 
 /// The objects of these kinds.
 #[derive(Clone)]

@@ -4,13 +4,12 @@ use crate::agent::config::DrillConfig;
 use crate::backup_jobs::names::{drill_cron_job_name, location_in};
 use crate::backup_jobs::pod::{DrillJob, Installation, drill_job};
 use crate::backup_jobs::record::snapshot_time;
-use crate::controllers::backup_schedule::cron_job::is_ours;
+use crate::controllers::backup_schedule::cron_job::{self, is_ours};
 use crate::controllers::backup_schedule::history::Scope;
 use crate::controllers::backup_schedule::observe::Observed;
 use crate::controllers::backup_schedule::validate::Validated;
-use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec};
-use kube::api::ObjectMeta;
-use kube::{Resource, ResourceExt};
+use k8s_openapi::api::batch::v1::CronJob;
+use kube::ResourceExt;
 use pgrail_crds::{BackupSchedule, DatabaseBackup};
 
 /// The newest backup that counts, and what the agent needs to know of it.
@@ -42,34 +41,14 @@ pub(in crate::controllers::backup_schedule) fn desired(
         return Ok(None);
     }
     let suspend = validated.suspended.is_some() || target.is_none();
+    let encrypted = target.as_ref().is_some_and(|(backup, ..)| is_encrypted(backup));
     let (backup, location, manifest_sha256) =
         target.map_or_else(Default::default, |(backup, location, sha256)| (backup.name_any(), location, sha256));
-    let encrypted = observed.backups.iter().any(|it| it.name_any() == backup && is_encrypted(it));
     let config = DrillConfig { backup, location, manifest_sha256, queries: plan.queries.clone() };
     let job = DrillJob { encrypted, ..plan.job.clone() };
     let job_template = drill_job(&validated.job.destination, &job, image, config)?;
-    let labels = job_template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
-    let spec = &declared.spec;
-    Ok(Some(CronJob {
-        metadata: ObjectMeta {
-            name: Some(drill_cron_job_name(&declared.name_any())),
-            namespace: declared.namespace(),
-            labels,
-            owner_references: declared.controller_owner_ref(&()).map(|owner| vec![owner]),
-            ..ObjectMeta::default()
-        },
-        spec: Some(CronJobSpec {
-            schedule: plan.schedule.expression().to_owned(),
-            time_zone: Some(plan.schedule.time_zone_name().to_owned()),
-            concurrency_policy: Some("Forbid".to_owned()),
-            starting_deadline_seconds: Some(spec.starting_deadline_seconds),
-            suspend: Some(suspend),
-            successful_jobs_history_limit: Some(spec.successful_jobs_history_limit),
-            failed_jobs_history_limit: Some(spec.failed_jobs_history_limit),
-            job_template,
-        }),
-        status: None,
-    }))
+    let name = drill_cron_job_name(&declared.name_any());
+    Ok(Some(cron_job::of(declared, name, &plan.schedule, suspend, job_template)))
 }
 
 fn is_encrypted(backup: &DatabaseBackup) -> bool {
