@@ -1,16 +1,19 @@
 //! Connections to the databases of all objects. One is used inside [`Databases::with`] and returns to its server's pool
 //! only when the work on it ended well, so that a cancelled reconcile leaves no lock and no setting behind.
 
+use super::entry::{Entry, Resolved, Shared};
 use super::light_checks::{LightCheck, LightChecks};
 use super::resolve::{ConnectionSource, resolve};
 use super::server::{Key, Place, Server};
 use super::{AllowedHosts, DatabaseError};
 use crate::kubernetes::places::wait_without_place;
 use crate::kubernetes::rejection::Reason;
+use crate::kubernetes::text::chain;
 use futures::Stream;
 use jiff::{SignedDuration, Timestamp};
 use kube::{Client, ResourceExt};
 use pgrail_crds::{Connection as DeclaredConnection, ProtectedDatabase};
+use pgrail_guard::{Fingerprint, ObserveError};
 use pgrail_postgres::{AddressPolicy, Connection, ConnectionSettings, DEFAULT_CONNECT_TIMEOUT};
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
@@ -44,23 +47,9 @@ pub(crate) struct Databases {
     limits: Limits,
     clock: fn() -> Timestamp,
     servers: Mutex<HashMap<(String, u16), Arc<Server>>>,
-    entries: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Entry>>>>,
+    entries: Mutex<HashMap<Key, Arc<Shared>>>,
     light_checks: Arc<LightChecks>,
     changes: broadcast::Sender<Key>,
-}
-
-/// What is cached of one database. Its lock is held while the database is used: one reconcile at a time.
-#[derive(Default)]
-struct Entry {
-    source: Option<Resolved>,
-    server: Option<Arc<Server>>,
-}
-
-/// A connection as it is declared, with its Secrets.
-struct Resolved {
-    declared: DeclaredConnection,
-    source: Arc<ConnectionSource>,
-    at: Timestamp,
 }
 
 /// One database in use. Dereferences to its connection.
@@ -108,12 +97,12 @@ impl Databases {
         E: From<DatabaseError>,
         Work: AsyncFnOnce(&mut Session) -> Result<T, E>,
     {
-        let entry = self.entry(key);
-        let mut entry = wait_without_place(entry.lock()).await;
+        let shared = self.entry(key);
+        let mut entry = wait_without_place(shared.lock()).await;
         let (place, mut session) = self.connect(key, declared, &mut entry).await?;
         match work(&mut session).await {
             Ok(result) => {
-                place.keep(key.clone(), session.connection);
+                entry.hand_on(place, session.connection);
                 Ok(result)
             }
             Err(error) => match place.close(session.connection).await {
@@ -148,9 +137,25 @@ impl Databases {
         })
     }
 
-    /// Records a regular check of a database, for the guards of that database.
-    pub(crate) fn checked(&self, database: &ProtectedDatabase, check: LightCheck) {
-        self.light_checks.record(database, check);
+    /// Lets the guards of a database use the check that found this fingerprint. Where something cannot be read, each of them
+    /// checks on its own, and reports that.
+    pub(crate) async fn share_check(
+        &self,
+        database: &ProtectedDatabase,
+        at: Timestamp,
+        fingerprint: Fingerprint,
+        session: &Session,
+    ) {
+        let read = async {
+            let counters = pgrail_guard::counters(session).await?;
+            Ok::<_, ObserveError>((counters, pgrail_guard::windows(session, None).await?))
+        };
+        match read.await {
+            Ok((counters, windows)) => {
+                self.light_checks.record(database, LightCheck { at, fingerprint, counters, windows });
+            }
+            Err(error) => tracing::debug!(database = database.name_any(), error = chain(&error), "no shared check"),
+        }
     }
 
     /// The last regular check of a database as it is declared now.
@@ -167,8 +172,8 @@ impl Databases {
         locked(&self.servers).retain(|_, server| server.forget(&key));
     }
 
-    fn entry(&self, key: &Key) -> Arc<tokio::sync::Mutex<Entry>> {
-        Arc::clone(locked(&self.entries).entry(key.clone()).or_default())
+    fn entry(&self, key: &Key) -> Arc<Shared> {
+        Arc::clone(locked(&self.entries).entry(key.clone()).or_insert_with(|| Arc::new(Shared::new(key.clone()))))
     }
 
     fn server(&self, settings: &ConnectionSettings) -> Arc<Server> {
@@ -183,6 +188,7 @@ impl Databases {
         declared: &DeclaredConnection,
         entry: &mut Entry,
     ) -> Result<(Place, Session), DatabaseError> {
+        let handed_on = entry.handed_on();
         let (source, renewed) = self.resolve(key, declared, entry).await?;
         let server = self.server(&source.settings);
         if let Some(before) = entry.server.replace(Arc::clone(&server))
@@ -199,6 +205,13 @@ impl Databases {
             user: source.settings.user.clone(),
             ignored_keys: source.ignored_keys.clone(),
         };
+        if let Some((place, connection)) = handed_on
+            && !renewed
+            && place.is_of(&server)
+            && !connection.is_closed()
+        {
+            return Ok((place, session(connection)));
+        }
         let place = wait_without_place(server.place(key, self.clock)).await?;
         if let Some(connection) = place.take(key) {
             return Ok((place, session(connection)));

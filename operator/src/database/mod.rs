@@ -1,6 +1,7 @@
 //! Databases as the controllers use them: the Secret resolved, the host checked, connections from a budget per server.
 
 mod connections;
+mod entry;
 mod error;
 mod hosts;
 mod light_checks;

@@ -2,6 +2,7 @@
 //! used closed first.
 
 use super::DatabaseError;
+use crate::kubernetes::line::Line;
 use jiff::{SignedDuration, Timestamp};
 use pgrail_postgres::{Connection, MessageProblem};
 use std::collections::HashSet;
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long the first in the queue waits for one of the server's connections. Without one, it and those behind it are
+/// How long the one whose turn it is waits for one of the server's connections. Without one, it and all that wait are
 /// tried again later.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a closed connection may take to end before its place counts as free.
@@ -27,8 +28,8 @@ pub(super) type Key = (String, String);
 pub(super) struct Server {
     /// `--max-connections-per-server`.
     most: usize,
-    /// Held by the first of those that wait: for the others the time does not run.
-    queue: Semaphore,
+    /// One of those that wait has the turn: for the others the time does not run.
+    line: Line,
     permits: Arc<Semaphore>,
     state: Mutex<State>,
 }
@@ -78,7 +79,7 @@ impl Server {
         let state = State { limit: 1, idle: Vec::new(), databases: HashSet::new(), failure: None, busy: None };
         Self {
             most: most.max(1),
-            queue: Semaphore::new(1),
+            line: Line::default(),
             permits: Arc::new(Semaphore::new(1)),
             state: Mutex::new(state),
         }
@@ -96,11 +97,11 @@ impl Server {
             state.limit
         };
         self.check(clock())?;
-        // Neither semaphore is ever closed.
-        let Ok(_first) = self.queue.acquire().await else { return Err(DatabaseError::busy(limit)) };
+        let _turn = self.line.turn().await;
         // It may have failed meanwhile.
         self.check(clock())?;
         let waited = tokio::time::timeout(PATIENCE, Arc::clone(&self.permits).acquire_owned()).await;
+        // The semaphore is never closed.
         let Ok(Ok(permit)) = waited else {
             let busy = DatabaseError::busy(limit);
             self.state().busy = Some((clock(), busy.clone()));
@@ -187,6 +188,11 @@ impl Failure {
 }
 
 impl Place {
+    /// Whether it is one of this server's.
+    pub(super) fn is_of(&self, server: &Arc<Server>) -> bool {
+        Arc::ptr_eq(&self.server, server)
+    }
+
     /// The open connection of this database, if it has one.
     pub(super) fn take(&self, key: &Key) -> Option<Connection> {
         let mut state = self.server.state();

@@ -111,16 +111,19 @@ async fn reconcile<R: Reconciler, E: Environment>(
 ) -> Result<Action, ReconcileError> {
     let Running { reconciler, environment, places, stop } = running.as_ref();
     let namespace = object.namespace().unwrap_or_default();
-    let reconcile = async {
-        let started = Instant::now();
-        let result = match &object.0 {
-            Err(invalid) => refuse_unparsable::<R, E>(object.as_ref(), &invalid.error, environment).await,
-            Ok(parsed) => match limited(LONGEST_RECONCILE, reconciler.reconcile(Arc::new(parsed.clone()))).await {
-                Some(result) => result.map_err(|error| ReconcileError::Failed(Box::new(error))),
-                None => Err(ReconcileError::TooLong),
-            },
-        };
-        (started, result)
+    // Made only when there is a place for it: it takes several kilobytes, and thousands may wait.
+    let reconcile = || {
+        Box::pin(async {
+            let started = Instant::now();
+            let result = match &object.0 {
+                Err(invalid) => refuse_unparsable::<R, E>(object.as_ref(), &invalid.error, environment).await,
+                Ok(parsed) => match limited(LONGEST_RECONCILE, reconciler.reconcile(Arc::new(parsed.clone()))).await {
+                    Some(result) => result.map_err(|error| ReconcileError::Failed(Box::new(error))),
+                    None => Err(ReconcileError::TooLong),
+                },
+            };
+            (started, result)
+        })
     };
     let Some((started, result)) = places.run(&namespace, stop.cancelled(), reconcile).await else {
         return Ok(Action::await_change());

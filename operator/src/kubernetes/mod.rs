@@ -7,6 +7,7 @@ pub(crate) mod conditions;
 pub(crate) mod controller;
 pub(crate) mod events;
 pub(crate) mod finalizer;
+pub(crate) mod line;
 pub(crate) mod namespace;
 pub(crate) mod optional;
 pub(crate) mod places;

@@ -3,6 +3,7 @@
 //! A reconcile that waits for something that others use, such as a connection, leaves its place meanwhile. It is still
 //! admitted: the number of those bounds the memory.
 
+use super::line::Line;
 use futures::poll;
 use std::collections::HashMap;
 use std::pin::pin;
@@ -27,9 +28,9 @@ pub(super) struct Places {
 }
 
 struct OfNamespace {
-    admitted: Arc<Semaphore>,
     /// One of those that have not begun waits for a place at a time, so that those that come back are not behind all.
-    line: Arc<Semaphore>,
+    line: Line,
+    admitted: Arc<Semaphore>,
     places: Arc<Semaphore>,
 }
 
@@ -123,8 +124,8 @@ impl Default for OfNamespace {
     fn default() -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         Self {
+            line: Line::default(),
             admitted: semaphore(ADMITTED / SHARE_OF_ONE_NAMESPACE),
-            line: semaphore(1),
             places: semaphore(PLACES / SHARE_OF_ONE_NAMESPACE),
         }
     }
@@ -141,12 +142,12 @@ impl Default for Places {
 }
 
 impl Places {
-    /// Runs a reconcile in a place. `None` when `stopped` completes before there is one.
-    pub(super) async fn run<T>(
+    /// Begins a reconcile when there is a place for it, and runs it. `None` when `stopped` completes before.
+    pub(super) async fn run<T, Reconcile: Future<Output = T>>(
         self: &Arc<Self>,
         namespace: &str,
         stopped: impl Future<Output = ()>,
-        reconcile: impl Future<Output = T>,
+        reconcile: impl FnOnce() -> Reconcile,
     ) -> Option<T> {
         let namespace = self.of(namespace);
         let admission = tokio::select! {
@@ -156,14 +157,14 @@ impl Places {
         let (place, _admitted) = admission?;
         let state = Mutex::new(State { place: Some(place), waits: None, waited: Duration::ZERO });
         let held = Held { places: Arc::clone(self), namespace, state };
-        Some(HELD.scope(held, reconcile).await)
+        Some(HELD.scope(held, reconcile()).await)
     }
 
-    /// Waits until a reconcile may begin, in the order of asking within each namespace. No semaphore is ever closed.
+    /// Waits until a reconcile may begin. No semaphore is ever closed.
     async fn admit(&self, namespace: &OfNamespace) -> Option<(Place, [OwnedSemaphorePermit; 2])> {
+        let _turn = namespace.line.turn().await;
         let of_namespace = Arc::clone(&namespace.admitted).acquire_owned().await.ok()?;
         let all = Arc::clone(&self.admitted).acquire_owned().await.ok()?;
-        let _line = Arc::clone(&namespace.line).acquire_owned().await.ok()?;
         Some((self.place(namespace).await?, [of_namespace, all]))
     }
 
@@ -204,7 +205,7 @@ mod tests {
                 let _ = began.send(());
                 work.await;
             };
-            places.run(namespace, pending(), work).await
+            places.run(namespace, pending(), || work).await
         })
         .boxed();
         assert!((&mut reconcile).now_or_never().is_none());
@@ -274,7 +275,7 @@ mod tests {
         let places: Arc<Places> = Arc::default();
         let limit = Duration::from_millis(200);
         let waits = wait_without_place(tokio::time::sleep(limit * 3));
-        assert_eq!(places.run("shop", pending(), limited(limit, waits)).await, Some(Some(())));
-        assert_eq!(places.run("shop", pending(), limited(limit, pending::<()>())).await, Some(None));
+        assert_eq!(places.run("shop", pending(), || limited(limit, waits)).await, Some(Some(())));
+        assert_eq!(places.run("shop", pending(), || limited(limit, pending::<()>())).await, Some(None));
     }
 }

@@ -56,7 +56,8 @@ pub(crate) fn run(
         forget(database);
     });
     let databases = databases.reconcile_on(guards.follow(enforcement, |guard: &Watched<TableGuard>| {
-        let guard = guard.0.as_ref().ok()?;
+        // Nothing of a guard without a status is in the database yet.
+        let guard = guard.0.as_ref().ok().filter(|guard| guard.status.is_some())?;
         Some(ObjectRef::new(&guard.spec.database_ref.name).within(&guard.namespace()?))
     }));
     let changed = context.databases.changes().map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));

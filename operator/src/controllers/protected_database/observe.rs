@@ -4,15 +4,15 @@ use super::apply::{DropDatabase, protect, prune};
 use super::graphs::MOST_TABLES;
 use super::memory::{Memory, Sighting, uid};
 use crate::context::Context;
-use crate::database::{DatabaseError, LightCheck, Session};
+use crate::database::{DatabaseError, Session};
 use crate::kubernetes::text::chain;
 use crate::kubernetes::watch::Store;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pgrail_crds::{ProtectedDatabase, TableGuard};
 use pgrail_guard::blast_radius::{self, BlastRadius};
-use pgrail_guard::{Capabilities, Fingerprint, Graph, GuardName, ObserveError, Observed};
+use pgrail_guard::{Capabilities, Graph, GuardName, Observed};
 use std::time::Duration;
 
 /// The catalog is read that often, besides after changes.
@@ -124,7 +124,7 @@ async fn read(
         prune(database, session, context).await;
     }
     if known.is_some_and(|last| !last.guards.is_empty()) {
-        share(database, now, &fingerprint, session, context).await;
+        context.databases.share_check(database, now, fingerprint.clone(), session).await;
     }
     let event_triggers = capabilities.event_triggers;
     let drop_database = protect(database, &capabilities, session, context).await?;
@@ -166,28 +166,6 @@ async fn read(
     let generation = database.metadata.generation;
     memory.record(database, Sighting { generation, fingerprint, event_triggers, at: now, estimates_at, guards });
     Ok(reached(Survey::Read(Contents { tables, blast_radius, fresh_estimates })))
-}
-
-/// Lets the guards of the database use this check. Where something cannot be read, each of them checks on its own, and
-/// reports that.
-async fn share(
-    database: &ProtectedDatabase,
-    at: Timestamp,
-    fingerprint: &Fingerprint,
-    session: &Session,
-    context: &Context,
-) {
-    let read = async {
-        let counters = pgrail_guard::counters(session).await?;
-        Ok::<_, ObserveError>((counters, pgrail_guard::windows(session, None).await?))
-    };
-    match read.await {
-        Ok((counters, windows)) => {
-            let fingerprint = fingerprint.clone();
-            context.databases.checked(database, LightCheck { at, fingerprint, counters, windows });
-        }
-        Err(error) => tracing::debug!(database = database.name_any(), error = chain(&error), "no shared check"),
-    }
 }
 
 /// The guards that no object declares, as far as the operator can see objects; `None` until it has seen them.

@@ -10,7 +10,7 @@ use crate::database::{DatabaseError, LightCheck, Session};
 use crate::kubernetes::rejection::{Reason, Rejection};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use pgrail_crds::{TableGuard, TableState};
+use pgrail_crds::{ProtectedDatabase, TableGuard, TableState};
 use pgrail_guard::{Counter, EnsureError, Fingerprint, GuardSpec, PlanError};
 use std::time::Duration;
 
@@ -31,8 +31,7 @@ pub(crate) enum Outcome {
 pub(super) struct Target<'a> {
     pub(super) guard: &'a TableGuard,
     pub(super) spec: &'a GuardSpec,
-    /// `spec.checkInterval` of the database.
-    pub(super) interval: Duration,
+    pub(super) database: &'a ProtectedDatabase,
 }
 
 /// Does what the plan says.
@@ -64,7 +63,7 @@ pub(super) fn unchanged(target: &Target<'_>, check: &LightCheck, memory: &Memory
 }
 
 async fn ensure(
-    Target { guard, spec, interval }: &Target<'_>,
+    Target { guard, spec, database }: &Target<'_>,
     fingerprint: &Fingerprint,
     session: &mut Session,
     memory: &Memory,
@@ -79,11 +78,16 @@ async fn ensure(
     };
     context.metrics.guard_steps(&guard.namespace().unwrap_or_default(), &guard.name_any(), ensured.steps());
     let (found, now) = (ensured.fingerprint.clone(), context.now());
-    let mut state = GuardState::new(ensured, was_installed(guard), Recheck::Every(*interval));
+    let interval = Duration::from(database.spec.check_interval);
+    let mut state = GuardState::new(ensured, was_installed(guard), Recheck::Every(interval));
     // Where nothing could be installed, there is nothing to read.
     let uses = if state.failure.is_none() { windows(spec, session).await? } else { Vec::new() };
     state.windows = memory.windows.observed(guard, uses, now);
-    let retry = state.is_incomplete().then(|| retry(now, *interval, last.as_ref(), fingerprint));
+    let retry = state.is_incomplete().then(|| retry(now, interval, last.as_ref(), fingerprint));
+    if retry.is_none() {
+        // What was installed makes the database reconcile, and that this guard: it was just checked.
+        context.databases.share_check(database, now, found.clone(), session).await;
+    }
     let (generation, released) = (guard.metadata.generation, spec.released.clone());
     memory.record(guard, Check { generation, released, fingerprint: found, at: now, retry });
     Ok(Outcome::Checked(Box::new(state)))

@@ -163,7 +163,7 @@ async fn enforce(
         Err(rejection) => return Ok((Outcome::Rejected(rejection), STALLED_RETRY)),
     };
     let interval = Duration::from(database.spec.check_interval);
-    let target = Target { guard, spec: &spec, interval };
+    let target = Target { guard, spec: &spec, database: &database };
     let last = memory.check(guard).filter(|last| last.released == spec.released);
     let now = context.now();
     if let (Some(last), Some(check)) = (&last, context.databases.last_check(&database))

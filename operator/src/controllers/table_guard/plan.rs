@@ -32,8 +32,8 @@ pub(super) fn plan(generation: Option<i64>, now: Timestamp, fingerprint: &Finger
     if unchanged && recent && !retry_due { Work::Count } else { Work::Ensure }
 }
 
-/// Whether a regular check of the database serves this guard too: it is recent, later than the guard's last full check, and
-/// found nothing that the guard depends on changed.
+/// Whether a regular check of the database serves this guard too: it was made within the interval and not before the guard's
+/// last full check, and found nothing that the guard depends on changed.
 pub(super) fn is_enough(
     generation: Option<i64>,
     now: Timestamp,
@@ -41,8 +41,8 @@ pub(super) fn is_enough(
     check: &LightCheck,
     last: &Check,
 ) -> bool {
-    let recent = SignedDuration::try_from(interval / 2).is_ok_and(|half| now.duration_since(check.at) < half);
-    recent && check.at > last.at && plan(generation, now, &check.fingerprint, Some(last)) == Work::Count
+    let recent = SignedDuration::try_from(interval).is_ok_and(|interval| now.duration_since(check.at) < interval);
+    recent && check.at >= last.at && plan(generation, now, &check.fingerprint, Some(last)) == Work::Count
 }
 
 /// When what is left to do is tried again: after 5 s at first, then twice as long each time, up to 4 check intervals.
@@ -90,8 +90,9 @@ mod tests {
         let enough =
             |light: &LightCheck, now, last: &Check| is_enough(Some(1), at(now), Duration::from_secs(30), light, last);
         assert!(enough(&light("a", 1027), 1030, &complete));
-        assert!(!enough(&light("a", 1027), 1042, &complete), "too long ago");
-        assert!(!enough(&light("a", 1000), 1001, &complete), "before the full check");
+        assert!(enough(&light("a", 1000), 1001, &complete), "made together with the full check");
+        assert!(!enough(&light("a", 1027), 1057, &complete), "too long ago");
+        assert!(!enough(&light("a", 999), 1001, &complete), "before the full check");
         assert!(!enough(&light("b", 1027), 1030, &complete), "something changed");
         let waiting = check("a", Some(Retry { attempts: 0, due: at(1030) }));
         assert!(!enough(&light("a", 1027), 1030, &waiting), "a retry is due");

@@ -4,26 +4,42 @@ use super::*;
 use pgrail_testing::Database;
 use serde_json::json;
 use std::future::pending;
+use tokio::time::timeout;
+
+/// A reconcile that has not ended after this time waits.
+const SOON: Duration = Duration::from_millis(500);
 
 fn databases() -> Databases {
+    databases_with(5)
+}
+
+fn databases_with(per_server: usize) -> Databases {
     let _ = rustls::crypto::ring::default_provider().install_default();
     // Never asked: the settings are cached already.
     let apiserver = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-    let limits = Limits { allowed_hosts: AllowedHosts::default(), addresses: AddressPolicy::any(), per_server: 5 };
+    let limits = Limits { allowed_hosts: AllowedHosts::default(), addresses: AddressPolicy::any(), per_server };
     Databases::new(Client::try_from(apiserver).unwrap(), limits, Timestamp::now)
 }
 
 fn declared() -> ProtectedDatabase {
+    named("shop")
+}
+
+fn named(name: &str) -> ProtectedDatabase {
     serde_json::from_value(json!({"apiVersion": "pgrail.dev/v1alpha1", "kind": "ProtectedDatabase",
-        "metadata": {"name": "shop", "namespace": "shop"}, "spec": {"connection": {"secretRef": {"name": "login"}}}}))
+        "metadata": {"name": name, "namespace": "shop"}, "spec": {"connection": {"secretRef": {"name": "login"}}}}))
     .unwrap()
 }
 
 /// As if the Secret had just been read.
 async fn cache(databases: &Databases, database: &Database) {
+    cache_as("shop", databases, database).await;
+}
+
+async fn cache_as(name: &str, databases: &Databases, database: &Database) {
     let settings = pgrail_postgres::parse_uri(&database.uri).unwrap().into_settings(None).unwrap();
     let source = ConnectionSource { settings, ignored_keys: Vec::new() };
-    let entry = databases.entry(&("shop".to_owned(), "shop".to_owned()));
+    let entry = databases.entry(&("shop".to_owned(), name.to_owned()));
     entry.lock().await.source =
         Some(Resolved { declared: declared().spec.connection, source: Arc::new(source), at: Timestamp::now() });
 }
@@ -96,6 +112,62 @@ async fn on_real_servers_work_that_fails_leaves_no_setting_behind() {
             Ok::<String, DatabaseError>(row.map_err(|error| DatabaseError::lost(&error))?.get(0))
         });
         assert_eq!(setting.await.unwrap(), "0");
+        database.finish().await;
+    })
+    .await;
+}
+
+/// One reconcile of `shop` holds the only connection, another one waits for it, and before that one a reconcile of `other`.
+#[tokio::test]
+async fn on_real_servers_a_reconcile_that_waits_for_the_same_database_gets_its_connection() {
+    pgrail_testing::for_each_server(async |server| {
+        let (databases, database) = (databases_with(1), server.database("handed_on").await);
+        for name in ["shop", "other"] {
+            cache_as(name, &databases, &database).await;
+        }
+        let (shop, other) = (named("shop"), named("other"));
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let mut first = Box::pin(databases.with(&shop, async |session| {
+            let pid = pid(session).await?;
+            ended.await.unwrap();
+            Ok::<_, DatabaseError>(pid)
+        }));
+        let mut of_other = Box::pin(databases.with(&other, async |session| pid(session).await));
+        let mut second = Box::pin(databases.with(&shop, async |session| pid(session).await));
+        assert!(timeout(SOON, &mut first).await.is_err());
+        assert!(timeout(SOON, &mut of_other).await.is_err());
+        assert!(timeout(SOON, &mut second).await.is_err());
+        end.send(()).unwrap();
+        let first = first.await.unwrap();
+        assert_eq!(second.await.unwrap(), first);
+        assert_ne!(of_other.await.unwrap(), first);
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn on_real_servers_a_reconcile_that_is_cancelled_while_it_waits_keeps_no_connection() {
+    pgrail_testing::for_each_server(async |server| {
+        let (databases, database) = (databases_with(1), server.database("not_handed_on").await);
+        for name in ["shop", "other"] {
+            cache_as(name, &databases, &database).await;
+        }
+        let (shop, other) = (named("shop"), named("other"));
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let mut first = Box::pin(databases.with(&shop, async |session| {
+            let pid = pid(session).await?;
+            ended.await.unwrap();
+            Ok::<_, DatabaseError>(pid)
+        }));
+        assert!(timeout(SOON, &mut first).await.is_err());
+        let mut second = Box::pin(databases.with(&shop, async |session| pid(session).await));
+        assert!(timeout(SOON, &mut second).await.is_err());
+        end.send(()).unwrap();
+        first.await.unwrap();
+        // It has the connection now, and never learns of it.
+        drop(second);
+        timeout(SOON * 20, databases.with(&other, async |session| pid(session).await)).await.unwrap().unwrap();
         database.finish().await;
     })
     .await;
