@@ -21,7 +21,7 @@ image: ## build the container image, and load it into the node if one runs (Dock
 demo: ## the main job on real input: 1.3 million rows, the Friday delete, the guard, the backup; leaves nothing behind
 	@demo/demo.sh
 
-.PHONY: test test-all test-regress test-faults check test-lint test-process test-engines test-controllers test-page test-node test-chart test-book generate
+.PHONY: test test-all test-regress test-faults check test-release test-lint test-process test-engines test-controllers test-page test-node test-chart test-book generate
 test: ## every test, stage by stage; installs what it needs and reports it (half an hour the first time)
 	@e2e/test.sh
 
@@ -34,6 +34,9 @@ test-regress: ## PostgreSQL's own regression tests in a database with guards (no
 test-faults: ## faults on a real node, seen with kubectl and psql; writes docs/src/faults.md (root; not part of `make test`; half an hour)
 	@e2e/test.sh faults
 
+test-release: ## build a release, and check its files, checksums and signature (not part of `make test`; 15 minutes)
+	@e2e/test.sh release
+
 test-lint test-process test-engines test-controllers test-page test-node test-chart test-book: test-%: ## one stage of `make test`
 	@e2e/test.sh $*
 
@@ -45,6 +48,10 @@ install-plugin: ## build and install `pgrail` and `kubectl pgrail` into PREFIX/b
 	install -D -t $(DESTDIR)$(PREFIX)/bin $${CARGO_TARGET_DIR:-target}/release/pgrail
 	ln -sf pgrail $(DESTDIR)$(PREFIX)/bin/kubectl-pgrail
 	ln -sf pgrail $(DESTDIR)$(PREFIX)/bin/kubectl_complete-pgrail
+
+.PHONY: release
+release: ## build the files of a release into target/release-VERSION: program, image, chart, SBOM, checksums (release/release.sh)
+	@release/release.sh
 
 .PHONY: bench
 bench: ## measure the guard, write docs/src/benchmarks.md (ten minutes; ROWS="block single bulk install" for some)

@@ -92,6 +92,12 @@ check "one namespace: bound there" holds one-namespace RoleBinding pgrail-operat
 check "one namespace: the operator knows it" holds one-namespace Deployment pgrail "PGRAIL_WATCH_NAMESPACE"
 check "one namespace: it can read that Namespace" holds one-namespace ClusterRole pgrail-cluster "resourceNames: [kube-system, shop]"
 check "all namespaces: the operator has no namespace set" not holds default Deployment pgrail "PGRAIL_WATCH_NAMESPACE"
+check "only policies: the operator knows it" holds only-policies Deployment pgrail "PGRAIL_ONLY_POLICIES"
+check "only policies: no Secrets, no Jobs, no pods" bash -c "! grep -E 'secrets|jobs|pods\]' '$scratch/only-policies'"
+check "only policies: objects are only read" verbs_are only-policies ClusterRole pgrail-operator tableguards "[get, list, watch]"
+check "only policies: its own Lease" holds only-policies Role pgrail-leader "resourceNames: [pgrail-policies]"
+check "only policies: reports" verbs_are only-policies ClusterRole pgrail-policies reports "[list, watch, create, patch, delete]"
+check "by default, the operator does more than policies" not holds default Deployment pgrail "PGRAIL_ONLY_POLICIES"
 check "rbac.create=false" bash -c "! grep -qE '^kind: (Cluster)?Role' '$scratch/minimal-rights'"
 check "a given service account is used" holds minimal-rights Deployment rail "serviceAccountName: prepared"
 check "a given service account is not created" count_is minimal-rights ServiceAccount 0
@@ -107,8 +113,17 @@ images_of() { document "$1" Deployment pgrail | grep -c 'registry.example.com:50
 check "Jobs have the image of the operator" bash -c "[[ $(images_of everything) == 2 ]]"
 check "allowed hosts in one variable" holds everything Deployment pgrail 'value: "*.rds.amazonaws.com,10.20.0.0/16"'
 check "allowed stores in one variable" holds everything Deployment pgrail 'value: "s3://backups/*,https://s3.example.com:9000/backups/*"'
+check "volumes are added" bash -c "grep -q 'mountPath: /etc/ssl/company' '$scratch/everything' && grep -A 3 'volumes:' '$scratch/everything' | grep -q company-ca"
+for line in "runtimeClassName: gvisor" "dnsPolicy: None" "- 10.0.0.10" 'example.com/reload: "true"'; do
+  check "pod: $line, if it is set" holds everything Deployment pgrail "$line"
+done
+for line in runtimeClassName dnsPolicy dnsConfig volumes volumeMounts topologySpreadConstraints; do
+  check "pod: no $line by default" not holds default Deployment pgrail "$line"
+done
+check "two replicas are spread over nodes, if possible" holds only-policies Deployment pgrail "whenUnsatisfiable: ScheduleAnyway"
+check "given topologySpreadConstraints replace that" bash -c "[[ \$(grep -c topologyKey '$scratch/everything') == 1 ]]"
 check "a security context is added to the default one" bash -c "grep -q 'runAsUser: 1000' '$scratch/everything' && grep -q 'runAsNonRoot: true' '$scratch/everything'"
-check "appVersion is the program's version" grep -qx "version = \"$(sed -n 's/^appVersion: "\(.*\)"/\1/p' $chart/Chart.yaml)\"" Cargo.toml
+check "the version is the same in all files" release/version.sh --check
 
 # The page
 for kind in "Service pgrail-page" "Deployment pgrail"; do
@@ -129,17 +144,64 @@ check "a NetworkPolicy is on by default" count_is default NetworkPolicy 1
 check "metrics can be read from the namespace monitoring" holds default NetworkPolicy pgrail "kubernetes.io/metadata.name: monitoring"
 check "the NetworkPolicy can be disabled" count_is minimal-rights NetworkPolicy 0
 check "other peers replace the default ones" bash -c "! grep -q 'kubernetes.io/metadata.name: monitoring' '$scratch/everything'"
+check "two replicas have a PodDisruptionBudget" count_is only-policies PodDisruptionBudget 1
+check "the PodDisruptionBudget can be disabled" count_is minimal-rights PodDisruptionBudget 0
+check "extra objects" holds everything Secret object "of: 'pgrail'"
+check "extra objects as text" grep -qx 'metadata: {name: pgrail-text}' "$scratch/everything"
+check "PodMonitor is off by default" count_is default PodMonitor 0
+check "PodMonitor can be enabled" count_is minimal-rights PodMonitor 1
+check "PodMonitor: metrics keep their own namespace label" holds minimal-rights PodMonitor rail "honorLabels: true"
 for kind in ServiceMonitor PrometheusRule PodDisruptionBudget ConfigMap; do
   check "$kind is off by default" count_is default "$kind" 0
   check "$kind can be enabled" count_is everything "$kind" 1
 done
 for kind in ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding; do
   check "$kind is off by default" count_is default "$kind" 0
-  check "$kind can be enabled" count_is everything "$kind" 2
+  check "$kind can be enabled" count_is everything "$kind" 3
 done
+check "deletion: other users are exempt, if that is set" holds everything ValidatingAdmissionPolicy pgrail-deletion "'system:serviceaccount:shop:pgrail-shop'"
+check "deletion: CRDs that Helm deletes are annotated" holds minimal-rights CustomResourceDefinition tableguards.pgrail.dev "pgrail.dev/allow-delete: \"true\""
+check "deletion: kept CRDs are not annotated" not holds everything CustomResourceDefinition tableguards.pgrail.dev "pgrail.dev/allow-delete"
 # shellcheck disable=SC2016
 check "alerts keep their own templates" holds everything PrometheusRule pgrail '{{ $labels.namespace }}/{{ $labels.name }} is not enforced'
 check "metrics keep their own namespace label" holds everything ServiceMonitor pgrail "honorLabels: true"
+
+# Artifact Hub. `helm show chart` also checks that Chart.yaml can be read.
+annotation() { "$HELM" show chart "$chart" | python3 -c '
+import sys
+lines, found = sys.stdin.read().split("\n"), False
+for line in lines:
+    if line.startswith("  artifacthub.io/"):
+        found = line.strip() == sys.argv[1] + ": |"
+    elif found and not line.startswith("    ") and line:
+        found = False
+    elif found:
+        print(line[4:])' "artifacthub.io/$1"; }
+hub_crds() { diff <(annotation crds | sed -n 's/^ *-* *name: //p' | sort) <(basename -s .yaml crds/yaml/*.yaml | sort); }
+hub_kinds() { diff <(annotation crds | sed -n 's/^ *-* *kind: //p' | sort) <(sed -n 's/^    kind: //p' crds/yaml/*.yaml | sort); }
+hub_examples() { diff <(annotation crdsExamples | sed -n 's/^ *-* *kind: //p' | sort) <(sed -n 's/^    kind: //p' crds/yaml/*.yaml | sort); }
+check "Artifact Hub: every CRD" hub_crds
+check "Artifact Hub: every kind" hub_kinds
+check "Artifact Hub: an example of every kind" hub_examples
+
+# Every option of `pgrail operator` that has an environment variable is set by the chart, or fixed for a container.
+options_have_values() {
+  local option missing=0
+  while read -r option; do
+    grep -rqE "name: $option\$" $chart/templates || { echo "no template sets $option"; missing=1; }
+  done < <(grep -rhoE 'env = "PGRAIL_[A-Z_]+"' operator/src/operator | sed -E 's/env = "(.*)"/\1/')
+  return "$missing"
+}
+check "every option of the operator can be set" options_have_values
+# Every value is in the README of the chart.
+values_are_documented() {
+  local value missing=0
+  while read -r value; do
+    grep -qE "\`$value[\`.]" $chart/README.md || { echo "README.md does not name the value $value"; missing=1; }
+  done < <(sed -nE 's/^([a-zA-Z]+):.*/\1/p' $chart/values.yaml)
+  return "$missing"
+}
+check "every value is documented" values_are_documented
 
 # Values that the schema must reject, naming the field.
 refused() {
@@ -161,6 +223,10 @@ check "rejected: a store without a scheme" refused allowedStores --set 'allowedS
 check "rejected: memory that is no quantity" refused memory --set resources.limits.memory=much
 check "rejected: an interval without a unit" refused interval --set-string serviceMonitor.interval=30
 check "rejected: an audience with a comma" refused audiences --set 'page.audiences={a\,b}'
+check "rejected: only policies, of one namespace" refused watchNamespace --set onlyPolicies=true,watchNamespace=shop
+check "rejected: an exempt user with a quote" refused exemptUsers --set "deletionProtection.exemptUsers={a'b}"
+check "rejected: two monitors" refused podMonitor --set podMonitor.enabled=true,serviceMonitor.enabled=true
+check "rejected: an unknown DNS policy" refused dnsPolicy --set dnsPolicy=Cluster
 check "rejected: a port out of range" refused port --set service.port=70000
 
 # Kustomize
@@ -174,6 +240,23 @@ one_namespace() {
     awk -v RS='---\n' '/kind: Role\n/ && /\n  name: pgrail-operator\n/ && /\n  namespace: shop\n/' "$scratch/kustomized" | grep -q secrets
 }
 check "kustomize: one namespace has no access to the cluster's Secrets" one_namespace
+check "kustomize: another image" kustomizes deploy/kustomize/overlays/image
+another_image() { [[ $(grep -c 'registry.example.com/pgrail:' "$scratch/kustomized") == 2 ]] && ! grep 'ghcr.io' "$scratch/kustomized"; }
+check "kustomize: another image, also of backup pods" another_image
+
+# Manifests of Flux and of the Prometheus operator, by their own types.
+manifests=$(e2e/cluster/tools.sh manifests)/manifests
+for values in everything minimal-rights; do
+  "$HELM" template pgrail "$chart" --values charts/testdata/$values.yaml --show-only templates/monitoring.yaml >"$scratch/monitoring-$values.yaml"
+done
+check "ServiceMonitor, PrometheusRule, PodMonitor by the types of the Prometheus operator" "$manifests" "$scratch"/monitoring-*.yaml
+mapfile -t pages < <(find README.md SECURITY.md CONTRIBUTING.md charts/pgrail/README.md docs/src -name '*.md')
+check "book: every YAML block is a manifest, or a part of one" python3 docs/manifests.py "$scratch/book" "${pages[@]}"
+check "book: manifests of Flux, by its types" "$manifests" "$scratch"/book/other/*.yaml
+sed 's/chartRef:/chartReference:/' "$scratch"/book/other/*.yaml >"$scratch/wrong.yaml"
+check "book: a wrong field of a manifest of Flux is found" not "$manifests" "$scratch/wrong.yaml"
+printf '```yaml\nspec: {}\n```\n' >"$scratch/page.md"
+check "book: a block that is not of a known kind is found" not python3 docs/manifests.py "$scratch/other-book" "$scratch/page.md"
 
 # Alerts and dashboard name metrics that the operator has.
 names_exist() {

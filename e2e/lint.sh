@@ -19,6 +19,8 @@ machine_is_not_named() { ! git grep -nIF -e "$(dirname "$root")/" -- . ':!.ci'; 
 
 check "formatted (cargo fmt)" cargo fmt --check
 check "no lint (clippy), no warning" no_warnings
+check "the version is the same in all files" release/version.sh --check
+check "pgrail --version is that version" grep -qx "pgrail $(release/version.sh)" <("${CARGO_TARGET_DIR:-target}/debug/pgrail" --version)
 check "licences, sources and duplicate versions of dependencies" python3 e2e/deny.py
 check "no path of this machine in the repository" machine_is_not_named
 count_line

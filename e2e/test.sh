@@ -3,7 +3,8 @@
 # run a part: reported, never counted as passed, and a failure where CI=true.
 #
 #   e2e/test.sh            all stages
-#   e2e/test.sh STAGE...   some of: lint process engines controllers page node chart book, and regress, which is in no other
+#   e2e/test.sh STAGE...   some of: lint process engines controllers page node chart book; and regress, faults and release, which are
+#                          not part of all
 #
 # Environment:
 #   PGRAIL_TEST_MAJORS   the PostgreSQL versions of the stages engines and controllers (default "15 18")
@@ -75,8 +76,9 @@ stage() { # NAME COMMAND...
 prepare() { # STAGE...
   local parts=() list
   [[ " $* " =~ \ (lint|engines|controllers|page|node|regress|faults)\  ]] && { parts+=(tests); background build e2e/build.sh; }
-  [[ " $* " =~ \ (controllers|page|node|chart|book|faults)\  ]] && { parts+=(kube); background kube e2e/cluster/tools.sh kube kubernetes; }
+  [[ " $* " =~ \ (controllers|page|node|chart|book|faults|release)\  ]] && { parts+=(kube); background kube e2e/cluster/tools.sh kube kubernetes; }
   [[ " $* " =~ \ controllers\  ]] && { parts+=(gitops); background gitops e2e/cluster/tools.sh gitops; }
+  [[ " $* " =~ \ chart\  ]] && { parts+=(manifests); background manifests e2e/cluster/tools.sh manifests; }
   [[ " $* " =~ \ (process|engines|controllers|node|faults)\  ]] && { parts+=(versitygw); background versitygw e2e/cluster/tools.sh versitygw; }
   [[ " $* " =~ \ page\  ]] && { parts+=(browser); background browser e2e/browser/tools.sh; }
   if [[ " $* " =~ \ (process|engines|controllers|page)\  ]]; then
@@ -85,7 +87,7 @@ prepare() { # STAGE...
     # shellcheck disable=SC2086
     background postgres e2e/postgres/software.sh $majors pgbouncer
   fi
-  if [[ " $* " =~ \ (node|faults)\  && $(id -u) == 0 ]]; then parts+=(image); background image e2e/cluster/image.sh --postgresql 18 --no-load; fi
+  if [[ " $* " =~ \ (node|faults|release)\  && $(id -u) == 0 ]]; then parts+=(image); background image e2e/cluster/image.sh --postgresql 18 --no-load; fi
   (( ${#parts[@]} )) || return 0
   list=$(e2e/missing.sh "${parts[@]}")
   [[ -n $list ]] || return 0
@@ -165,7 +167,7 @@ trap 'exit 143' TERM
 stages=("$@")
 (( ${#stages[@]} )) || stages=(process chart book lint engines controllers page node)
 for name in "${stages[@]}"; do
-  [[ $name =~ ^(lint|process|engines|controllers|page|node|chart|book|regress|faults)$ ]] || { echo "no such stage: $name" >&2; exit 2; }
+  [[ $name =~ ^(lint|process|engines|controllers|page|node|chart|book|regress|faults|release)$ ]] || { echo "no such stage: $name" >&2; exit 2; }
 done
 prepare "${stages[@]}"
 for name in "${stages[@]}"; do
@@ -175,6 +177,7 @@ for name in "${stages[@]}"; do
     engines | controllers | page | node | regress | faults) stage "$name" "$name" ;;
     chart) stage chart charts/test.sh ;;
     book) stage book docs/test.sh ;;
+    release) stage release release/test.sh ;;
   esac
 done
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# image.sh [--binary FILE] [--tag NAME:TAG] [--name CLUSTER | --no-load] [--postgresql MAJOR]: builds the image from
+# image.sh [--binary FILE] [--tag NAME:TAG] [--name CLUSTER | --no-load] [--postgresql MAJOR] [--label KEY=VALUE]...
+# [--archive FILE]: builds the image from
 # deploy/Dockerfile around a pgrail program and loads it into the node of that name (without a name: into the default
 # one, if it runs). Prints the image's name.
 #   --binary      default: target/release/pgrail, built when it is not there
 #   --tag         default: pgrail.dev/pgrail:dev
+#   --archive     also writes the image to this file, as `docker load` and `ctr images import` read it
 #   --postgresql  builds the server image alone, without pgrail: pgrail.dev/postgresql:MAJOR (15 or 18)
 # Docker is used where its daemon answers. Without it (root): mmdebstrap makes Debian's base, buildah runs the same
 # Dockerfile. Base and PostgreSQL are cached; only a changed program is packed again.
@@ -11,7 +13,7 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 repository=$(cd "$cluster_dir/../.." && pwd)
 
-binary= tag= name= load=yes postgresql=
+binary= tag= name= load=yes postgresql= file= labels=()
 while (( $# )); do
   case $1 in
     --binary) binary=$2; shift ;;
@@ -19,7 +21,9 @@ while (( $# )); do
     --name) name=$2; shift ;;
     --no-load) load= ;;
     --postgresql) postgresql=$2; shift ;;
-    *) die "unknown argument $1; usage: image.sh [--binary FILE] [--tag NAME:TAG] [--name CLUSTER | --no-load] [--postgresql MAJOR]" ;;
+    --label) labels+=(--label "$2"); shift ;;
+    --archive) file=$(realpath "$2"); shift ;;
+    *) die "unknown argument $1; usage: image.sh [--binary FILE] [--tag NAME:TAG] [--name CLUSTER | --no-load] [--postgresql MAJOR] [--label KEY=VALUE]... [--archive FILE]" ;;
   esac
   shift
 done
@@ -33,7 +37,7 @@ case $postgresql in
 esac
 [[ -z $postgresql ]] || arguments=(--build-arg "POSTGRESQL_MAJOR=$postgresql")
 tag=${tag:-pgrail.dev/postgresql:$postgresql}
-arguments+=(--build-arg "DEBIAN_SUITE=$suite" --target "$target" --file "$repository/deploy/Dockerfile" --tag "$tag")
+arguments+=("${labels[@]}" --build-arg "DEBIAN_SUITE=$suite" --target "$target" --file "$repository/deploy/Dockerfile" --tag "$tag")
 
 # The build context holds the program and nothing else.
 context=$(mktemp -d)
@@ -109,6 +113,7 @@ fi
 began=$SECONDS
 build
 say "$tag is built after $((SECONDS - began)) s"
+[[ -z $file ]] || archive "$file"
 if [[ -n $load && -z ${PGRAIL_KUBECONFIG:-} ]]; then
   # What the node has already is not packed and loaded again.
   loaded=$(run_dir "$name")/loaded/${tag//[\/:]/_}

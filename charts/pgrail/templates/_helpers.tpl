@@ -47,6 +47,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{- /* Not empty if the release itself asks for more than one replica. */ -}}
+{{- define "pgrail.severalReplicas" -}}
+{{- if gt (int (default 1 .Values.replicas)) 1 }}true{{ end -}}
+{{- end -}}
+
 {{- /* The permissions of the operator in the namespaces that it watches, each with its reason. There are no wildcards. */ -}}
 {{- define "pgrail.rules" -}}
 # The operator watches every kind. `get` reads an object again that could not be parsed.
@@ -91,6 +96,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [batch]
   resources: [cronjobs, jobs]
   verbs: [get, list, watch, create, patch, delete]
+# Creates Events, and increments the count of repeated ones.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
+
+{{- /* The same of an operator that checks policies only. */ -}}
+{{- define "pgrail.onlyPoliciesRules" -}}
+# Policies are evaluated from the objects of all namespaces. Nothing is changed.
+- apiGroups: [pgrail.dev]
+  resources: [protecteddatabases, tableguards, guardexemptions, backupschedules, databasebackups, databaserestores]
+  verbs: [get, list, watch]
 # Creates Events, and increments the count of repeated ones.
 - apiGroups: [events.k8s.io]
   resources: [events]

@@ -34,9 +34,15 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// The owner that the command line stamps on what it installs.
 const OWNER: &str = "local";
 
+/// What `--version` prints: the version, and in builds of `make release` the commit.
+const VERSION: &str = match option_env!("PGRAIL_VERSION") {
+    Some(version) if !version.is_empty() => version,
+    _ => env!("CARGO_PKG_VERSION"),
+};
+
 /// Database guardrails on PostgreSQL: bulk deletes stopped, backups proven.
 #[derive(Debug, Parser)]
-#[command(name = "pgrail", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "pgrail", version = VERSION, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
