@@ -2,7 +2,7 @@
 SHELL := bash
 .PHONY: help
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # A throwaway Kubernetes (e2e/cluster). CLUSTER=name for a second one, NODE=1 for real pods (root).
 CLUSTER ?= default
@@ -21,7 +21,7 @@ image: ## build the container image, and load it into the node if one runs (Dock
 demo: ## the main job on real input: 1.3 million rows, the Friday delete, the guard, the backup; leaves nothing behind
 	@demo/demo.sh
 
-.PHONY: test test-all test-regress test-faults check test-release test-lint test-process test-engines test-controllers test-page test-node test-chart test-book generate
+.PHONY: test test-all test-regress test-faults test-e2e check test-release test-lint test-process test-engines test-controllers test-page test-node test-chart test-book generate
 test: ## every test, stage by stage; installs what it needs and reports it (half an hour the first time)
 	@e2e/test.sh
 
@@ -36,6 +36,9 @@ test-faults: ## faults on a real node, seen with kubectl and psql; writes docs/s
 
 test-release: ## build a release, and check its files, checksums and signature (not part of `make test`; 15 minutes)
 	@e2e/test.sh release
+
+test-e2e: ## the way of a user on a real node, from helm install to disaster recovery and uninstallation; writes docs/src/end-to-end.md (root; not part of `make test`; a quarter of an hour)
+	@e2e/test.sh e2e
 
 test-lint test-process test-engines test-controllers test-page test-node test-chart test-book: test-%: ## one stage of `make test`
 	@e2e/test.sh $*

@@ -253,6 +253,14 @@ else
   await_object 180 "the schedule's own first backup" bsched nightly condition=BackupFresh
   show kubectl get dbbackup -n "$namespace" -o wide
   tell "$(field dbbackup before-the-weekend .status.location)"
+
+  step "A drill: the backup is restored into a temporary server, and every row is counted"
+  applied=$(now)
+  show kubectl create job drill-now -n "$namespace" --from=cronjob/nightly-drill
+  await_object 180 "the drill" bsched nightly condition=Drilled
+  good "drilled $(seconds $(( $(now) - applied ))) after kubectl create job: $(field bsched nightly .status.lastDrill.rows) rows of" \
+    "$(field bsched nightly .status.lastDrill.tables) tables restored in $(field bsched nightly .status.lastDrillSeconds) s"
+  [[ $(field bsched nightly .status.lastDrill.rows) == "$(rows)" ]] || stop "the drill did not restore the rows of the database"
 fi
 
 step "Everything that pgrail reports"

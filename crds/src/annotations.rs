@@ -13,6 +13,8 @@ pub const ALLOW_HOST_OVERRIDE: &str = "pgrail.dev/allow-host-override";
 pub const RELEASE: &str = "pgrail.dev/release";
 /// Name of the `DatabaseBackup` whose loss of rows, with all earlier ones, a user has acknowledged, on its `BackupSchedule`.
 pub const ACKNOWLEDGE_SHRINK: &str = "pgrail.dev/acknowledge-shrink";
+/// `"true"` on a `DatabaseBackup` that was found in the store: a user vouches for the dump, and it can be restored.
+pub const ADOPT: &str = "pgrail.dev/adopt";
 /// `"true"`: allows a `DatabaseRestore` with mode `InPlace`.
 pub const ALLOW_IN_PLACE: &str = "pgrail.dev/allow-in-place";
 /// User who created a `GuardExemption`. An admission policy of the chart verifies it and refuses changes.

@@ -57,6 +57,12 @@ impl Manifest {
     pub fn belongs_to(&self, schedule: &ScheduleIdentity) -> bool {
         self.identity.schedule_identity() == *schedule
     }
+
+    /// Whether this schedule, or an earlier one of the same name in the same namespace and cluster, made the dump.
+    pub(crate) fn is_of_name(&self, schedule: &ScheduleIdentity) -> bool {
+        let identity = self.identity.schedule_identity();
+        ScheduleIdentity { schedule_uid: schedule.schedule_uid.clone(), ..identity } == *schedule
+    }
 }
 
 /// Lists published dumps. Dumps without a manifest do not exist and are not mentioned.

@@ -56,13 +56,13 @@ pub struct Inventory {
     /// Recorded dumps whose archive has another size than recorded, by their position in the request.
     #[serde(default, skip_serializing_if = "Marks::is_empty")]
     pub incomplete: Marks,
-    /// Dumps of this very schedule that are not recorded, newest first.
+    /// Dumps of this schedule, and of earlier ones of the same name, that are not recorded, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<Found>,
     /// Unrecorded dumps that are not in `unknown`: they did not fit, or were not read.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub not_listed: u64,
-    /// Unrecorded dumps of another schedule that had the same name.
+    /// Unrecorded dumps that do not belong in the directory.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub foreign: u64,
     /// Unrecorded dumps whose manifest cannot be used.
@@ -88,6 +88,9 @@ pub struct Found {
     pub backup_name: String,
     /// UID of the `ProtectedDatabase`.
     pub database_uid: String,
+    /// UID of the schedule, if it is not the one that was asked for: one of the same name that was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier_schedule: Option<String>,
     /// See [`Manifest::snapshot_time`].
     pub snapshot_time: Timestamp,
     /// See [`Manifest::completion_time`].
@@ -104,14 +107,19 @@ pub struct Found {
     pub rows: u64,
     /// Whether it is not the whole database.
     pub partial: bool,
+    /// Whether it is encrypted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
 }
 
 impl Found {
-    fn new(run: &str, manifest: &Manifest, manifest_sha256: String) -> Self {
+    fn new(run: &str, manifest: &Manifest, manifest_sha256: String, ours: &ScheduleIdentity) -> Self {
+        let uid = &manifest.identity.schedule_uid;
         Self {
             run: run.to_owned(),
             backup_name: plain(&manifest.identity.backup_name, 253),
             database_uid: plain(&manifest.identity.database_uid, 63),
+            earlier_schedule: (*uid != ours.schedule_uid).then(|| plain(uid, 63)),
             snapshot_time: manifest.snapshot_time,
             completion_time: manifest.completion_time,
             size_bytes: manifest.size_bytes,
@@ -120,6 +128,7 @@ impl Found {
             tables: manifest.table_count(),
             rows: manifest.rows,
             partial: manifest.is_partial(),
+            encrypted: manifest.is_encrypted(),
         }
     }
 }
@@ -271,8 +280,8 @@ async fn read_unknown(
             Ok(Some((manifest, _))) if manifest.location != format!("{directory}/{run}") => {
                 Some("its manifest is of another directory".to_owned())
             }
-            Ok(Some((manifest, sha256))) if manifest.belongs_to(&request.ours) => {
-                inventory.unknown.push(Found::new(&run, &manifest, sha256));
+            Ok(Some((manifest, sha256))) if manifest.is_of_name(&request.ours) => {
+                inventory.unknown.push(Found::new(&run, &manifest, sha256, &request.ours));
                 None
             }
             Ok(Some(_)) => {
@@ -316,6 +325,7 @@ mod tests {
             run: format!("20261123T021500Z-{index:013}"),
             backup_name: "b".repeat(253),
             database_uid: "u".repeat(63),
+            earlier_schedule: Some("u".repeat(63)),
             snapshot_time: time,
             completion_time: time,
             size_bytes: u64::MAX,
@@ -324,6 +334,7 @@ mod tests {
             tables: u64::MAX,
             rows: u64::MAX,
             partial: true,
+            encrypted: true,
         }
     }
 

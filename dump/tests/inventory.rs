@@ -74,14 +74,17 @@ async fn unrecorded_dumps_of_the_schedule_are_described_and_others_only_counted(
         let recorded = published(&database, &store, |_| {}).await;
         let older = published(&database, &store, |it| it.timestamp = "2026-11-20T02:15:00Z".parse().unwrap()).await;
         let newer = published(&database, &store, |it| it.backup_name = "by-another".into()).await;
-        published(&database, &store, |it| it.schedule_uid = "uid-former".into()).await;
+        let former = published(&database, &store, |it| it.schedule_uid = "uid-former".into()).await;
         published(&database, &store, |it| it.schedule = "nightly-2".into()).await;
         let found = inventory_of(&store, vec![known(&recorded)]).await;
-        assert_eq!((found.published, found.foreign, found.unreadable, found.not_listed), (4, 1, 0, 0));
-        // By completion: `newer` was made last.
+        assert_eq!((found.published, found.foreign, found.unreadable, found.not_listed), (4, 0, 0, 0));
+        // By completion: that of the former schedule was made last.
         let runs: Vec<_> = found.unknown.iter().map(|it| it.run.clone()).collect();
-        assert_eq!(runs, [run_of(&newer.location), run_of(&older.location)], "{}", store.kind);
-        let first = &found.unknown[0];
+        let expected = [&former, &newer, &older].map(|it| run_of(&it.location));
+        assert_eq!(runs, expected, "{}", store.kind);
+        let earlier: Vec<_> = found.unknown.iter().map(|it| it.earlier_schedule.as_deref()).collect();
+        assert_eq!(earlier, [Some("uid-former"), None, None], "{}", store.kind);
+        let first = &found.unknown[1];
         assert_eq!((first.backup_name.as_str(), first.database_uid.as_str()), ("by-another", "uid-shop"));
         assert_eq!((first.rows, first.tables, first.size_bytes), (10, 1, newer.size_bytes));
         assert_eq!((&first.sha256, first.completion_time), (&newer.sha256, newer.completion_time));

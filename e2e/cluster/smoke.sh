@@ -111,19 +111,6 @@ volume_is_removed_with_its_claim() {
 }
 only_two_volumes() { [[ $(kubectl get pv -o name | wc -l) == 2 && $(find "$run/node/volumes" -mindepth 1 -maxdepth 1 | wc -l) == 2 ]]; }
 
-nothing_left_of() { # NAME LINK
-  local found=0
-  [[ ! -e $(run_dir "$1") ]] || { echo "the directory $(run_dir "$1")"; found=1; }
-  nothing_runs "$(run_dir "$1")" || { echo "processes $(processes_of "$(run_dir "$1")" | xargs)"; found=1; }
-  ! grep -F "$(run_dir "$1")" /proc/self/mounts || { echo "mounts"; found=1; }
-  ! ip link show "$2" 2>/dev/null || { echo "the link $2"; found=1; }
-  ! ip route | grep "$2" || { echo "a route"; found=1; }
-  ! compgen -G "/sys/fs/cgroup/*/pgrail*-$1" || { echo "cgroups"; found=1; }
-  ! grep -lzF "$(run_dir "$1")" /proc/[0-9]*/cmdline 2>/dev/null || { echo "processes by command line"; found=1; }
-  return $found
-}
-link_of() { printf 'pgrail%s' "$(sed -n 's/^slot=//p' "$(run_dir "$1")/settings")"; }
-
 kill_everything() {
   local pid
   read -r pid _ <"$run/supervisor.pid"

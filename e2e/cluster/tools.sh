@@ -57,7 +57,7 @@ build_other_kubernetes() {
   mkdir "$1/module" && "$cluster_dir/kubernetes-module.sh" "$kubernetes_version" "$1/module" && cd "$1/module" &&
     build_kubernetes "$kubernetes_version" "$1" && rm -rf "$1/module"
 }
-build_age() { go_build -ldflags '-s -w' -o "$1/age" filippo.io/age/cmd/age; }
+build_age() { go_build -ldflags '-s -w' -o "$1/" filippo.io/age/cmd/age filippo.io/age/cmd/age-keygen; }
 build_gitops() { go_build -ldflags '-s -w' -o "$1/gitops" .; }
 build_manifests() { go_build -ldflags '-s -w' -o "$1/manifests" .; }
 build_versitygw() { go_build -ldflags '-s -w' -o "$1/versitygw" .; }
@@ -75,7 +75,7 @@ for tool in "$@"; do
     versitygw)
       build "versitygw-$versitygw_version" "$cluster_dir/../s3/gateway" "the S3 server versitygw $versitygw_version: about 1 minute" build_versitygw ;;
     age)
-      build "age-$(required filippo.io/age "$cluster_dir/../age")" "$cluster_dir/../age" "the program age: about 10 seconds" build_age ;;
+      build "age-$(required filippo.io/age "$cluster_dir/../age")" "$cluster_dir/../age" "the programs of age: about 10 seconds" build_age ;;
     gitops)
       build gitops "$cluster_dir/../gitops" "the libraries of Flux and Argo CD that evaluate the state of objects: about 1 minute" build_gitops ;;
     manifests)

@@ -1,18 +1,8 @@
 # shellcheck shell=bash disable=SC2154
 # Faults of backups and of the store.
 
-backup() { # NAME [ANNOTATION]
-  kc apply -f - >/dev/null <<YAML
-apiVersion: pgrail.dev/v1alpha1
-kind: DatabaseBackup
-metadata: {name: $1, annotations: {${2:-}}}
-spec: {scheduleRef: {name: nightly}}
-YAML
-}
-succeeded() { is_field dbbackup "$1" .status.phase Succeeded; }
-
 backup_refused() {
-  kc create job other --image=pgrail.dev/pgrail:faults -o yaml --dry-run=client -- true | sed 's/^spec:/spec:\n  suspend: true/' | kc apply -f - >/dev/null 2>&1
+  kc create job other --image="$image" -o yaml --dry-run=client -- true | sed 's/^spec:/spec:\n  suspend: true/' | kc apply -f - >/dev/null 2>&1
   backup refused 'pgrail.dev/job: other'
   must await 60 "it is refused" is dbbackup refused Stalled "True NameTaken"
   backup second

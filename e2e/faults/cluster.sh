@@ -89,7 +89,7 @@ tried() { kubectl -n mallory get pgdb -o 'jsonpath={.items[*].status.conditions[
 # What the apiserver's proxy reads of the operator.
 metrics() {
   local pod
-  pod=$(kubectl -n pgrail-system get lease -o 'jsonpath={.items[0].spec.holderIdentity}')
+  pod=$(leader)
   kubectl get --raw "/api/v1/namespaces/pgrail-system/pods/$pod:8080/proxy/metrics"
 }
 has_series() { metrics | grep -q "^pgrail_.*$1"; }

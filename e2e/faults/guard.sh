@@ -1,8 +1,6 @@
 # shellcheck shell=bash disable=SC2154
 # Faults of the guard and of its database.
 
-guarded() { is tguard core Enforced "True Verified"; }
-
 schema_dropped() {
   local before after from
   app "BEGIN; DELETE FROM users; ROLLBACK" >/dev/null || true
@@ -81,17 +79,8 @@ server_down() {
 answers() { [[ $(admin "SELECT 1") == 1 ]]; }
 
 operator_killed() {
-  local tables=2000
-  admin "SET ROLE shop_owner; CREATE SCHEMA many" >/dev/null
-  admin "DO \$\$ BEGIN SET LOCAL ROLE shop_owner; FOR n IN 1..$tables LOOP EXECUTE format('CREATE TABLE many.t%s AS SELECT generate_series(1, 50) AS id', n); END LOOP; END \$\$" >/dev/null
-  admin "GRANT USAGE ON SCHEMA many TO shop_app; GRANT SELECT, DELETE ON ALL TABLES IN SCHEMA many TO shop_app" >/dev/null
-  kc apply -f - >/dev/null <<'YAML'
-apiVersion: pgrail.dev/v1alpha1
-kind: TableGuard
-metadata: {name: many}
-spec: {databaseRef: {name: shop}, tables: [{schema: many, name: "*"}], limits: {maxRows: 10}}
-YAML
-  local installed
+  local tables=2000 installed
+  guard_many "$tables"
   must await 120 "the installation has begun" begun
   kubectl -n pgrail-system delete pod -l app.kubernetes.io/name=pgrail --force --grace-period=0 >/dev/null 2>&1
   installed=$(with_triggers)
@@ -103,21 +92,16 @@ YAML
   echo "deleted when $installed of $tables tables had a trigger; all of them \`Enforced\` $(seconds "$took") later"
 }
 
-begun() { (( $(with_triggers) > 0 )); }
-with_triggers() {
-  admin "SELECT count(DISTINCT tgrelid) FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid WHERE relnamespace = 'many'::regnamespace"
-}
-
 leader_lost() {
   kubectl -n pgrail-system scale deployment/pgrail --replicas 2 >/dev/null
   kubectl -n pgrail-system rollout status deployment/pgrail --timeout 60s >/dev/null
   local holder
-  holder=$(kubectl -n pgrail-system get lease -o 'jsonpath={.items[0].spec.holderIdentity}')
+  holder=$(leader)
   kubectl -n pgrail-system delete pod "$holder" --force --grace-period=0 >/dev/null 2>&1
   admin "ALTER TABLE users DISABLE TRIGGER ALL" >/dev/null
   must await 120 "the delete is stopped again" stopped
   local took=$awaited next
-  next=$(kubectl -n pgrail-system get lease -o 'jsonpath={.items[0].spec.holderIdentity}')
+  next=$(leader)
   must test "$next" != "$holder"
   admin "ALTER TABLE users ENABLE TRIGGER ALL" >/dev/null
   kubectl -n pgrail-system scale deployment/pgrail --replicas 1 >/dev/null

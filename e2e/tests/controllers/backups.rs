@@ -70,8 +70,12 @@ impl Backups {
         wait_for(&self.fixture.namespace, name, "the backup has ended", over).await
     }
 
+    /// Until the store was compared after the newest backup.
     async fn compared(&self) {
-        let compared = |it: &BackupSchedule| field(it, "/status/storeCheck").is_object();
+        let compared = |it: &BackupSchedule| {
+            let (check, newest) = (field(it, "/status/storeCheck/time"), field(it, "/status/lastVerifiedTime"));
+            check.as_str().is_some_and(|check| newest.as_str().is_none_or(|newest| check > newest))
+        };
         wait_for(&self.fixture.namespace, "nightly", "the store was compared", compared).await;
     }
 

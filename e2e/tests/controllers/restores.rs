@@ -5,7 +5,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
 use pgrail_crds::{BackupSchedule, DatabaseBackup, DatabaseRestore};
-use pgrail_e2e::{Node, ObjectStore, STORE_ENDPOINT, condition, field, holds, wait_for};
+use pgrail_e2e::{Node, ObjectStore, STORE_ENDPOINT, condition, eventually, field, holds, wait_for};
 use pgrail_testing::{Server, programs};
 use serde_json::{Value, json};
 
@@ -119,6 +119,52 @@ async fn a_deleted_user_is_restored_with_everything_that_was_theirs() {
         assert_eq!(pod["containers"][0]["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
         restores.fixture.finish().await;
     }
+}
+
+/// As in a cluster that is set up again: the objects are new, and the store has the dumps of the old ones.
+#[tokio::test]
+async fn dumps_of_an_earlier_schedule_are_found_and_restored_once_a_user_vouches_for_them() {
+    let server = pgrail_testing::servers().remove(0);
+    let restores = Restores::new(&server, "again").await;
+    let namespace = &restores.fixture.namespace;
+    let schedule = namespace.api::<BackupSchedule>().get("nightly").await.unwrap();
+    let lost = namespace.api::<DatabaseBackup>().get(&restores.backup).await.unwrap();
+    namespace.delete::<BackupSchedule>("nightly").await;
+    namespace.delete::<DatabaseBackup>(&restores.backup).await;
+    eventually("the old objects are deleted", async || {
+        let schedule = namespace.api::<BackupSchedule>().get_opt("nightly").await.unwrap();
+        let backups = namespace.api::<DatabaseBackup>().list(&ListParams::default()).await.unwrap().items;
+        (schedule.is_none() && backups.is_empty()).then_some(())
+    })
+    .await;
+    let mut spec = field(&schedule, "/spec");
+    spec["runOnCreate"] = false.into();
+    namespace.apply::<BackupSchedule>(&json!({"metadata": {"name": "nightly"}, "spec": spec})).await;
+    let backups = namespace.api::<DatabaseBackup>();
+    let found = eventually("its dump is recorded", async || {
+        backups.list(&ListParams::default()).await.unwrap().items.into_iter().next()
+    })
+    .await;
+    for part in ["/status/location", "/status/manifestSha256", "/status/scheduleUID", "/status/rows"] {
+        assert_eq!(field(&found, part), field(&lost, part), "{part}");
+    }
+    assert_eq!(field(&found, "/status/phase"), "Discovered");
+
+    let before = restores.rows().await;
+    restores.fixture.app.batch_execute("DELETE FROM users WHERE id = 42").await.unwrap();
+    let source = json!({"backupRef": {"name": found.name_any()}});
+    namespace.apply::<DatabaseRestore>(&Restores::manifest("refused", &source, &json!({}))).await;
+    let waits = |it: &DatabaseRestore| holds(it, "Stalled", "True", "Discovered");
+    let refused = wait_for(namespace, "refused", "it waits for a user", waits).await;
+    let message = condition(&refused, "Ready").unwrap().2;
+    assert!(message.contains("pgrail.dev/adopt"), "{message}");
+    namespace.delete::<DatabaseRestore>("refused").await;
+    let adopt = Patch::Merge(json!({"metadata": {"annotations": {"pgrail.dev/adopt": "true"}}}));
+    backups.patch(&found.name_any(), &PatchParams::default(), &adopt).await.unwrap();
+    let restored = restores.restore("adopted", &source, &json!({})).await;
+    assert!(holds(&restored, "Ready", "True", "Restored"), "{:?}", condition(&restored, "Ready"));
+    assert_eq!(restores.rows().await, before);
+    restores.fixture.finish().await;
 }
 
 #[tokio::test]

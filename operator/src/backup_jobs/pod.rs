@@ -46,6 +46,8 @@ const IMAGE_GROUP: i64 = 65532;
 const GRACE_SECONDS: i64 = 30;
 /// Seconds for which an ended Job that no CronJob owns is kept: its result is read at once, its log maybe later.
 const KEEP_SECONDS: i32 = 7 * 24 * 3600;
+/// The same of a drill's Job: its pod holds a volume with room for the whole database.
+const KEEP_DRILL_SECONDS: i32 = 24 * 3600;
 const PRUNE_DEADLINE_SECONDS: i64 = 6 * 3600;
 /// A pod that cannot start must not hold up the retention for ever without a report.
 const INVENTORY_DEADLINE_SECONDS: i64 = 3600;
@@ -192,6 +194,7 @@ pub(crate) fn drill_job(
     let spec = KubernetesJobSpec {
         backoff_limit: Some(job.backoff_limit),
         active_deadline_seconds: job.active_deadline_seconds,
+        ttl_seconds_after_finished: Some(KEEP_DRILL_SECONDS),
         ..retried(pod)
     };
     Ok(JobTemplateSpec { metadata: Some(metadata(labels, None)), spec: Some(spec) })

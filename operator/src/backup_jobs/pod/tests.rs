@@ -102,6 +102,7 @@ fn drill_pod(patch: Value, image: Option<&str>) -> Value {
     let job = drill_job(&job.destination, &drill, &Installation::for_tests(), config).unwrap();
     let job = serde_json::to_value(job).unwrap();
     assert_eq!(job["spec"]["activeDeadlineSeconds"], 600);
+    assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 24 * 3600, "its volume is deleted with its pod");
     job["spec"]["template"]["spec"].clone()
 }
 

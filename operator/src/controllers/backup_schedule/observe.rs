@@ -119,15 +119,22 @@ async fn drill_of(
     context: &Context,
 ) -> Result<Option<DrillState>, kube::Error> {
     jobs.retain(|job| is_controlled_by(job, cron_job));
-    jobs.sort_by_key(|job| (created(job), job.name_any()));
-    let known = schedule.status.as_ref().and_then(|status| Some(status.last_drill.as_ref()?.job.clone()));
-    let newest = jobs.iter().rev().find(|job| outcome(job).is_some()).filter(|job| Some(job.name_any()) != known);
-    if let Some(job) = newest {
-        let kind = if outcome(job) == Some(true) { "Complete" } else { "Failed" };
-        let result = result(job, ended(job, kind), &pods_of(job, context).await?);
+    let last = schedule.status.as_ref().and_then(|status| status.last_drill.as_ref());
+    if let Some((job, ended)) = newest_drill(&jobs, last) {
+        let result = result(job, ended, &pods_of(job, context).await?);
         return Ok(Some(DrillState::Ended(Box::new(result))));
     }
     Ok(jobs.iter().any(|job| outcome(job).is_none()).then_some(DrillState::Running))
+}
+
+/// The Job that ended last, and when, unless its result is known. If the Job of the last result was deleted, those before it
+/// bring nothing new, and another one may have its name.
+fn newest_drill<'a>(jobs: &'a [Job], last: Option<&DrillReport>) -> Option<(&'a Job, Timestamp)> {
+    let ended = |job: &'a Job| Some((job, ended(job, if outcome(job)? { "Complete" } else { "Failed" })));
+    let newest = jobs.iter().filter_map(ended).max_by_key(|(job, ended)| (*ended, created(*job), job.name_any()))?;
+    let is_new =
+        |last: &DrillReport| newest.1 > last.time.0 || (newest.1 == last.time.0 && newest.0.name_any() != last.job);
+    last.is_none_or(is_new).then_some(newest)
 }
 
 async fn state_of(job: &Job, context: &Context) -> Result<PruneState, kube::Error> {
@@ -169,4 +176,30 @@ fn ended(job: &Job, kind: &str) -> Timestamp {
     let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
     let condition = conditions.into_iter().flatten().find(|it| it.type_ == kind);
     condition.and_then(|it| it.last_transition_time.as_ref()).map_or(Timestamp::UNIX_EPOCH, |it| it.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn job(name: &str, created: &str, kind: &str, ended: &str) -> Job {
+        serde_json::from_value(json!({"metadata": {"name": name, "creationTimestamp": created},
+            "status": {"conditions": [{"type": kind, "status": "True", "lastTransitionTime": ended}]}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_drill_is_reported_once_and_an_older_one_never_takes_its_place() {
+        let passed = job("nightly-drill-1", "2026-11-15T05:00:00Z", "Complete", "2026-11-15T05:10:00Z");
+        let failed = job("drill-now", "2026-11-16T08:00:00Z", "Failed", "2026-11-16T08:10:00Z");
+        let both = [passed.clone(), failed];
+        let (newest, ended) = newest_drill(&both, None).unwrap();
+        assert_eq!(newest.name_any(), "drill-now");
+        let last = super::super::drill::result::result(newest, ended, &[]);
+        assert!(newest_drill(&both, Some(&last)).is_none());
+        assert!(newest_drill(&[passed], Some(&last)).is_none(), "the Job that failed was deleted");
+        let again = [job("drill-now", "2026-11-16T09:00:00Z", "Complete", "2026-11-16T09:10:00Z")];
+        assert!(newest_drill(&again, Some(&last)).is_some(), "another Job with its name");
+    }
 }

@@ -85,8 +85,9 @@ pub(super) fn plan(
         let history = history::read(&observed.backups, &scope);
         succeeded = history.last_successful;
         let first = first_run(schedule, validated, observed);
+        // The first run is followed by a comparison.
+        let due = first.is_none() && check_is_due(schedule, observed, &history, now);
         steps.extend(first.or_else(|| late_run(schedule, validated, observed, &history, now)));
-        let due = check_is_due(schedule, observed, &history, now);
         if due {
             let destination = Box::new(validated.job.destination.clone());
             let (store, identity) = (&destination.store.config.url, &destination.identity);
@@ -587,6 +588,23 @@ mod tests {
         };
         assert!(steps(json!({"lastPruneTime": "2026-11-22T12:00:00Z"})).contains(&"prune ".to_owned()));
         assert!(!steps(json!({"lastPruneTime": "2026-11-22T12:00:01Z"})).contains(&"prune ".to_owned()));
+    }
+
+    #[test]
+    fn the_store_of_a_new_schedule_is_compared_at_once_or_after_its_first_run() {
+        let steps = |run_on_create: bool, backups: Vec<DatabaseBackup>| {
+            let (schedule, validated) = example(json!({"runOnCreate": run_on_create}));
+            let observed = Observed { backups, ..Observed::default() };
+            let steps = plan(&schedule, Some(&validated), &observed, &Installation::for_tests(), now()).unwrap();
+            let of_runs = |step: &String| step.starts_with("first ") || step.starts_with("check ");
+            named(&steps).into_iter().filter(of_runs).collect::<Vec<_>>()
+        };
+        assert_eq!(steps(false, vec![]), ["check 0"]);
+        let first = steps(true, vec![]);
+        assert!(first.len() == 1 && first[0].starts_with("first "), "{first:?}");
+        let run = |status: Value| vec![made("r", "2026-11-23T11:00:00Z", status)];
+        assert!(steps(true, run(json!({"phase": "Running"}))).is_empty());
+        assert_eq!(steps(true, run(failed("x"))), ["check 0"], "its database may be lost");
     }
 
     #[test]

@@ -61,12 +61,12 @@ impl Mark {
     }
 }
 
-/// Whether the store is to be compared now: after every successful run, daily, and while there is more to adopt.
+/// Whether the store is to be compared now: for a new schedule, after every successful run, daily, and while there is more to
+/// adopt.
 pub(super) fn is_due(schedule: &BackupSchedule, history: &History, has_more: bool, now: Timestamp) -> bool {
     let check = schedule.status.as_ref().and_then(|status| status.store_check.as_ref());
-    let Some(check) = check else {
-        return history.newest_good.is_some() || now.duration_since(created(schedule)) >= INTERVAL;
-    };
+    // Of a new schedule: an earlier one of the same name may have left dumps, which a user waits for after a disaster.
+    let Some(check) = check else { return true };
     let last = check.time.0;
     history.newest_good.is_some_and(|started| started >= last)
         || now.duration_since(last) >= INTERVAL
@@ -135,7 +135,10 @@ pub(super) fn evaluate(basis: &Basis<'_>, inventory: &Inventory) -> Evaluated {
     let unrecorded: Vec<_> =
         inventory.unknown.iter().filter(|found| !is_recorded(found) && !basis.is_running(found)).collect();
     let baseline = basis.baseline();
-    let is_newer = |found: &&&Found| found.completion_time > baseline && !basis.is_lost_result(found);
+    // A run of an earlier schedule may have ended after this one was created.
+    let is_newer = |found: &&&Found| {
+        found.completion_time > baseline && found.earlier_schedule.is_none() && !basis.is_lost_result(found)
+    };
     let newer: Vec<_> = unrecorded.iter().filter(is_newer).copied().collect();
     let taken_over = !newer.is_empty() && is_true(basis.schedule, TAKE_OVER);
     let split_brain: Vec<_> =
@@ -264,7 +267,7 @@ impl Basis<'_> {
             (SCHEDULE_LABEL, schedule.name_any()),
             (DATABASE_LABEL, bounded(&schedule.spec.database_ref.name, 63)),
         ];
-        let annotations = [(SCHEDULE_UID, self.config.identity.schedule_uid.clone()), (DISCOVERED, found.run.clone())];
+        let annotations = [(SCHEDULE_UID, self.schedule_uid(found).to_owned()), (DISCOVERED, found.run.clone())];
         let owned = |pair: (&str, String)| (pair.0.to_owned(), pair.1);
         backup.metadata = ObjectMeta {
             name: Some(name),
@@ -275,6 +278,10 @@ impl Basis<'_> {
         };
         backup.status = Some(self.status_of(found));
         backup
+    }
+
+    fn schedule_uid<'b>(&'b self, found: &'b Found) -> &'b str {
+        found.earlier_schedule.as_ref().unwrap_or(&self.config.identity.schedule_uid)
     }
 
     fn status_of(&self, found: &Found) -> DatabaseBackupStatus {
@@ -294,7 +301,8 @@ impl Basis<'_> {
             manifest_sha256: Some(found.manifest_sha256.clone()),
             verification: Some(BackupVerification { level: VerificationLevel::None, time: None, structure: None }),
             partial: Some(found.partial),
-            schedule_uid: Some(self.config.identity.schedule_uid.clone()),
+            encrypted: found.encrypted.then_some(true),
+            schedule_uid: Some(self.schedule_uid(found).to_owned()),
             database_uid: Some(found.database_uid.clone()),
             message,
             observed_generation: Some(1),
@@ -346,6 +354,7 @@ mod tests {
             run: run(day),
             backup_name: name.into(),
             database_uid: "database-uid".into(),
+            earlier_schedule: None,
             snapshot_time: time,
             completion_time: time,
             size_bytes: 7,
@@ -354,6 +363,7 @@ mod tests {
             tables: 1,
             rows: 2,
             partial: false,
+            encrypted: false,
         }
     }
 
@@ -439,6 +449,17 @@ mod tests {
         assert_eq!(evaluated.check.split_brain, [run(23)]);
         assert!(evaluated.adopted.is_empty(), "nothing is recorded while it is not known which one is right");
         assert_eq!((evaluated.check.unrecorded, evaluated.check.newest_time.0), (2, at("2026-11-22T02:15:01Z")));
+    }
+
+    #[test]
+    fn dumps_of_an_earlier_schedule_are_recorded_as_its_own() {
+        let earlier = Found { earlier_schedule: Some("earlier-uid".into()), encrypted: true, ..found(23, "b23") };
+        let evaluated = Case::new(vec![good(22)]).compared(22).evaluate(json!({"published": 2, "unknown": [earlier]}));
+        assert!(evaluated.check.split_brain.is_empty(), "its last run may have ended late");
+        let adopted = &evaluated.adopted[0];
+        let status = adopted.status.as_ref().unwrap();
+        assert_eq!((status.schedule_uid.as_deref(), status.encrypted), (Some("earlier-uid"), Some(true)));
+        assert_eq!(adopted.annotations()[SCHEDULE_UID], "earlier-uid");
     }
 
     #[test]

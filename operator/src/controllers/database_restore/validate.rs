@@ -6,12 +6,13 @@ use crate::backup_jobs::destination::{self, Destination};
 use crate::backup_jobs::error::JobSpecError;
 use crate::backup_jobs::job_spec::{self, ConnectionSpec};
 use crate::backup_jobs::names::{bounded, location_in};
-use crate::backup_jobs::record::is_verified;
+use crate::backup_jobs::record::{is_verified, phase};
 use crate::context::Context;
+use crate::kubernetes::annotation::is_true;
 use crate::kubernetes::rejection::{Reason, Rejection};
 use kube::ResourceExt;
-use pgrail_crds::annotations::ALLOW_IN_PLACE;
-use pgrail_crds::{ConflictPolicy, DatabaseRestore, RestoreMode, RestoreTriggers};
+use pgrail_crds::annotations::{ADOPT, ALLOW_IN_PLACE};
+use pgrail_crds::{BackupPhase, ConflictPolicy, DatabaseRestore, RestoreMode, RestoreTriggers};
 use pgrail_restore::Condition;
 use std::collections::BTreeSet;
 
@@ -91,7 +92,14 @@ pub(super) fn validate(
     }
     destination.store.check_secret(secrets.store).map_err(rejected)?;
     let connection = job_spec::connection(&database.spec.connection).map_err(rejected)?;
-    if !is_verified(&backup) {
+    if phase(&backup) == BackupPhase::Discovered {
+        if !is_true(&backup, ADOPT) {
+            let message = format!(
+                "the backup {name:?} was found in the store, where others may have written it, and a restore executes what it contains: if that can be trusted, set the annotation {ADOPT}: \"true\" on the DatabaseBackup"
+            );
+            return Err(Rejection::new(Reason::Discovered, message));
+        }
+    } else if !is_verified(&backup) {
         return Err(Rejection::new(Reason::Unverified, format!("the backup {name:?} was not verified: name another")));
     }
     let status = backup.status.as_ref();

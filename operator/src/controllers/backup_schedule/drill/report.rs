@@ -143,17 +143,13 @@ mod tests {
         example(json!({"verification": {"drill": drill}}))
     }
 
-    fn now() -> Timestamp {
-        "2026-11-23T12:00:00Z".parse().unwrap()
-    }
-
     fn ended(exit_code: i32, message: &str) -> DrillReport {
         let job: Job = serde_json::from_value(json!({"metadata": {"name": "nightly-drill-1"}})).unwrap();
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "status": {"containerStatuses": [
             {"name": "drill", "image": "", "imageID": "", "ready": false, "restartCount": 0,
              "state": {"terminated": {"exitCode": exit_code, "message": message}}}]}}))
         .unwrap();
-        result(&job, now(), &[pod])
+        result(&job, "2026-11-22T05:00:00Z".parse().unwrap(), &[pod])
     }
 
     fn found(outcome: &str, reason: Value) -> String {

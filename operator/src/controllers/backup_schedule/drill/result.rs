@@ -24,7 +24,7 @@ pub(in crate::controllers::backup_schedule) fn result(job: &Job, ended: Timestam
         _ => None,
     });
     if let Some(result) = of_agent {
-        return of_result(name, backup, &result);
+        return of_result(name, backup, &result, ended);
     }
     let failed = ends().find(|ended| ended.exit_code != 0).map(|ended| failure(DRILL_CONTAINER, ended));
     let (cause, detail) = match failed {
@@ -47,7 +47,7 @@ pub(in crate::controllers::backup_schedule) fn result(job: &Job, ended: Timestam
     }
 }
 
-fn of_result(job: String, backup: Option<String>, found: &DrillResult) -> DrillReport {
+fn of_result(job: String, backup: Option<String>, found: &DrillResult, ended: Timestamp) -> DrillReport {
     let number = |value: u64| i64::try_from(value).ok();
     let (outcome, reason) = match found.outcome {
         Found::Restored => (DrillOutcome::Restored, Reason::AllRestored.as_str()),
@@ -64,7 +64,8 @@ fn of_result(job: String, backup: Option<String>, found: &DrillResult) -> DrillR
         reason: reason.to_owned(),
         message: truncated(&found.message, 2048),
         backup,
-        time: Time(whole_seconds(found.time)),
+        // Not the time of the pod: it distinguishes the Job from others.
+        time: Time(whole_seconds(ended)),
         seconds: number(found.seconds).filter(|_| restored),
         tables: number(found.tables).filter(|_| restored),
         rows: number(found.rows).filter(|_| restored),
