@@ -43,6 +43,10 @@ test-e2e: ## the way of a user on a real node, from helm install to disaster rec
 test-lint test-process test-engines test-controllers test-page test-node test-chart test-book: test-%: ## one stage of `make test`
 	@e2e/test.sh $*
 
+.PHONY: test-stores
+test-stores: ## dumps and restores through az:// with Azurite, an emulator (not part of `make test`; a few minutes)
+	@e2e/stores/test.sh
+
 # The plugin of kubectl, and what completes its arguments: the same program under other names.
 PREFIX ?= $(HOME)/.local
 .PHONY: install-plugin

@@ -116,6 +116,10 @@ fn reason_in(text: &str) -> Option<Reason> {
         ("due to lock timeout", Reason::LockTimeout),
         // How pg_dump limits its wait for a lock; for its other statements it lifts every timeout.
         ("due to statement timeout", Reason::LockTimeout),
+        // Named with a role or a database, like other refusals.
+        ("too many connections", Reason::ConnectionFailed),
+        ("too many clients", Reason::ConnectionFailed),
+        ("connection slots", Reason::ConnectionFailed),
         ("password authentication failed", Reason::AuthenticationFailed),
         ("no pg_hba.conf entry", Reason::AuthenticationFailed),
         ("role \"", Reason::AuthenticationFailed),

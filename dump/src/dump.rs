@@ -16,7 +16,7 @@ use crate::{
     clients::{Running, ToolError},
     connection::{self, Environment},
     encryption::encrypt,
-    manifest::{Index, digest_of},
+    manifest::{Counts, Index, digest_of},
     parts::{self, Part},
     preflight::{self, PreflightError, Prepared},
     sink::Sink,
@@ -30,6 +30,9 @@ pub const GLOBALS: &str = "globals.sql";
 
 /// The name of what the manifest of an encrypted dump does not hold in clear.
 pub const INDEX: &str = "index.json.age";
+
+/// The name of what the next run compares its row counts with, of an encrypted dump.
+pub const ROWS: &str = "rows.json.age";
 
 /// How much is read from pg_dump's pipe at once.
 const PIECE: usize = 128 * 1024;
@@ -230,6 +233,12 @@ async fn result(
         let text = serde_json::to_vec(&Index::new(&result.remarks, details)).map_err(DumpError::Index)?;
         let encrypted = encrypt(recipients, &text).map_err(DumpError::Encryption)?;
         details.index = Some(write_small(store, &result.location, INDEX.to_owned(), encrypted).await?);
+        if let Some(key) = &request.rows_key {
+            let counts = Counts::new(&result.location, &details.table_rows);
+            let text = serde_json::to_vec(&counts).map_err(DumpError::Index)?;
+            let encrypted = key.encrypt(&text).map_err(DumpError::Encryption)?;
+            details.counts = Some(write_small(store, &result.location, ROWS.to_owned(), encrypted).await?);
+        }
     }
     result.completion_time = (request.clock)();
     Ok(result)
@@ -301,6 +310,7 @@ fn describe(
             segments,
             globals,
             index: None,
+            counts: None,
             contents,
             head,
             plain,
@@ -398,6 +408,8 @@ fn start_pg_dump(
         "--format=custom".to_owned(),
         format!("--compress={}", prepared.compression),
         format!("--snapshot={}", prepared.snapshot.server.snapshot),
+        // Else it is that of the session, which the database can set.
+        format!("--encoding={}", prepared.snapshot.server.encoding),
         format!("--lock-wait-timeout={}", request.lock_wait.as_millis()),
         "--no-password".to_owned(),
     ];
@@ -451,7 +463,7 @@ async fn write_small(store: &Store, location: &str, name: String, content: Vec<u
 async fn remove_objects(store: &Store, location: &str, segments: &[Segment]) {
     let encrypted_globals = format!("{GLOBALS}.age");
     let names = segments.iter().map(|segment| segment.name.as_str());
-    for name in names.chain([GLOBALS, encrypted_globals.as_str(), INDEX]) {
+    for name in names.chain([GLOBALS, encrypted_globals.as_str(), INDEX, ROWS]) {
         if let Err(error) = store.delete(&format!("{location}/{name}")).await {
             tracing::warn!(location, name, %error, "could not remove an object of a failed dump; it is swept later");
         }

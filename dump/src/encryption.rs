@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use age::{DecryptError, Decryptor, Encryptor, stream::StreamWriter, x25519};
+use age::{DecryptError, Decryptor, Encryptor, scrypt, secrecy::SecretString, stream::StreamWriter, x25519};
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use tokio::{runtime::Handle, sync::mpsc};
@@ -115,6 +115,41 @@ impl fmt::Debug for Recipients {
     }
 }
 
+/// The key of the row counts of encrypted dumps: a run without a private key compares them with those of the run before, and the
+/// store alone reveals neither them nor the names of tables.
+#[derive(Clone)]
+pub struct RowsKey(SecretString);
+
+/// The key is random already: making it slow to guess would only cost time.
+const ROWS_WORK_FACTOR: u8 = 4;
+
+impl RowsKey {
+    /// At least 128 random bits, as text: it is used as a passphrase of age.
+    pub fn new(key: String) -> Self {
+        Self(SecretString::from(key))
+    }
+
+    pub(crate) fn encrypt(&self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut recipient = scrypt::Recipient::new(self.0.clone());
+        recipient.set_work_factor(ROWS_WORK_FACTOR);
+        encrypt_for([&recipient as &dyn age::Recipient], bytes)
+    }
+
+    /// What was encrypted with the same key.
+    pub(crate) fn decrypt(&self, what: &str, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let mut identity = scrypt::Identity::new(self.0.clone());
+        // A store in which others write cannot make it slow.
+        identity.set_max_work_factor(ROWS_WORK_FACTOR);
+        decrypt_with([&identity as &dyn age::Identity], what, bytes)
+    }
+}
+
+impl fmt::Debug for RowsKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("RowsKey")
+    }
+}
+
 /// Where the encrypted bytes wait to be taken.
 #[derive(Clone, Default)]
 struct Pipe(Arc<Mutex<Vec<u8>>>);
@@ -147,9 +182,12 @@ pub(crate) struct Encryption {
 
 impl Encryption {
     pub(crate) fn start(recipients: &Recipients) -> io::Result<Self> {
+        Self::start_for(recipients.0.iter().map(|recipient| recipient as &dyn age::Recipient))
+    }
+
+    fn start_for<'a>(recipients: impl IntoIterator<Item = &'a dyn age::Recipient>) -> io::Result<Self> {
         let pipe = Pipe::default();
-        let recipients = recipients.0.iter().map(|recipient| recipient as &dyn age::Recipient);
-        let encryptor = Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
+        let encryptor = Encryptor::with_recipients(recipients.into_iter()).map_err(io::Error::other)?;
         Ok(Self { writer: encryptor.wrap_output(pipe.clone())?, pipe })
     }
 
@@ -170,7 +208,11 @@ impl Encryption {
 
 /// A small object as a whole.
 pub(crate) fn encrypt(recipients: &Recipients, bytes: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encryption = Encryption::start(recipients)?;
+    encrypt_for(recipients.0.iter().map(|recipient| recipient as &dyn age::Recipient), bytes)
+}
+
+fn encrypt_for<'a>(recipients: impl IntoIterator<Item = &'a dyn age::Recipient>, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encryption = Encryption::start_for(recipients)?;
     let (mut first, mut rest) = (Vec::new(), Vec::new());
     encryption.write(bytes, &mut first)?;
     encryption.finish(&mut rest)?;
@@ -181,9 +223,17 @@ pub(crate) fn encrypt(recipients: &Recipients, bytes: &[u8]) -> io::Result<Vec<u
 /// A small object as a whole.
 pub(crate) fn decrypt(identities: Option<&Identities>, what: &str, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
     let identities = identities.ok_or_else(|| identity_required(what))?;
+    decrypt_with(identities.iter(), what, bytes)
+}
+
+fn decrypt_with<'a>(
+    identities: impl IntoIterator<Item = &'a dyn age::Identity>,
+    what: &str,
+    bytes: &[u8],
+) -> Result<Vec<u8>, StoreError> {
     let mut plain = Vec::new();
     let decryptor = Decryptor::new_buffered(bytes).map_err(|error| failed(what, &error))?;
-    let mut reader = decryptor.decrypt(identities.iter()).map_err(|error| failed(what, &error))?;
+    let mut reader = decryptor.decrypt(identities.into_iter()).map_err(|error| failed(what, &error))?;
     reader.read_to_end(&mut plain).map_err(|error| damaged(what, &error))?;
     Ok(plain)
 }

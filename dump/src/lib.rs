@@ -40,7 +40,8 @@
 //! segments (put together in order they are what `pg_dump -Fc` wrote), `globals.sql` (roles and memberships, no
 //! passwords, no settings), and `manifest.json`, written last and once. An encrypted dump has `dump.pgc.age.000`,
 //! `globals.sql.age` and `index.json.age` instead: names of tables, their rows and everything else about the data are in the
-//! last one, and its manifest holds only what it takes to find and list it.
+//! last one, and its manifest holds only what it takes to find and list it. With a [`RowsKey`] it has `rows.json.age`, too: what
+//! the next run compares its row counts with.
 //!
 //! # What it holds itself to
 //!
@@ -54,13 +55,14 @@
 //! - pgrail's own schema and triggers are part of a dump like everything else (a restore leaves them out); the rows of its
 //!   tables are not compared.
 //!
-//! - A run holds no private key: what it encrypts it cannot read.
+//! - A run holds no private key: what it encrypts it cannot read, except for the row counts with a [`RowsKey`].
 
 mod archive;
 mod catalog;
 mod clients;
 mod connection;
 mod copy;
+mod count;
 pub mod create_database;
 mod drill;
 mod dump;
@@ -93,12 +95,13 @@ pub use archive::{Block, Contents, DecodeError, Entry, Head};
 pub use catalog::{HIDDEN, Listing, Scope, Unreadable, list};
 pub use clients::{ClientTools, ToolError};
 pub use copy::{CopyEnd, copy_schema};
+pub use count::RowCounter;
 pub use drill::{
     DrillProblem, DrillServer, NotRestorable, SUPERUSER, SandboxError, ServerError, Structure, StructureOutcome,
     Throwaway, ThrowawayRequest, evaluate, forbid_network, leave_out_refreshes,
 };
-pub use dump::{DumpError, GLOBALS, INDEX, dump, dump_until};
-pub use encryption::{Identities, IdentityTextError, RecipientError, Recipients};
+pub use dump::{DumpError, GLOBALS, INDEX, ROWS, dump, dump_until};
+pub use encryption::{Identities, IdentityTextError, RecipientError, Recipients, RowsKey};
 pub use extract::{Extract, ExtractError, RowStream};
 pub use filter::{Filter, PatternError};
 pub use identity::{BackupIdentity, IdentityError, ScheduleIdentity};

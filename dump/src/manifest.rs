@@ -5,8 +5,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupIdentity, Compression, Contents, DumpDetails, DumpResult, Filter, Head, INDEX, Reason, Remarks, RowCounts,
-    Segment, Source, Store, StoreError, Structure, TableRows, VerificationLevel, encryption::decrypt, text::sha256,
+    BackupIdentity, Compression, Contents, DumpDetails, DumpResult, Filter, Head, INDEX, ROWS, Reason, Remarks,
+    RowCounts, RowsKey, Segment, Source, Store, StoreError, Structure, TableRows, VerificationLevel,
+    encryption::decrypt, text::sha256,
 };
 
 /// The name of a manifest within its dump's directory.
@@ -73,6 +74,9 @@ pub struct Manifest {
     /// left out, warnings, what a restore must know, and where everything is in the archive. See [`Manifest::reveal`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<Segment>,
+    /// Of an encrypted dump, the object with its row counts for the next run, which has the [`RowsKey`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Segment>,
     /// Its table of contents in short.
     #[serde(default)]
     pub contents: Contents,
@@ -181,6 +185,19 @@ impl Index {
     }
 }
 
+/// What the next run compares its own row counts with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    location: String,
+    tables: Vec<TableRows>,
+}
+
+impl Counts {
+    pub(crate) fn new(location: &str, tables: &[TableRows]) -> Self {
+        Self { location: location.to_owned(), tables: tables.iter().map(TableRows::without_block).collect() }
+    }
+}
+
 /// How a dump was verified.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -275,6 +292,7 @@ impl Manifest {
             table_count: Some(result.tables),
             tables: details.table_rows.clone(),
             index: details.index.clone(),
+            counts: details.counts.clone(),
         };
         if manifest.index.is_some() {
             // Everything else is what it takes to find, list and verify it.
@@ -354,6 +372,20 @@ impl Manifest {
         (self.plain, self.archives) = (plain, archives);
         (self.remarks.unlogged_tables, self.remarks.warnings) = (unlogged_tables, warnings);
         Ok(self)
+    }
+
+    /// The rows of every table, decrypted with the key of its run. `None` if it was made without one.
+    pub(crate) async fn counted(&self, store: &Store, key: &RowsKey) -> Result<Option<Vec<TableRows>>, ManifestError> {
+        if self.counts.is_none() {
+            return Ok(None);
+        }
+        let object = format!("{}/{ROWS}", self.location);
+        let sealed = store.get_small(&object, LARGEST).await?;
+        let text = key.decrypt(&self.location, &sealed)?;
+        let form = |source| ManifestError::Form { key: object.clone(), source };
+        let Counts { location, tables } = serde_json::from_slice(&text).map_err(form)?;
+        // Of another dump: somebody else wrote it there.
+        if location == self.location { Ok(Some(tables)) } else { Ok(None) }
     }
 
     /// Whether it holds less than the whole database.

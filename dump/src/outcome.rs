@@ -134,6 +134,9 @@ pub struct DumpDetails {
     /// Of an encrypted dump, what else its manifest would hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<Segment>,
+    /// Of an encrypted dump, its row counts for the next run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Segment>,
     /// Its table of contents in short.
     pub contents: Contents,
     /// Its beginning up to the rows of the first table.
@@ -150,6 +153,13 @@ pub struct DumpDetails {
     pub source: Option<Source>,
     /// The rows of every table.
     pub table_rows: Vec<TableRows>,
+}
+
+impl DumpDetails {
+    /// The objects besides the archives.
+    pub(crate) fn small_objects(&self) -> impl Iterator<Item = &Segment> {
+        self.globals.iter().chain(&self.index).chain(&self.counts)
+    }
 }
 
 /// How a dump was verified.

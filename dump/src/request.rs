@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use pgrail_postgres::{AddressPolicy, ConnectionSettings};
 use serde::{Deserialize, Serialize};
 
-use crate::{BackupIdentity, Filter, UploadLimits};
+use crate::{BackupIdentity, Filter, RowsKey, UploadLimits};
 
 /// A dump to be made.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct DumpRequest {
     pub identity: BackupIdentity,
     /// Recipients of age (`age1…`) that the archive is encrypted for; none leaves it plain.
     pub age_recipients: Vec<String>,
+    /// The key that the row counts of an encrypted dump are encrypted with for the next run; none: they are in the index only.
+    pub rows_key: Option<RowsKey>,
     /// The directory of `pg_dump` and `pg_restore`; none means `PATH`.
     pub client_directory: Option<PathBuf>,
     /// How long pg_dump waits for a table that someone else locks.
@@ -53,6 +55,7 @@ impl DumpRequest {
             jobs: 1,
             identity,
             age_recipients: Vec::new(),
+            rows_key: None,
             client_directory: None,
             lock_wait: Duration::from_mins(10),
             upload: UploadLimits::default(),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DumpDetails, DumpResult, Manifest, ManifestError, Store, StoreError, TableRows, catalog,
+    DumpDetails, DumpResult, Manifest, ManifestError, Reason, RowsKey, Store, StoreError, TableRows, catalog,
     text::{error_chain, truncated},
 };
 
@@ -81,23 +81,54 @@ impl Comparison {
 /// Compares a dump with the newest published one of the same schedule and database.
 ///
 /// What prevents it is part of the result: a backup is none the worse for it.
-pub(crate) async fn compare(store: &Store, dump: &DumpResult, details: &DumpDetails, alarm: ShrinkAlarm) -> Comparison {
+pub(crate) async fn compare(
+    store: &Store,
+    (dump, details): (&DumpResult, &DumpDetails),
+    alarm: ShrinkAlarm,
+    key: Option<&RowsKey>,
+) -> Comparison {
     let before = match before(store, dump, details).await {
-        Ok(Some(before)) if !before.is_encrypted() => before,
-        // A run holds no private key.
-        Ok(Some(_)) => {
-            return Comparison::not_compared("the row counts of encrypted backups are encrypted, too");
-        }
+        Ok(Some(before)) => before,
         Ok(None) => return Comparison::not_compared("it is the first backup of its schedule"),
         Err(error) => {
             let problem = store.secrets().clean(&error_chain(&error));
             return Comparison::not_compared(truncated(&format!("the backup before cannot be read: {problem}"), 500));
         }
     };
-    let mut tables = shrunk(&before.tables, details, dump, alarm);
+    let counted = match counted(store, &before, key).await {
+        Ok(counted) => counted,
+        Err(because) => return Comparison::not_compared(truncated(&store.secrets().clean(&because), 500)),
+    };
+    let mut tables = shrunk(&counted, details, dump, alarm);
     let shrunk_tables = tables.len() as u64;
     tables.truncate(NAMED);
     Comparison { with: Some(before.identity.backup_name), not_compared_because: None, shrunk_tables, tables }
+}
+
+/// The rows of the backup before, or why they are not known. Those of an encrypted one are read with the key of the runs, or with
+/// a private key where the run has one.
+async fn counted(store: &Store, before: &Manifest, key: Option<&RowsKey>) -> Result<Vec<TableRows>, String> {
+    if !before.is_encrypted() {
+        return Ok(before.tables.clone());
+    }
+    let mut because = format!("the row counts of {} are encrypted", before.identity.backup_name);
+    if let Some(key) = key {
+        match before.counted(store, key).await {
+            Ok(Some(tables)) => return Ok(tables),
+            Ok(None) => because.push_str(", and it has none that the next run can read"),
+            Err(error) if error.reason() == Reason::ArchiveInvalid || error.reason() == Reason::IdentityRequired => {
+                because.push_str(" with another key than this run has");
+            }
+            Err(error) => because = format!("{because}, and cannot be read: {}", error_chain(&error)),
+        }
+    }
+    if store.identities().is_none() {
+        return Err(because);
+    }
+    match before.clone().reveal(store).await {
+        Ok(revealed) => Ok(revealed.tables),
+        Err(error) => Err(format!("{because}; {}", error_chain(&error))),
+    }
 }
 
 async fn before(store: &Store, dump: &DumpResult, details: &DumpDetails) -> Result<Option<Manifest>, StoreError> {

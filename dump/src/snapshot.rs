@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use pgrail_postgres::{ConnectError, Connection, DetectPoolerError, Reached};
 use tokio_postgres::Row;
 
-use crate::{Filter, Reason, Rows, Source, TableRows, archive::TableName, parts::SizedTable};
+use crate::{Filter, Reason, RowCounter, Rows, Source, TableRows, archive::TableName, parts::SizedTable};
 
 /// pgrail's own schema: dumped like any other, but its counters move by themselves and are not compared.
 const OWN_SCHEMA: &str = "pgrail";
@@ -193,12 +193,15 @@ impl Snapshot {
     ) -> Result<Vec<TableRows>, SnapshotError> {
         let wanted: Vec<_> =
             self.relations.iter().filter(|relation| relation.has_rows(filter, self.server.standby)).collect();
+        let is_exact = |relation: &&&Relation| exact && relation.is_counted();
+        let names = wanted.iter().filter(is_exact).map(|it| (it.schema.as_str(), it.name.as_str()));
+        let mut counters = RowCounter::of(&self.client, names).await.map_err(failed("prepare the row counts"))?;
         let mut tables = Vec::with_capacity(wanted.len());
         for relation in &wanted {
-            let rows = if exact && relation.is_counted() {
-                let statement = format!("SELECT pg_catalog.count(*) FROM ONLY {}", relation.quoted);
-                let row = self.client.query_one(&statement, &[]).await.map_err(failed("count the rows of a table"))?;
-                Rows::Counted(u64::try_from(row.get::<_, i64>(0)).unwrap_or_default())
+            let counter = counters.remove(&(relation.schema.clone(), relation.name.clone()));
+            let rows = if let Some(counter) = counter {
+                let rows = counter.count(&self.client).await.map_err(failed("count the rows of a table"))?;
+                Rows::Counted(rows)
             } else if relation.is_counted() {
                 Rows::FromArchive
             } else {

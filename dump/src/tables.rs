@@ -47,6 +47,9 @@ pub struct TableRows {
     /// Schema and name of the partitioned table at the top, if it is a partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition_of: Option<(String, String)>,
+    /// Whether a restore inserts its rows into that table, so that the server decides in which partitions they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub through_root: bool,
     /// Whether it had a guard.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guarded: bool,
@@ -71,13 +74,18 @@ impl TableRows {
         let differs = archived.schema != schema.as_bytes() || archived.name != name.as_bytes();
         let archive_name = differs.then(|| (hex(&archived.schema), hex(&archived.name)));
         let (schema, name) = (schema.to_owned(), name.to_owned());
-        Self { schema, name, rows, partition_of: None, guarded: false, block: None, archive_name }
+        Self { schema, name, rows, partition_of: None, through_root: false, guarded: false, block: None, archive_name }
     }
 
     /// Whether these are rows of that table, its partitions included.
     pub fn is_of(&self, schema: &str, name: &str) -> bool {
         let is = |of: &str, named: &str| of == schema && named == name;
         is(&self.schema, &self.name) || self.partition_of.as_ref().is_some_and(|(of, named)| is(of, named))
+    }
+
+    /// What it says of the database, and not of the archive.
+    pub(crate) fn without_block(&self) -> Self {
+        Self { block: None, ..self.clone() }
     }
 
     fn key(&self) -> (String, String) {
@@ -93,7 +101,15 @@ pub(crate) fn compare(tables: &mut [TableRows], large_objects: u64, archive: &Ar
     let mut differences = Vec::new();
     for table in tables.iter_mut() {
         let shown = format!("{}.{}", table.schema, table.name);
-        match (found.remove(&table.key()), table.rows) {
+        let entry = found.remove(&table.key());
+        if let Some(copied) = entry.and_then(|(name, _)| archive.through.get(name)) {
+            table.through_root = true;
+            if !table.partition_of.as_ref().is_some_and(|root| is_named(root, copied)) {
+                let other = String::from_utf8_lossy(&copied.name);
+                differences.push(format!("{shown} has its rows in {other}"));
+            }
+        }
+        match (entry, table.rows) {
             (None, _) => differences.push(format!("{shown} is missing")),
             (Some((_, rows)), Rows::FromArchive) => table.rows = Rows::Archived(rows),
             (Some((_, rows)), Rows::Counted(expected) | Rows::Archived(expected)) if rows != expected => {
@@ -123,6 +139,12 @@ pub(crate) fn compare(tables: &mut [TableRows], large_objects: u64, archive: &Ar
     Err(TablesDiffer(differences))
 }
 
+/// The encoding of the database may be another one.
+fn is_named((schema, name): &(String, String), archived: &TableName) -> bool {
+    let is = |text: &String, bytes: &[u8]| text.as_bytes() == bytes || !text.is_ascii();
+    is(schema, &archived.schema) && is(name, &archived.name)
+}
+
 /// Notes where the rows of each table of an archive are.
 pub(crate) fn index(tables: &mut [TableRows], blocks: &Blocks, archive: u32) {
     let found: BTreeMap<_, _> =
@@ -140,7 +162,10 @@ mod tests {
 
     fn archive(tables: &[(&str, u64)]) -> ArchiveRows {
         let name = |name: &str| TableName { schema: b"public".to_vec(), name: name.as_bytes().to_vec() };
-        ArchiveRows { tables: tables.iter().map(|(table, rows)| (name(table), *rows)).collect(), large_objects: 0 }
+        ArchiveRows {
+            tables: tables.iter().map(|(table, rows)| (name(table), *rows)).collect(),
+            ..ArchiveRows::default()
+        }
     }
 
     fn table(name: &str, rows: Rows) -> TableRows {
@@ -164,12 +189,28 @@ mod tests {
     }
 
     #[test]
+    fn rows_in_another_table_are_those_of_a_partition() {
+        let mut found = archive(&[("p1", 3), ("p2", 4)]);
+        let name = |name: &str| TableName { schema: b"public".to_vec(), name: name.as_bytes().to_vec() };
+        found.through = [(name("p1"), name("p")), (name("p2"), name("p"))].into();
+        let mut tables = [table("p1", Rows::Counted(3)), table("p2", Rows::FromArchive)];
+        for table in &mut tables {
+            table.partition_of = Some(("public".into(), "p".into()));
+        }
+        compare(&mut tables, 0, &found).unwrap();
+        assert!(tables.iter().all(|table| table.through_root) && tables[1].rows == Rows::Archived(4), "{tables:?}");
+        tables[0].partition_of = Some(("public".into(), "other".into()));
+        let error = compare(&mut tables, 0, &found).unwrap_err().to_string();
+        assert!(error.contains("public.p1 has its rows in p"), "{error}");
+    }
+
+    #[test]
     fn names_in_another_encoding_are_compared_by_their_bytes() {
         let archived = TableName { schema: b"public".to_vec(), name: vec![0xfc] };
         let mut tables = [TableRows::new("public", "ü", &archived, Rows::Counted(1))];
         let text = serde_json::to_string(&tables).unwrap();
         assert_eq!(serde_json::from_str::<Vec<TableRows>>(&text).unwrap(), tables);
-        let found = ArchiveRows { tables: [(archived, 1)].into(), large_objects: 0 };
+        let found = ArchiveRows { tables: [(archived, 1)].into(), ..ArchiveRows::default() };
         compare(&mut tables, 0, &found).unwrap();
     }
 }

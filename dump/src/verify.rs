@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     ClientTools, DumpDetails, DumpResult, Extract, ExtractError, Failure, Manifest, ManifestError, NotRestorable,
-    Phase, Progress, Reason, Segment, ShrinkAlarm, Store, StoreError, Structure, StructureOutcome, ToolError,
+    Phase, Progress, Reason, RowsKey, Segment, ShrinkAlarm, Store, StoreError, Structure, StructureOutcome, ToolError,
     Verification, VerificationLevel, VerifyResult, drill,
     manifest::{digest_of, segments_of_archives},
     shrink::compare,
@@ -28,6 +28,8 @@ pub struct VerifyRequest {
     pub level: VerificationLevel,
     /// When a loss of rows since the backup before raises the alarm; none: nothing is compared.
     pub shrink_alarm: Option<ShrinkAlarm>,
+    /// The key of the row counts of encrypted dumps, as in [`crate::DumpRequest`].
+    pub rows_key: Option<RowsKey>,
     /// The throwaway server of the structural drill; none: it is not done.
     pub structure: Option<ConnectionSettings>,
     /// The directory of `pg_restore`; none means `PATH`.
@@ -43,6 +45,7 @@ impl VerifyRequest {
             dump,
             level: VerificationLevel::ReadBack,
             shrink_alarm: None,
+            rows_key: None,
             structure: None,
             client_directory: None,
             clock: Timestamp::now,
@@ -167,7 +170,7 @@ async fn run(
         }
     };
     let comparison = match request.shrink_alarm {
-        Some(alarm) => Some(compare(store, &backup, &details, alarm).await),
+        Some(alarm) => Some(compare(store, (&backup, &details), alarm, request.rows_key.as_ref()).await),
         None => None,
     };
     let time = (request.clock)();
@@ -206,7 +209,7 @@ async fn restore_structure(
 
 /// Every object is there with its size and, where the store gave one, its mark.
 async fn check_sizes(location: &str, details: &DumpDetails, store: &Store) -> Result<(), VerifyError> {
-    for segment in details.segments.iter().chain(&details.globals).chain(&details.index) {
+    for segment in details.segments.iter().chain(details.small_objects()) {
         let key = format!("{location}/{}", segment.name);
         let Some(found) = store.head(&key).await? else { return Err(VerifyError::Missing(key)) };
         if found.size != segment.size_bytes {
@@ -226,7 +229,7 @@ async fn compare_checksums(
     details: &DumpDetails,
     store: &Store,
 ) -> Result<VerificationLevel, VerifyError> {
-    for segment in details.segments.iter().chain(&details.globals).chain(&details.index) {
+    for segment in details.segments.iter().chain(details.small_objects()) {
         let key = format!("{location}/{}", segment.name);
         let (Some(expected), Some(found)) = (&segment.store_checksum, store.sha256(&key).await?) else {
             return Ok(VerificationLevel::None);
@@ -245,7 +248,7 @@ async fn read_back(
     store: &Store,
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<(), VerifyError> {
-    for small in details.globals.iter().chain(&details.index) {
+    for small in details.small_objects() {
         read_segment(store, &backup.location, small, |_| {}).await?;
     }
     let mut bytes = 0;

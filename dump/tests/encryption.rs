@@ -10,10 +10,10 @@ use std::process::{Command, Output};
 use age::secrecy::ExposeSecret;
 use age::x25519::Identity;
 use pgrail_dump::{
-    ClientTools, Extract, Identities, Manifest, Message, Reason, Scope, ShrinkAlarm, Store, UploadLimits, dump, list,
-    verify,
+    ClientTools, Comparison, Extract, Identities, Manifest, Message, Reason, RowsKey, Scope, ShrinkAlarm, Store,
+    UploadLimits, dump, list, verify,
 };
-use pgrail_testing::{for_each_server, programs, server};
+use pgrail_testing::{Database, for_each_server, programs, server};
 use support::{SHOP, SHOP_ROWS, SHOP_TABLES, TestStore, quiet, request, stores, verify_request};
 
 /// What may be read besides a block: the header of the encryption, a chunk at either end, the index.
@@ -84,6 +84,7 @@ async fn an_encrypted_dump_is_verified_without_a_key_and_read_with_any_of_them()
             request.age_recipients = keys.iter().map(|key| key.public.clone()).collect();
             request.upload = UploadLimits { part_bytes: 5 * 1024 * 1024, parts_in_flight: 2, parts_per_segment: 1 };
             request.filter.exclude_table_data = vec!["public.cache".into()];
+            request.rows_key = Some(RowsKey::new("key-of-rows".into()));
             let result = dump(&request, &store.store, &quiet).await.unwrap();
             assert!(result.encrypted && result.details.as_ref().unwrap().segments.len() > 1);
             let mut verification = verify_request(&result);
@@ -233,21 +234,79 @@ async fn a_recipient_that_is_no_key_is_refused_before_anything_is_written() {
     database.finish().await;
 }
 
+/// Makes a backup at that minute, and compares its rows with those of the one before.
+async fn compared(
+    database: &Database,
+    store: &TestStore,
+    minute: u32,
+    (recipient, rows_key, identities): (&str, Option<&str>, Option<&Key>),
+) -> Comparison {
+    let rows_key = rows_key.map(|key| RowsKey::new(key.to_owned()));
+    let mut request = request(database);
+    request.identity.timestamp = format!("2026-11-23T02:{minute:02}:00Z").parse().unwrap();
+    request.identity.backup_name = format!("b{minute}");
+    (request.age_recipients, request.rows_key) = (vec![recipient.to_owned()], rows_key.clone());
+    let result = dump(&request, &store.store, &quiet).await.unwrap();
+    let mut verification = verify_request(&result);
+    verification.shrink_alarm = Some(ShrinkAlarm { percent: 50, min_rows: 1 });
+    verification.rows_key = rows_key;
+    let with_key = identities.map(|key| store.store.clone().with_identities(key.identities()));
+    let verified = verify(&verification, with_key.as_ref().unwrap_or(&store.store), &quiet).await.unwrap();
+    assert!(!Message::Verify(verified.clone()).to_json().contains("key-of-rows"));
+    verified.comparison.unwrap()
+}
+
+/// Nothing that the store contains decrypts the row counts; what cannot be compared is reported.
 #[tokio::test]
-async fn row_counts_of_encrypted_backups_are_not_compared_and_that_is_reported() {
+async fn row_counts_are_compared_by_who_has_the_key_of_the_schedule_or_a_private_key() {
     let database = server(18).database("blind").await;
-    let store = support::file_store();
-    let mut comparisons = Vec::new();
-    for minute in [1, 2] {
-        let mut request = request(&database);
-        request.identity.timestamp = format!("2026-11-23T02:0{minute}:00Z").parse().unwrap();
-        request.age_recipients = vec![Key::new().public];
-        let result = dump(&request, &store.store, &quiet).await.unwrap();
-        let mut verification = verify_request(&result);
-        verification.shrink_alarm = Some(ShrinkAlarm { percent: 50, min_rows: 1 });
-        comparisons.push(verify(&verification, &store.store, &quiet).await.unwrap().comparison.unwrap());
+    let client = database.connect().await;
+    client.batch_execute("CREATE TABLE secret_table AS SELECT generate_series(1, 98765) AS n").await.unwrap();
+    let (store, key, other) = (support::file_store(), Key::new(), Key::new());
+    let with = |rows_key, identities| (key.public.as_str(), rows_key, identities);
+    let not_compared = |found: &Comparison, part: &str| {
+        assert_eq!(found.with, None, "{found:?}");
+        assert!(found.not_compared_because.as_ref().unwrap().contains(part), "{found:?}");
+    };
+    let compared_with = |found: &Comparison, name: &str| assert_eq!(found.with.as_deref(), Some(name), "{found:?}");
+    compared(&database, &store, 1, with(None, None)).await;
+    let found = compared(&database, &store, 2, with(Some("key-of-rows"), None)).await;
+    not_compared(&found, "the row counts of b1 are encrypted, and it has none that the next run can read");
+    compared_with(&compared(&database, &store, 3, with(Some("key-of-rows"), None)).await, "b2");
+    not_compared(&compared(&database, &store, 4, with(Some("key-of-rows-2"), None)).await, "another key than this run");
+    compared_with(&compared(&database, &store, 5, with(Some("key-of-rows-2"), None)).await, "b4");
+    // A private key reads the index of the backup, where the run has one that fits.
+    compared_with(&compared(&database, &store, 6, with(None, Some(&key))).await, "b5");
+    compared_with(&compared(&database, &store, 7, with(Some("key-of-rows"), Some(&key))).await, "b6");
+    not_compared(&compared(&database, &store, 8, with(None, Some(&other))).await, "other recipients");
+    not_compared(&compared(&database, &store, 9, with(None, None)).await, "the row counts of b8 are encrypted");
+    compared(&database, &store, 10, with(Some("key-of-rows"), None)).await;
+
+    let bytes = everything(&store);
+    for hidden in ["secret_table", "key-of-rows"] {
+        assert!(!contains(&bytes, hidden), "{hidden} is in clear");
     }
-    assert!(comparisons[1].with.is_none());
-    assert!(comparisons[1].not_compared_because.as_ref().unwrap().contains("encrypted"), "{comparisons:?}");
+    // Counts that somebody changes, deletes, or copies from another backup are not believed.
+    let counts = |minute: u32| {
+        let is_of = |file: &&String| file.contains(&format!("T02{minute:02}00Z")) && file.ends_with("rows.json.age");
+        store.files.join(store.list_files().iter().find(is_of).unwrap())
+    };
+    let (third, tenth) = (std::fs::read(counts(3)).unwrap(), std::fs::read(counts(10)).unwrap());
+    std::fs::write(counts(10), third).unwrap();
+    not_compared(&compared(&database, &store, 11, with(Some("key-of-rows"), None)).await, "it has none");
+    let mut damaged = tenth.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(counts(11), damaged).unwrap();
+    not_compared(&compared(&database, &store, 12, with(Some("key-of-rows"), None)).await, "another key than this run");
+    std::fs::remove_file(counts(12)).unwrap();
+    not_compared(&compared(&database, &store, 13, with(Some("key-of-rows"), None)).await, "cannot be read");
+    compared_with(&compared(&database, &store, 14, with(Some("key-of-rows"), None)).await, "b13");
+    // A dump whose counts were lost before it was published is no backup.
+    let mut request = request(&database);
+    (request.age_recipients, request.rows_key) = (vec![key.public.clone()], Some(RowsKey::new("key-of-rows".into())));
+    let result = dump(&request, &store.store, &quiet).await.unwrap();
+    std::fs::remove_file(store.files.join(&result.location).join("rows.json.age")).unwrap();
+    let error = verify(&verify_request(&result), &store.store, &quiet).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::ObjectMissing);
     database.finish().await;
 }

@@ -13,8 +13,10 @@ use pgrail_dump::{
     CompressionMethod, DumpError, DumpRequest, Failure, Manifest, Progress, Reason, Store, StoreCredentials,
     StoreSettings, StoreUrl, dump, dump_until, verify,
 };
-use pgrail_testing::{Pooler, for_each_server, pooler, programs, server};
-use support::{SHOP, TestStore, file_store, quiet, request, request_for, s3_settings, stores, verify_request};
+use pgrail_testing::{Pooler, SmallDisk, for_each_server, pooler, programs, server};
+use support::{
+    SHOP, TestStore, clients_with, file_store, quiet, request, request_for, s3_settings, stores, verify_request,
+};
 use tempfile::TempDir;
 
 /// The dump fails for that reason and leaves nothing; what is reported holds no password.
@@ -251,28 +253,6 @@ async fn a_full_object_store() {
     database.finish().await;
 }
 
-/// A directory of client programs in which one is replaced by a script.
-fn clients_with(name: &str, script: &str) -> TempDir {
-    use std::os::unix::fs::PermissionsExt;
-    let directory = TempDir::new().unwrap();
-    for program in ["pg_dump", "pg_restore"] {
-        let real = programs(18).join(program);
-        let file = directory.path().join(program);
-        let real = real.display();
-        let text = if program == name {
-            format!(
-                "#!/bin/bash\n[ \"$1\" = --version ] && exec {real} --version\n{}\n",
-                script.replace("REAL", &real.to_string())
-            )
-        } else {
-            format!("#!/bin/bash\nexec {real} \"$@\"\n")
-        };
-        std::fs::write(&file, text).unwrap();
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
-    }
-    directory
-}
-
 async fn with_clients(name: &str, script: &str, reason: Reason) -> Failure {
     let database = server(18).database("broken").await;
     database.connect().await.batch_execute(SHOP).await.unwrap();
@@ -349,9 +329,12 @@ async fn rows_that_are_missing_from_a_sound_archive() {
 async fn a_pg_dump_that_ignores_the_snapshot() {
     let database = server(18).database("ignores").await;
     let client = database.connect().await;
-    client.batch_execute("CREATE TABLE t AS SELECT generate_series(1, 100) AS n").await.unwrap();
+    // The second table is counted in another way: its index calls a function.
+    let tables = "CREATE TABLE t AS SELECT generate_series(1, 100) AS n; CREATE TABLE u AS TABLE t;
+        CREATE FUNCTION same(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1'; CREATE INDEX ON u (same(n))";
+    client.batch_execute(tables).await.unwrap();
     // Rows appear between the snapshot and a dump that takes its own.
-    let insert = format!("{}/psql -qc 'INSERT INTO t VALUES (0)'", programs(18).display());
+    let insert = format!("{}/psql -qc 'INSERT INTO t VALUES (0); INSERT INTO u VALUES (0)'", programs(18).display());
     let script = format!(
         "{insert}; args=(); for a in \"$@\"; do [[ $a = --snapshot* ]] || args+=(\"$a\"); done; exec REAL \"${{args[@]}}\""
     );
@@ -360,7 +343,10 @@ async fn a_pg_dump_that_ignores_the_snapshot() {
     let mut request = request(&database);
     request.client_directory = Some(directory.path().to_owned());
     let failure = fails(&request, &store, Reason::RowCountMismatch).await;
-    assert!(failure.message.contains("public.t has 101 rows instead of 100"), "{}", failure.message);
+    for table in ["t", "u"] {
+        let difference = format!("public.{table} has 101 rows instead of 100");
+        assert!(failure.message.contains(&difference), "{}", failure.message);
+    }
     database.finish().await;
 }
 
@@ -499,32 +485,6 @@ async fn damage_in_the_store_is_found() {
         }
     }
     database.finish().await;
-}
-
-/// A file system of a few megabytes. Needs root; there is no other way to fill a disk without filling the machine's.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    fn new(size: &str) -> Self {
-        let directory = TempDir::new().unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "pgrail-test"])
-            .arg(directory.path())
-            .status()
-            .unwrap();
-        assert!(mounted.success(), "a small file system needs root: run this test as root");
-        Self(directory)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").args(["-l"]).arg(self.0.path()).status();
-    }
 }
 
 /// An S3 server whose disk has a few megabytes.

@@ -4,7 +4,8 @@
 
 mod support;
 
-use pgrail_dump::{Comparison, Message, ShrinkAlarm, ShrunkTable, dump, verify};
+use age::x25519::Identity;
+use pgrail_dump::{Comparison, Message, RowsKey, ShrinkAlarm, ShrunkTable, dump, verify};
 use pgrail_guard::{ClusterId, GuardName, GuardSpec, TableSelector, apply, observe, plan, plan_removal};
 use pgrail_testing::{Client, Database, for_each_server, server};
 use support::{TestStore, file_store, identity, quiet, request, s3_store, verify_request};
@@ -31,16 +32,25 @@ async fn remove_guard(database: &Database) {
 
 /// A backup at that minute, and what its comparison found.
 async fn backup(database: &Database, store: &TestStore, minute: u32) -> Comparison {
+    backup_for(database, store, minute, &[]).await
+}
+
+/// The same, encrypted for these recipients.
+async fn backup_for(database: &Database, store: &TestStore, minute: u32, recipients: &[String]) -> Comparison {
     let mut request = request(database);
+    request.age_recipients = recipients.to_vec();
     request.identity.timestamp = format!("2026-11-23T02:{minute:02}:00Z").parse().unwrap();
     request.identity.backup_name = format!("b{minute}");
     compared(&request, store).await
 }
 
 async fn compared(request: &pgrail_dump::DumpRequest, store: &TestStore) -> Comparison {
-    let result = dump(request, &store.store, &quiet).await.unwrap();
+    let mut request = request.clone();
+    request.rows_key = Some(RowsKey::new("of this schedule".into()));
+    let result = dump(&request, &store.store, &quiet).await.unwrap();
+    let key = request.rows_key;
     let mut request = verify_request(&result);
-    request.shrink_alarm = Some(ALARM);
+    (request.shrink_alarm, request.rows_key) = (Some(ALARM), key);
     verify(&request, &store.store, &quiet).await.unwrap().comparison.unwrap()
 }
 
@@ -68,13 +78,24 @@ const SCHEMA: &str = "
 
 #[tokio::test]
 async fn guarded_tables_that_lose_rows_are_found() {
+    losses(&[]).await;
+}
+
+/// The run has no private key: nobody has one.
+#[tokio::test]
+async fn and_in_encrypted_backups() {
+    losses(&[Identity::generate().to_public().to_string()]).await;
+}
+
+async fn losses(recipients: &[String]) {
     for_each_server(async |server| {
         let database = server.database("shrink").await;
+        let backup = async |store: &TestStore, minute| backup_for(&database, store, minute, recipients).await;
         let client = database.connect().await;
         sql(&client, SCHEMA).await;
         install(&database, &["users", "small", "events"]).await;
         let store = s3_store();
-        let first = backup(&database, &store, 1).await;
+        let first = backup(&store, 1).await;
         assert_eq!((first.with, first.shrunk_tables), (None, 0));
         assert!(first.not_compared_because.unwrap().contains("first backup"));
 
@@ -83,14 +104,14 @@ async fn guarded_tables_that_lose_rows_are_found() {
         sql(&client, "DELETE FROM log; DELETE FROM orders; DELETE FROM users WHERE id > 501; DELETE FROM small").await;
         sql(&client, "DROP TABLE events_1").await;
         install(&database, &["users", "small", "events"]).await;
-        let none = backup(&database, &store, 2).await;
+        let none = backup(&store, 2).await;
         assert_eq!((none.with.as_deref(), none.shrunk_tables), (Some("b1"), 0), "{none:?}");
 
         // Compared with the one before, not with the first.
         remove_guard(&database).await;
         sql(&client, "DELETE FROM users WHERE id > 250").await;
         install(&database, &["users", "small", "events"]).await;
-        let found = backup(&database, &store, 3).await;
+        let found = backup(&store, 3).await;
         assert_eq!((found.with.as_deref(), found.shrunk_tables), (Some("b2"), 1));
         assert_eq!(found.tables, [lost("users", 501, 250)]);
         database.finish().await;

@@ -248,7 +248,8 @@ fn corrupt(backup: &Backup) {
     let manifest = backup.extract.manifest();
     let block =
         manifest.tables.iter().filter_map(|table| table.block.as_ref()).max_by_key(|block| block.length).unwrap();
-    let file = backup.root.path().join("dumps").join(&manifest.location).join(&manifest.segments[0].name);
+    let file =
+        backup.root.as_ref().unwrap().path().join("dumps").join(&manifest.location).join(&manifest.segments[0].name);
     flip(&file, block.offset + block.length / 2);
 }
 

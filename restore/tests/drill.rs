@@ -187,7 +187,7 @@ async fn a_backup_that_is_not_what_its_manifest_says_fails() {
     sql(&database, SHOP).await;
     let mut backup = backup(&database).await;
     let published = backup.manifest_sha256.clone();
-    let file = backup.root.path().join("dumps").join(&backup.location).join("manifest.json");
+    let file = backup.root.as_ref().unwrap().path().join("dumps").join(&backup.location).join("manifest.json");
     let original = std::fs::read_to_string(&file).unwrap();
     // By a user who can write to the bucket.
     std::fs::write(&file, original.replace("\"counted\":1000", "\"counted\":1001")).unwrap();

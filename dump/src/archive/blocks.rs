@@ -334,15 +334,19 @@ impl BlockReader {
 
     fn piece(&mut self, cursor: &mut Cursor<'_>) -> Result<Option<()>, FramingError> {
         let Some(number) = cursor.integer() else { return Ok(None) };
+        if self.current.large == Some(Large::Number) && number != 0 {
+            // An OID above 2^31 is written as a negative number.
+            self.current.large = Some(Large::Content);
+            return Ok(Some(()));
+        }
         let length = u64::try_from(number).map_err(|_| FramingError::Block(self.position))?;
         match (self.current.large, length) {
             (None | Some(Large::Number), 0) => {
                 self.current.ended = true;
                 self.state = State::Between;
             }
-            (Some(Large::Number), _) => self.current.large = Some(Large::Content),
             (Some(Large::Content), 0) => self.current.large = Some(Large::Number),
-            (None | Some(Large::Content), length) => self.state = State::Within(length),
+            (_, length) => self.state = State::Within(length),
         }
         Ok(Some(()))
     }
@@ -440,7 +444,8 @@ mod tests {
         }
         let head = bytes.len();
         bytes.extend([vec![LARGE_OBJECTS], integer(1), integer(16_400), integer(2), vec![0, 0], integer(0)].concat());
-        bytes.extend([integer(16_401), integer(0), integer(0)].concat());
+        // The OID 4000000001.
+        bytes.extend([integer(-294_967_295), integer(1), vec![0], integer(0), integer(0)].concat());
         let mut blocks = Vec::new();
         for (number, pieces) in tables.iter().enumerate() {
             let start = bytes.len();

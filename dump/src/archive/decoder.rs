@@ -107,12 +107,14 @@ impl Decoder {
             Ok(Err(error)) => return Err(self.list.pipe_error(error).into()),
             Err(error) => return Err(self.list.pipe_error(io::Error::other(error)).into()),
         };
-        let rows = match rows {
+        let mut rows = match rows {
             Ok(Ok(rows)) => rows,
             Ok(Err(problem)) => return Err(DecodeError::Script(problem)),
             Err(error) => return Err(self.data.pipe_error(io::Error::other(error)).into()),
         };
-        Ok(Decoded { contents, rows, blocks: self.blocks.finish()? })
+        let blocks = self.blocks.finish()?;
+        rows.by_entry(&blocks);
+        Ok(Decoded { contents, rows, blocks })
     }
 }
 

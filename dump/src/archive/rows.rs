@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Blocks;
+
 /// How much of a statement is kept: the names at its start; what follows does not matter.
 const STATEMENT_START: usize = 4096;
 
@@ -29,14 +31,37 @@ pub(crate) struct TableName {
 pub(crate) struct ArchiveRows {
     /// The rows of every table that has a `COPY`, empty ones included.
     pub(crate) tables: BTreeMap<TableName, u64>,
+    /// Partitions whose `COPY` names another table: pg_dump has the server distribute the rows of a table that is partitioned by the
+    /// hash of an enum, since these hashes differ in another database.
+    pub(crate) through: BTreeMap<TableName, TableName>,
+    /// Each `COPY` in order.
+    pub(crate) copies: Vec<(TableName, u64)>,
     /// How many large objects.
     pub(crate) large_objects: u64,
 }
 
 impl ArchiveRows {
+    /// Names the rows by the entries of the table of contents, whose order is that of the script.
+    pub(crate) fn by_entry(&mut self, blocks: &Blocks) {
+        let mut entries: Vec<_> = blocks.tables.iter().collect();
+        // An archive of a form that is not known has no index.
+        if entries.len() != self.copies.len() {
+            return;
+        }
+        entries.sort_by_key(|(_, block)| block.offset);
+        self.tables.clear();
+        for ((name, _), (copied, rows)) in entries.into_iter().zip(std::mem::take(&mut self.copies)) {
+            if *name != copied {
+                self.through.insert(name.clone(), copied);
+            }
+            self.tables.insert(name.clone(), rows);
+        }
+    }
+
     /// Adds what another archive of the same dump holds. No table is in two of them.
     pub(crate) fn add(&mut self, other: Self) -> Result<(), String> {
         self.large_objects += other.large_objects;
+        self.through.extend(other.through);
         for (table, rows) in other.tables {
             let shown = format!("{}.{}", String::from_utf8_lossy(&table.schema), String::from_utf8_lossy(&table.name));
             if self.tables.insert(table, rows).is_some() {
@@ -187,6 +212,7 @@ impl RowReader {
 
     fn end_table(&mut self) {
         if let Some(table) = self.table.take() {
+            self.found.copies.push((table.clone(), self.count));
             *self.found.tables.entry(table).or_default() += self.count;
         }
         self.count = 0;

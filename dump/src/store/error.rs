@@ -111,6 +111,14 @@ impl<'a> Answer<'a> {
             | "NoSuchUser"
             | "SignatureDoesNotMatch"
             | "TokenRefreshRequired" => Reason::AccessDenied,
+            // What arrived is not what was sent.
+            "BadDigest"
+            | "InvalidDigest"
+            | "Md5Mismatch"
+            | "XAmzContentSHA256Mismatch"
+            | "XAmzContentChecksumMismatch" => Reason::ChecksumMismatch,
+            // Parts that the store acknowledged, or an upload that it has completed or forgotten.
+            "InvalidPart" | "NoSuchUpload" => Reason::StoreUnavailable,
             "QuotaExceeded" | "BucketQuotaExceeded" => Reason::QuotaExceeded,
             // Servers of S3 name an unknown access key in many ways, and some with status 404.
             code if code.contains("UserNotFound") || code.contains("AccessKey") => Reason::AccessDenied,

@@ -17,7 +17,7 @@ use super::{
 use crate::{secrets::Redactor, text::error_chain};
 
 /// How long one request may take: a part of 16 MiB at 140 KB/s.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How a store is reached.
 #[derive(Debug, Clone)]
@@ -42,10 +42,12 @@ pub struct StoreSettings {
     pub sha256: bool,
     /// How often a request that failed on the store's side is tried again (with growing pauses, for 3 minutes at most).
     pub retries: usize,
+    /// How long one request may take.
+    pub timeout: Duration,
 }
 
 impl StoreSettings {
-    /// Settings with nothing but the URL: the machine's own identity, no plain http, 10 retries.
+    /// Settings with nothing but the URL: the machine's own identity, no plain http, 10 retries, 2 minutes for a request.
     pub fn new(url: StoreUrl) -> Self {
         Self {
             url,
@@ -58,6 +60,7 @@ impl StoreSettings {
             root: None,
             sha256: false,
             retries: 10,
+            timeout: REQUEST_TIMEOUT,
         }
     }
 }
@@ -155,7 +158,7 @@ type Built = Result<Arc<dyn ObjectStore>, object_store::Error>;
 
 fn options(settings: &StoreSettings) -> Result<ClientOptions, StoreError> {
     let mut options = ClientOptions::new()
-        .with_timeout(REQUEST_TIMEOUT)
+        .with_timeout(settings.timeout)
         .with_connect_timeout(Duration::from_secs(10))
         .with_allow_http(settings.allow_http)
         .with_pool_max_idle_per_host(4);

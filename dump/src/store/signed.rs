@@ -72,7 +72,7 @@ impl Store {
             .try_authorize(&mut request, None)
             .map_err(|error| self.classify("sign a request".into(), &error))?;
         let failed = |error: reqwest::Error| self.failed(action, &error_chain(&error.without_url()));
-        let mut client = reqwest::Client::builder().timeout(super::settings::REQUEST_TIMEOUT);
+        let mut client = reqwest::Client::builder().timeout(self.settings.timeout);
         for certificate in
             self.settings.ca_pem.iter().filter_map(|pem| Certificate::from_pem_bundle(pem).ok()).flatten()
         {

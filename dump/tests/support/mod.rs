@@ -131,6 +131,28 @@ pub fn request_for(uri: &str, client: u32) -> DumpRequest {
     request
 }
 
+/// A directory of client programs in which one is replaced by a script.
+pub fn clients_with(name: &str, script: &str) -> TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = TempDir::new().unwrap();
+    for program in ["pg_dump", "pg_restore"] {
+        let real = programs(18).join(program);
+        let file = directory.path().join(program);
+        let real = real.display();
+        let text = if program == name {
+            format!(
+                "#!/bin/bash\n[ \"$1\" = --version ] && exec {real} --version\n{}\n",
+                script.replace("REAL", &real.to_string())
+            )
+        } else {
+            format!("#!/bin/bash\nexec {real} \"$@\"\n")
+        };
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    directory
+}
+
 pub fn verify_request(dump: &DumpResult) -> VerifyRequest {
     VerifyRequest::new(dump.clone())
 }

@@ -19,15 +19,21 @@
 #![allow(clippy::panic, clippy::expect_used, clippy::missing_panics_doc, reason = "only tests use this crate")]
 
 mod database;
+mod documented;
 mod environment;
 pub mod floors;
 mod own_server;
+mod proxy;
+mod small_disk;
 
 pub use database::{Client, Database, connect};
+pub use documented::{documented, no_other_rows};
 pub use environment::{
     Pooler, Server, authority_file, other_authority_file, plain_server, pooler, programs, server, servers,
 };
 pub use own_server::{OwnServer, as_server_user, reachable_programs};
+pub use proxy::{Fault, Proxy, Request};
+pub use small_disk::SmallDisk;
 
 /// Runs a test against every test server, one after the other, and says which one it failed on.
 pub async fn for_each_server(test: impl AsyncFn(Server)) {

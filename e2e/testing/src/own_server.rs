@@ -12,40 +12,69 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 pub struct OwnServer {
     /// How to reach it.
     pub server: Server,
-    process: Child,
-    directory: PathBuf,
+    start: Command,
+    process: Option<Child>,
+    directories: [PathBuf; 2],
 }
 
 impl OwnServer {
     /// Starts one with settings such as `max_connections=50`. Its superuser is `postgres`, the password `postgres`.
     pub async fn start(major: u32, settings: &[&str]) -> Self {
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("pgrail-own-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&directory).expect("a directory");
-        run(Command::new("chmod").arg("1777").arg(&directory));
+        Self::start_on(&std::env::temp_dir(), major, settings).await
+    }
+
+    /// The same, with its data on the file system of this directory.
+    pub async fn start_on(file_system: &Path, major: u32, settings: &[&str]) -> Self {
+        let name = format!("pgrail-own-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(&name);
+        let data_directory = file_system.join(format!("{name}-data"));
+        for directory in [&directory, &data_directory] {
+            std::fs::create_dir_all(directory).expect("a directory");
+            run(Command::new("chmod").arg("1777").arg(directory));
+        }
         let bin = reachable_programs(&directory, major);
-        let (data, password) = (directory.join("data"), directory.join("password"));
+        let (data, password) = (data_directory.join("data"), directory.join("password"));
         std::fs::write(&password, "postgres").expect("a file");
         run(as_server_user(&bin.join("initdb"))
             .args(["--no-sync", "--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
             .arg(format!("--pwfile={}", password.display()))
+            // A full disk is an error of statements; without room for the log, the server ends.
+            .arg(format!("--waldir={}", directory.join("wal").display()))
             .arg("-D")
             .arg(&data));
         let port =
             std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
-        let mut command = as_server_user(&bin.join("postgres"));
-        command.arg("-D").arg(&data).arg(format!("--port={port}"));
-        command.arg(format!("--unix_socket_directories={}", directory.display()));
-        command.args(["--listen_addresses=127.0.0.1", "--ssl=off", "--fsync=off", "--jit=off"]);
-        command.args(settings.iter().map(|setting| format!("--{setting}")));
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the server starts");
+        let mut start = as_server_user(&bin.join("postgres"));
+        start.arg("-D").arg(&data).arg(format!("--port={port}"));
+        start.arg(format!("--unix_socket_directories={}", directory.display()));
+        start.args(["--listen_addresses=127.0.0.1", "--ssl=off", "--fsync=off", "--jit=off"]);
+        start.args(settings.iter().map(|setting| format!("--{setting}")));
+        start.stdout(Stdio::null()).stderr(Stdio::null());
         let server = Server { major, uri: format!("postgres://postgres:postgres@127.0.0.1:{port}/postgres") };
-        let own = Self { server, process, directory };
-        own.until_it_answers().await;
+        let mut own = Self { server, start, process: None, directories: [directory, data_directory] };
+        own.begin().await;
         own
     }
 
-    async fn until_it_answers(&self) {
+    /// Ends it at once, as a crash does, and waits until it has ended.
+    pub fn crash(&mut self) {
+        self.end("-QUIT");
+    }
+
+    /// Starts it again.
+    pub async fn begin(&mut self) {
+        self.process = Some(self.start.spawn().expect("the server starts"));
+        self.until_it_answers().await;
+    }
+
+    fn end(&mut self, signal: &str) {
+        let Some(mut process) = self.process.take() else { return };
+        let _ = Command::new("kill").args([signal, &process.id().to_string()]).status();
+        let _ = process.wait();
+    }
+
+    /// It may be recovering from a crash.
+    pub async fn until_it_answers(&self) {
         for _ in 0..600 {
             if tokio::spawn(ask(self.server.uri.clone())).await.is_ok() {
                 return;
@@ -63,9 +92,10 @@ async fn ask(uri: String) {
 impl Drop for OwnServer {
     fn drop(&mut self) {
         // A fast shutdown, so that its children do not outlive it.
-        let _ = Command::new("kill").args(["-INT", &self.process.id().to_string()]).status();
-        let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
+        self.end("-INT");
+        for directory in &self.directories {
+            let _ = std::fs::remove_dir_all(directory);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The configuration of an agent: the interface between the controllers and the pods of their Jobs.
 //!
-//! The configuration is JSON in the variable [`CONFIG_VARIABLE`] and holds no secret: those are mounted as files under
+//! The configuration is JSON in the variable [`CONFIG_VARIABLE`] and holds no login and no private key: those are mounted as files under
 //! [`CONNECTION_DIRECTORY`], [`CA_DIRECTORY`] and [`STORE_DIRECTORY`], one file per key of the Secret.
 
 use super::run_name::RunName;
@@ -144,6 +144,9 @@ pub(crate) struct DumpConfig {
     /// The public keys that the dump is encrypted for; none: it is not encrypted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) age_recipients: Vec<String>,
+    /// The key that runs of the schedule compare the row counts of encrypted dumps with. Without the store, it reveals nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rows_key: Option<String>,
     /// How many pg_dump run at the same time.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub(crate) jobs: u32,

@@ -1,7 +1,7 @@
 //! `pgrail agent dump`: takes the dump and writes its result for `verify`.
 
 use jiff::Timestamp;
-use pgrail_dump::{BackupIdentity, DumpRequest, DumpResult, Message, Phase, dump_until};
+use pgrail_dump::{BackupIdentity, DumpRequest, DumpResult, Message, Phase, RowsKey, dump_until};
 
 use super::Places;
 use super::config::{AgentConfig, DumpConfig, RESULT_FILE};
@@ -57,6 +57,7 @@ fn request(
     request.filter = dump.filter.clone();
     request.globals = dump.globals;
     request.age_recipients.clone_from(&dump.age_recipients);
+    request.rows_key = dump.rows_key.clone().map(RowsKey::new);
     request.jobs = dump.jobs;
     request.row_counts = dump.row_counts;
     request.client_directory.clone_from(&places.client_directory);

@@ -1,6 +1,6 @@
 //! `pgrail agent verify`: reads the dump back and publishes it.
 
-use pgrail_dump::{DumpResult, Message, Phase, VerifyRequest, verify_until};
+use pgrail_dump::{DumpResult, Message, Phase, RowsKey, VerifyRequest, verify_until};
 use pgrail_postgres::ConnectionSettings;
 
 use super::Places;
@@ -33,6 +33,7 @@ async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     let mut request = VerifyRequest::new(result);
     request.level = dump.verification;
     request.shrink_alarm = dump.shrink_alarm;
+    request.rows_key = dump.rows_key.clone().map(RowsKey::new);
     if dump.structure {
         let file = places.drill.join(START_FILE);
         std::fs::write(&file, "").map_err(|source| SettingsError::File { file, source })?;

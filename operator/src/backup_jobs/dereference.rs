@@ -14,6 +14,8 @@ use pgrail_dump::{Identities, StoreCredentials};
 pub(crate) struct Secrets {
     /// Why the connection's Secrets cannot be used, if they cannot.
     pub(crate) connection: Option<ResolveError>,
+    /// UID of the Secret with the login.
+    pub(crate) login_uid: String,
     pub(crate) store: StoreSecret,
     /// Why the CA of the store's endpoint cannot be used, if it cannot.
     pub(crate) store_ca: Option<String>,
@@ -58,13 +60,14 @@ pub(crate) async fn secrets(
     storage: Option<&Storage>,
     context: &Context,
 ) -> Result<Secrets, kube::Error> {
-    let connection = match resolve(&context.client, &context.settings.allowed_hosts, namespace, connection).await {
-        Ok(_) => None,
+    let resolved = resolve(&context.client, &context.settings.allowed_hosts, namespace, connection).await;
+    let (connection, login_uid) = match resolved {
+        Ok(source) => (None, source.secret_uid),
         Err(ResolveError::Api(error)) => return Err(error),
-        Err(error) => Some(error),
+        Err(error) => (Some(error), String::new()),
     };
     let store_ca = store_ca(namespace, storage, context).await?;
-    Ok(Secrets { connection, store: store_secret(namespace, storage, context).await?, store_ca })
+    Ok(Secrets { connection, login_uid, store: store_secret(namespace, storage, context).await?, store_ca })
 }
 
 /// A pod with a missing key would wait for it without an error.

@@ -11,8 +11,10 @@ use pgrail_crds::{
     RequestedVerification, RowCounts as DeclaredCounts, SecretKeyReference, TlsMode,
 };
 use pgrail_dump::{
-    Compression, CompressionMethod, Filter, Recipients, RowCounts, Scheme, ShrinkAlarm, VerificationLevel,
+    Compression, CompressionMethod, Filter, Recipients, RowCounts, ScheduleIdentity, Scheme, ShrinkAlarm,
+    VerificationLevel,
 };
+use sha2::{Digest, Sha256};
 
 /// Retries of a failed run of a backup without a schedule.
 const DEFAULT_BACKOFF_LIMIT: i32 = 2;
@@ -38,6 +40,8 @@ pub(crate) struct JobSpec {
     pub(crate) filter: Filter,
     pub(crate) globals: bool,
     pub(crate) age_recipients: Vec<String>,
+    /// Of encrypted backups of a schedule.
+    pub(crate) rows_key: Option<String>,
     pub(crate) jobs: u32,
     pub(crate) row_counts: RowCounts,
     pub(crate) verification: VerificationLevel,
@@ -64,6 +68,7 @@ impl JobSpec {
             filter: self.filter.clone(),
             globals: self.globals,
             age_recipients: self.age_recipients.clone(),
+            rows_key: self.rows_key.clone(),
             jobs: self.jobs,
             row_counts: self.row_counts,
             verification: self.verification,
@@ -96,6 +101,9 @@ pub(crate) fn of_schedule(
     }
     Recipients::parse(&spec.encryption.age_recipients)?;
     job.age_recipients.clone_from(&spec.encryption.age_recipients);
+    if !job.age_recipients.is_empty() {
+        job.rows_key = rows_key(&secrets.login_uid, &job.destination.identity);
+    }
     let alarm = &spec.verification.shrink_alarm;
     job.shrink_alarm = Some(ShrinkAlarm {
         percent: u32::try_from(alarm.percent).unwrap_or(1).clamp(1, 100),
@@ -106,6 +114,17 @@ pub(crate) fn of_schedule(
     job.active_deadline_seconds = spec.active_deadline_seconds;
     check_secrets(&job, secrets)?;
     Ok(job)
+}
+
+/// The key that the runs of a schedule compare the row counts of encrypted backups with. The UID of the Secret with the login has 122
+/// random bits, which only those see who can read the Secret: they can read the rows themselves. The store does not contain
+/// it, unlike the UIDs of schedule and database.
+fn rows_key(login_uid: &str, schedule: &ScheduleIdentity) -> Option<String> {
+    if login_uid.is_empty() {
+        return None;
+    }
+    let digest = Sha256::digest(format!("pgrail row counts\n{login_uid}\n{}", schedule.schedule_uid));
+    Some(digest.iter().fold(String::with_capacity(64), |text, byte| format!("{text}{byte:02x}")))
 }
 
 /// Of a backup without a schedule.
@@ -151,6 +170,7 @@ fn job_spec(
         filter,
         globals: dump.globals,
         age_recipients: Vec::new(),
+        rows_key: None,
         jobs: u32::try_from(dump.jobs).unwrap_or(1).max(1),
         row_counts: match dump.row_counts {
             DeclaredCounts::Exact => RowCounts::Exact,
@@ -239,6 +259,26 @@ mod tests {
         for (url, claim) in [("gs://backups/x", json!(null)), ("file:///x", json!({"claimName": "dumps"}))] {
             assert_eq!(checksum(url, claim).unwrap_err().reason().as_str(), "InvalidStorage");
         }
+    }
+
+    #[test]
+    fn only_encrypted_backups_have_a_key_of_row_counts() {
+        let good = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+        let key = |keys: serde_json::Value, uid: &str| {
+            let secrets = Secrets { login_uid: uid.to_owned(), ..Secrets::default() };
+            let schedule = schedule(json!({"encryption": {"ageRecipients": keys}}));
+            of_schedule(&schedule, &database(), secrets, "cluster").unwrap().dump_config(None).rows_key
+        };
+        let first = key(json!([good]), "b0a4c1c6-1c1f-4f1a-9a52-0242ac120002").unwrap();
+        assert_eq!((first.len(), first.contains("b0a4c1c6")), (64, false));
+        assert_eq!(
+            key(json!([good]), "b0a4c1c6-1c1f-4f1a-9a52-0242ac120002"),
+            Some(first.clone()),
+            "every run has the same"
+        );
+        assert_ne!(key(json!([good]), "e5b8f0de-1c1f-4f1a-9a52-0242ac120002"), Some(first));
+        assert_eq!(key(json!([]), "b0a4c1c6-1c1f-4f1a-9a52-0242ac120002"), None);
+        assert_eq!(key(json!([good]), ""), None, "what everybody knows is no key");
     }
 
     #[test]

@@ -83,6 +83,7 @@ struct Keys {
     keys: BTreeMap<String, Vec<u8>>,
     /// Its author allows specs to name another host.
     host_override: bool,
+    uid: String,
 }
 
 /// Settings of a connection and what led to them.
@@ -92,6 +93,8 @@ pub(crate) struct ConnectionSource {
     pub(crate) settings: ConnectionSettings,
     /// Keys of the URI that mean nothing to PostgreSQL, named to the user.
     pub(crate) ignored_keys: Vec<String>,
+    /// UID of the Secret with the login.
+    pub(crate) secret_uid: String,
 }
 
 /// Reads the Secrets of a connection and makes settings of them.
@@ -154,7 +157,7 @@ fn settings(
         settings.host_trusted &= login.host_override;
     }
     settings.answer_timeout = Some(ANSWER_TIMEOUT);
-    Ok(ConnectionSource { settings, ignored_keys: found.ignored_keys })
+    Ok(ConnectionSource { settings, ignored_keys: found.ignored_keys, secret_uid: login.uid.clone() })
 }
 
 async fn secret(client: &Client, namespace: &str, field: &'static str, name: &str) -> Result<Keys, ResolveError> {
@@ -164,8 +167,9 @@ async fn secret(client: &Client, namespace: &str, field: &'static str, name: &st
         .map_err(ResolveError::Api)?
         .ok_or_else(|| ResolveError::SecretMissing { field, name: name.to_owned() })?;
     let host_override = secret.annotations().get(ALLOW_HOST_OVERRIDE).is_some_and(|value| value == "true");
+    let uid = secret.uid().unwrap_or_default();
     let keys = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
-    Ok(Keys { keys, host_override })
+    Ok(Keys { keys, host_override, uid })
 }
 
 /// Whether two names are the same host to an object of this namespace.

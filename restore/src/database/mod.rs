@@ -153,8 +153,8 @@ async fn fill(
     extract.load(tools, &load, &|bytes| progress(RestoreProgress::Loading { bytes, of })).await?;
     let session = within(&connection, request, plan).await?;
     let tables = count::compare(&session, extract.manifest(), &plan.left_out, progress).await?;
-    count::analyze(&session).await?;
-    let notes = create::apply_settings(&session, &request.name, extract.manifest()).await?;
+    let mut notes = count::analyze(&session).await?;
+    notes.extend(create::apply_settings(&session, &request.name, extract.manifest()).await?);
     Ok(Filled { tables, notes })
 }
 

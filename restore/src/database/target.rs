@@ -130,8 +130,15 @@ pub(crate) fn only_superuser(entry: &Entry) -> bool {
         "TYPE" => entry.create.contains("INTERNALLENGTH"),
         "PUBLICATION" => entry.create.contains(" FOR ALL "),
         "ACL" | "DEFAULT ACL" => entry.create.contains("SET SESSION AUTHORIZATION"),
+        "FOREIGN TABLE" => reads_the_server(&entry.create),
         kind => OF_SUPERUSERS.contains(&kind),
     }
+}
+
+/// Options of `file_fdw`, which reads a file of the server or runs a program there.
+fn reads_the_server(create: &str) -> bool {
+    let options = ["filename", "program"].map(|option| [format!(" {option} '"), format!(" \"{option}\" '")]);
+    options.iter().flatten().any(|option| create.contains(option))
 }
 
 fn is_trusted(create: &str) -> bool {

@@ -232,7 +232,7 @@ async fn restore(
     let counted = database::compare_all(&session, manifest, &left_out, progress).await.map_err(of_count)?;
     found.tables = counted.len() as u64;
     found.rows = counted.iter().map(|table| table.rows).sum();
-    database::analyze(&session).await.map_err(of_count)?;
+    found.notes.extend(database::analyze(&session).await.map_err(of_count)?);
     let notes = database::apply_settings(&session, NAME, manifest).await.map_err(of_count)?;
     found.notes.extend(notes);
     Ok(())

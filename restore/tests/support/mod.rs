@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use pgrail_dump::{
-    BackupIdentity, Compression, CompressionMethod, DumpRequest, Extract, Manifest, Store, StoreSettings, StoreUrl,
-    VerifyRequest, dump, verify,
+    BackupIdentity, Compression, CompressionMethod, DumpRequest, DumpResult, Extract, Manifest, Store, StoreSettings,
+    StoreUrl, VerifyRequest, VerifyResult, dump, verify,
 };
 use pgrail_postgres::ConnectionSettings;
 use pgrail_restore::{
@@ -20,11 +20,27 @@ pub struct Backup {
     pub store: Store,
     pub location: String,
     pub manifest_sha256: String,
-    pub root: TempDir,
+    pub verified: VerifyResult,
+    /// Where its files are, in a store of its own.
+    pub root: Option<TempDir>,
 }
 
 pub fn settings_of(uri: &str) -> ConnectionSettings {
     pgrail_postgres::parse_uri(uri).unwrap().into_settings(None).unwrap()
+}
+
+pub fn identity() -> BackupIdentity {
+    BackupIdentity {
+        cluster_id: "cluster".into(),
+        namespace: "shop".into(),
+        schedule: "nightly".into(),
+        schedule_uid: "uid".into(),
+        database: "shop/shop".into(),
+        database_uid: "uid".into(),
+        backup_name: "nightly-1".into(),
+        timestamp: "2026-11-23T02:15:00Z".parse().unwrap(),
+        run_id: "r".into(),
+    }
 }
 
 pub async fn backup(database: &Database) -> Backup {
@@ -42,33 +58,43 @@ pub async fn parallel_backup(database: &Database) -> Backup {
 
 /// With other options.
 pub async fn backup_with(uri: &str, major: u32, change: impl Fn(&mut DumpRequest)) -> Backup {
+    let (root, store) = file_store();
+    let backup = backup_in(&store, uri, major, change).await;
+    Backup { root: Some(root), ..backup }
+}
+
+/// In another store.
+pub async fn backup_in(store: &Store, uri: &str, major: u32, change: impl Fn(&mut DumpRequest)) -> Backup {
+    let dumped = dumped_in(store, uri, major, change).await;
+    publish(store, &VerifyRequest::new(dumped)).await
+}
+
+pub fn file_store() -> (TempDir, Store) {
     let root = TempDir::new().unwrap();
     let mut settings = StoreSettings::new(StoreUrl::parse("file:///dumps").unwrap());
     settings.root = Some(root.path().to_owned());
     let store = Store::open(&settings).unwrap();
-    let identity = BackupIdentity {
-        cluster_id: "cluster".into(),
-        namespace: "shop".into(),
-        schedule: "nightly".into(),
-        schedule_uid: "uid".into(),
-        database: "shop/shop".into(),
-        database_uid: "uid".into(),
-        backup_name: "nightly-1".into(),
-        timestamp: "2026-11-23T02:15:00Z".parse().unwrap(),
-        run_id: "r".into(),
-    };
-    let mut request = DumpRequest::new(settings_of(uri), identity);
+    (root, store)
+}
+
+/// A dump that is not yet published.
+pub async fn dumped_in(store: &Store, uri: &str, major: u32, change: impl Fn(&mut DumpRequest)) -> DumpResult {
+    let mut request = DumpRequest::new(settings_of(uri), identity());
     request.client_directory = Some(programs(major));
     if major < 16 {
         request.compression = Compression { method: CompressionMethod::Gzip, level: Some(1) };
     }
     change(&mut request);
-    let dumped = dump(&request, &store, &|_| {}).await.unwrap();
-    let location = dumped.location.clone();
-    let verified = verify(&VerifyRequest::new(dumped), &store, &|_| {}).await.unwrap();
-    let manifest = Manifest::read_published(&store, &location, &verified.manifest_sha256).await.unwrap();
-    let extract = Extract::open(&store, manifest).await.unwrap();
-    Backup { extract, store, location, manifest_sha256: verified.manifest_sha256, root }
+    dump(&request, store, &|_| {}).await.unwrap()
+}
+
+/// Verifies a dump, and opens it with the manifest that was published.
+pub async fn publish(store: &Store, wanted: &VerifyRequest) -> Backup {
+    let verified = verify(wanted, store, &|_| {}).await.unwrap();
+    let (location, manifest_sha256) = (verified.backup.location.clone(), verified.manifest_sha256.clone());
+    let manifest = Manifest::read_published(store, &location, &manifest_sha256).await.unwrap();
+    let extract = Extract::open(store, manifest).await.unwrap();
+    Backup { extract, store: store.clone(), location, manifest_sha256, verified, root: None }
 }
 
 pub fn selection(table: &str, condition: &str) -> TableSelection {

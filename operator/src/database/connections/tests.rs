@@ -38,7 +38,7 @@ async fn cache(databases: &Databases, database: &Database) {
 
 async fn cache_as(name: &str, databases: &Databases, database: &Database) {
     let settings = pgrail_postgres::parse_uri(&database.uri).unwrap().into_settings(None).unwrap();
-    let source = ConnectionSource { settings, ignored_keys: Vec::new() };
+    let source = ConnectionSource { settings, ignored_keys: Vec::new(), secret_uid: String::new() };
     let entry = databases.entry(&("shop".to_owned(), name.to_owned()));
     entry.lock().await.source =
         Some(Resolved { declared: declared().spec.connection, source: Arc::new(source), at: Timestamp::now() });
