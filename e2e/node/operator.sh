@@ -170,7 +170,7 @@ YAML
   backups=$(kc get dbbackup -o name | wc -l)
   kubectl delete crd -l app.kubernetes.io/name=pgrail --wait=false >/dev/null
   must await 60 "the CRDs are gone" not_any crd
-  echo "the guards are gone within $(seconds "$guards"), also that of a database that was dropped (Event \`GuardsLeftBehind\`); nothing of pgrail is left in the other one; \`helm uninstall\` keeps the CRDs; deleting them deletes $backups backups, too, without an operator"
+  echo "the guards are deleted within $(seconds "$guards"), also that of a database that was dropped (Event \`GuardsLeftBehind\`); nothing of pgrail is left in the other one; \`helm uninstall\` keeps the CRDs; deleting them deletes $backups backups, too, without an operator"
 }
 none() { [[ -z $(kubectl get "$1" -A -o name) ]]; }
 not_any() { [[ -z $(kubectl get "$1" -l app.kubernetes.io/name=pgrail -o name) ]]; }
