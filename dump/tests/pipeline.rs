@@ -290,7 +290,8 @@ async fn the_database_changes_while_it_is_dumped() {
     };
     let good = in_parts(request(&database));
     // A count would hold a lock on the table.
-    let uncounted = DumpRequest { row_counts: RowCounts::Archive, ..of(&after("DROP TABLE users")) };
+    let dropping = after("DROP TABLE users");
+    let uncounted = DumpRequest { row_counts: RowCounts::Archive, ..of(&dropping) };
     let failure = fails("a table is dropped during a dump", &uncounted, &good).await;
     assert!(failure.message.contains("users") && failure.message.contains("does not exist"), "{failure:?}");
     client.batch_execute("CREATE TABLE users AS SELECT generate_series(1, 1000) AS id").await.unwrap();
