@@ -80,6 +80,8 @@ YAML
   kubectl delete namespace mallory --wait=false >/dev/null
   must await 120 "the namespace is gone" not kubectl get namespace mallory
   local deleted=$awaited
+  # Its table is pinned until then.
+  must await 60 "the other guard is gone" not kc get tguard late
   admin "DROP TABLE late" >/dev/null
   must await 60 "the guard is enforced" guarded
   echo "a guard of another namespace was \`Enforced\` after $(seconds "$enforced"), a disabled trigger repaired after $(seconds "$repaired"); the namespace of the $databases databases was deleted within $(seconds "$deleted")"
