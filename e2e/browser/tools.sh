@@ -7,11 +7,9 @@ source "$(dirname "$0")/../cluster/lib.sh"
 here=$(cd "$(dirname "$0")" && pwd)
 
 chromium() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
-hash=$(cd "$here" && cat package.json package-lock.json | sha256sum | cut -c 1-12)
-directory=$cache/tools/browser-$hash
 
 if [[ ${1:-} == --missing ]]; then
-  chromium >/dev/null && [[ -d $directory ]] || echo "Chromium and its driver, for the test of the page: about 1 minute, mostly downloads"
+  chromium >/dev/null && [[ -d $(npm_directory browser "$here") ]] || echo "Chromium and its driver, for the test of the page: about 1 minute, mostly downloads"
   exit
 fi
 
@@ -24,16 +22,4 @@ install_packages "${lacking[@]}"
 chromium >/dev/null || missing "chromium (its package has no such program)"
 (( $(node --version | sed 's/^v\([0-9]*\).*/\1/') >= 20 )) || missing "Node.js 20 or later (this is $(node --version))"
 
-mkdir -p "$cache/tools"
-exec 8>"$directory.lock"
-flock 8
-if [[ ! -d $directory ]]; then
-  say "installing playwright-core and axe-core"
-  rm -rf "$directory.new"; mkdir "$directory.new"
-  cp "$here"/{package.json,package-lock.json,.npmrc} "$directory.new/"
-  (cd "$directory.new" && npm ci --ignore-scripts) >"$directory.log" 2>&1 8>&- ||
-    { tail -n 20 "$directory.log" >&2; missing "the packages of e2e/browser/package-lock.json (npm could not install them)"; }
-  mv "$directory.new" "$directory"
-fi
-exec 8>&-
-printf '%s\n' "$directory"
+npm_packages browser "$here"

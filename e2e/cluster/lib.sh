@@ -48,6 +48,27 @@ install_packages() {
 }
 apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 "$@"; }
 
+# npm_directory NAME FOLDER: where the packages of the folder's package-lock.json are kept.
+npm_directory() { printf '%s/tools/%s-%s\n' "$cache" "$1" "$(cat "$2/package.json" "$2/package-lock.json" | sha256sum | cut -c 1-12)"; }
+# npm_packages NAME FOLDER: installs them there once, and prints the directory. A second call at the same time waits for the first.
+npm_packages() {
+  local directory
+  directory=$(npm_directory "$1" "$2")
+  mkdir -p "$cache/tools"
+  exec 8>"$directory.lock"
+  flock 8
+  if [[ ! -d $directory ]]; then
+    say "installing the packages of ${2#"$PWD/"}/package-lock.json"
+    rm -rf "$directory.new"; mkdir "$directory.new"
+    cp "$2"/{package.json,package-lock.json,.npmrc} "$directory.new/"
+    (cd "$directory.new" && npm ci --ignore-scripts) >"$directory.log" 2>&1 8>&- ||
+      { tail -n 20 "$directory.log" >&2; missing "the packages of ${2#"$PWD/"}/package-lock.json (npm could not install them)"; }
+    mv "$directory.new" "$directory"
+  fi
+  exec 8>&-
+  printf '%s\n' "$directory"
+}
+
 # Prints what is left of a cluster that has ended. Its link is that of link_of, while it ran.
 nothing_left_of() { # NAME LINK
   local found=0

@@ -64,12 +64,7 @@ YAML
   must await 90 "the silent server is in use" tried
   admin "SET ROLE shop_owner; CREATE TABLE late (id int PRIMARY KEY)" >/dev/null
   from=$(now)
-  kc apply -f - >/dev/null <<'YAML'
-apiVersion: pgrail.dev/v1alpha1
-kind: TableGuard
-metadata: {name: late}
-spec: {databaseRef: {name: shop}, tables: [{schema: public, name: late}]}
-YAML
+  guard_table late shop late
   must await 60 "a guard of another namespace is enforced" is tguard late Enforced "True Verified"
   local enforced=$(( $(now) - from ))
   admin "ALTER TABLE users DISABLE TRIGGER ALL" >/dev/null

@@ -118,12 +118,7 @@ secret_rotated() {
   kc patch secret shop-login --type merge -p "{\"stringData\": {\"uri\": \"postgres://pgrail:$login_password@postgres:5432/shop\"}}" >/dev/null
   admin "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pgrail'" >/dev/null
   admin "SET ROLE shop_owner; CREATE TABLE late (id int PRIMARY KEY)" >/dev/null
-  kc apply -f - >/dev/null <<'YAML'
-apiVersion: pgrail.dev/v1alpha1
-kind: TableGuard
-metadata: {name: late}
-spec: {databaseRef: {name: shop}, tables: [{schema: public, name: late}]}
-YAML
+  guard_table late shop late
   must await 60 "a new guard is enforced with it" is tguard late Enforced "True Verified"
   local took=$awaited
   must is pgdb shop Reachable "True Connected"

@@ -41,6 +41,15 @@ metadata: {name: many}
 spec: {databaseRef: {name: shop}, tables: [{schema: many, name: "*"}], limits: {maxRows: 10}}
 YAML
 }
+# A guard NAME on one table of a database, for which there is a ProtectedDatabase of the same name.
+guard_table() { # NAME DATABASE TABLE
+  kc apply -f - >/dev/null <<YAML
+apiVersion: pgrail.dev/v1alpha1
+kind: TableGuard
+metadata: {name: $1}
+spec: {databaseRef: {name: $2}, tables: [{schema: public, name: $3}]}
+YAML
+}
 begun() { (( $(with_triggers) > 0 )); }
 with_triggers() {
   admin "SELECT count(DISTINCT tgrelid) FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid WHERE relnamespace = 'many'::regnamespace"
@@ -158,6 +167,9 @@ observe() {
     kubectl -n pgrail-system logs -l app.kubernetes.io/name=pgrail --tail 15 --prefix >&2 || true
   fi
 }
+
+# run FUNCTION TITLE: observes it, unless $only names others.
+run() { if [[ -z ${only:-} || " $only " == *" $1 "* ]]; then observe "$2" "$1"; fi; }
 
 # write_page PAGE FIRST-COLUMN SCRIPT REMARK: replaces the table of a page.
 write_page() {

@@ -148,12 +148,8 @@ apiVersion: pgrail.dev/v1alpha1
 kind: ProtectedDatabase
 metadata: {name: dropped}
 spec: {connection: {secretRef: {name: dropped-login}}, checkInterval: 5s}
----
-apiVersion: pgrail.dev/v1alpha1
-kind: TableGuard
-metadata: {name: dropped}
-spec: {databaseRef: {name: dropped}, tables: [{schema: public, name: customers}]}
 YAML
+  guard_table dropped dropped customers
   must await 90 "the guard is enforced" is tguard dropped Enforced "True Verified"
   psql_as SERVER_URL "DROP DATABASE dropped WITH (FORCE)" >/dev/null
   kubectl delete tguard --all -A --wait=false >/dev/null

@@ -13,7 +13,7 @@ source "$here/lib.sh"
 source "$here/guard.sh"
 source "$here/backup.sh"
 source "$here/operator.sh"
-keep=${E2E_KEEP:-}
+only=${E2E_STEPS:-} keep=${E2E_KEEP:-}
 
 echo "== a node, PostgreSQL, an S3 server" >&2
 start_node "e2e-$(( $$ % 100000 ))" pgrail.dev/pgrail:e2e
@@ -29,8 +29,6 @@ nothing_left() {
   echo "no process, mount, link, route or control group is left"
 }
 
-selected() { [[ -z ${E2E_STEPS:-} || " $E2E_STEPS " == *" $1 "* ]]; }
-run() { if selected "$1"; then observe "$2" "$1"; fi; }
 run installed "\`helm install\` with two replicas"
 run guard_enforced "a ProtectedDatabase and a TableGuard"
 run backed_up "a BackupSchedule with a drill: its first backup"
@@ -53,7 +51,7 @@ run disaster "nothing is left but the bucket and the private key"
 run uninstalled "uninstallation"
 
 printf '%s\n' "${rows[@]}"
-if [[ -z ${E2E_STEPS:-} ]] && (( failed == 0 )); then
+if [[ -z $only ]] && (( failed == 0 )); then
   write_page docs/src/end-to-end.md Step e2e/node/run.sh ""
 fi
 # After the table, which needs the node.
