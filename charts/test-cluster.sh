@@ -135,7 +135,7 @@ for object in protecteddatabase/shop backupschedule/nightly databasebackup/befor
 done
 check "cluster: the deletion of a policy is refused" deletion_is_refused guardrailpolicy production
 check "cluster: the deletion of a CRD is refused" deletion_is_refused crd tableguards.pgrail.dev
-check "cluster: the deletion of all guards at once is refused" deletion_is_refused --raw /apis/pgrail.dev/v1alpha1/namespaces/shop/tableguards
+check "cluster: the deletion of all guards together is refused" deletion_is_refused --raw /apis/pgrail.dev/v1alpha1/namespaces/shop/tableguards
 check "cluster: the operator's own deletions are allowed" k delete databasebackup before-migration-42 --namespace shop --dry-run=server --as $operator
 check "cluster: those of an exempt user are allowed" k delete tableguard core --namespace shop --dry-run=server --as janitor
 k annotate tableguard core --namespace shop pgrail.dev/allow-delete=yes >/dev/null

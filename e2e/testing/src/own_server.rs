@@ -56,7 +56,7 @@ impl OwnServer {
         own
     }
 
-    /// Ends it at once, as a crash does, and waits until it has ended.
+    /// Ends it immediately, as a crash does, and waits until it has ended.
     pub fn crash(&mut self) {
         self.end("-QUIT");
     }

@@ -1,9 +1,10 @@
 //! On a real server, since what counts is what the server keeps.
 
 use super::*;
-use pgrail_testing::Database;
+use pgrail_testing::{Database, Server};
 use serde_json::json;
 use std::future::pending;
+use std::pin::Pin;
 use tokio::time::timeout;
 
 /// A reconcile that has not ended after this time waits.
@@ -117,26 +118,42 @@ async fn on_real_servers_work_that_fails_leaves_no_setting_behind() {
     .await;
 }
 
-/// One reconcile of `shop` holds the only connection, another one waits for it, and before that one a reconcile of `other`.
+/// `shop` and `other`, two objects of one database, with one connection for both.
+async fn two_with_one_connection(server: &Server, label: &str) -> (Databases, Database, [ProtectedDatabase; 2]) {
+    let (databases, database) = (databases_with(1), server.database(label).await);
+    for name in ["shop", "other"] {
+        cache_as(name, &databases, &database).await;
+    }
+    (databases, database, ["shop", "other"].map(named))
+}
+
+/// A reconcile that holds the connection until it is told to end.
+async fn held(
+    databases: &Databases,
+    object: &ProtectedDatabase,
+    end: tokio::sync::oneshot::Receiver<()>,
+) -> Result<i32, DatabaseError> {
+    let work = async |session: &mut Session| {
+        let pid = pid(session).await?;
+        end.await.unwrap();
+        Ok(pid)
+    };
+    databases.with(object, work).await
+}
+
+async fn waits(reconcile: &mut Pin<Box<impl Future<Output = Result<i32, DatabaseError>>>>) -> bool {
+    timeout(SOON, reconcile).await.is_err()
+}
+
 #[tokio::test]
 async fn on_real_servers_a_reconcile_that_waits_for_the_same_database_gets_its_connection() {
     pgrail_testing::for_each_server(async |server| {
-        let (databases, database) = (databases_with(1), server.database("handed_on").await);
-        for name in ["shop", "other"] {
-            cache_as(name, &databases, &database).await;
-        }
-        let (shop, other) = (named("shop"), named("other"));
+        let (databases, database, [shop, other]) = two_with_one_connection(&server, "handed_on").await;
         let (end, ended) = tokio::sync::oneshot::channel();
-        let mut first = Box::pin(databases.with(&shop, async |session| {
-            let pid = pid(session).await?;
-            ended.await.unwrap();
-            Ok::<_, DatabaseError>(pid)
-        }));
+        let mut first = Box::pin(held(&databases, &shop, ended));
         let mut of_other = Box::pin(databases.with(&other, async |session| pid(session).await));
         let mut second = Box::pin(databases.with(&shop, async |session| pid(session).await));
-        assert!(timeout(SOON, &mut first).await.is_err());
-        assert!(timeout(SOON, &mut of_other).await.is_err());
-        assert!(timeout(SOON, &mut second).await.is_err());
+        assert!(waits(&mut first).await && waits(&mut of_other).await && waits(&mut second).await);
         end.send(()).unwrap();
         let first = first.await.unwrap();
         assert_eq!(second.await.unwrap(), first);
@@ -149,20 +166,12 @@ async fn on_real_servers_a_reconcile_that_waits_for_the_same_database_gets_its_c
 #[tokio::test]
 async fn on_real_servers_a_reconcile_that_is_cancelled_while_it_waits_keeps_no_connection() {
     pgrail_testing::for_each_server(async |server| {
-        let (databases, database) = (databases_with(1), server.database("not_handed_on").await);
-        for name in ["shop", "other"] {
-            cache_as(name, &databases, &database).await;
-        }
-        let (shop, other) = (named("shop"), named("other"));
+        let (databases, database, [shop, other]) = two_with_one_connection(&server, "not_handed_on").await;
         let (end, ended) = tokio::sync::oneshot::channel();
-        let mut first = Box::pin(databases.with(&shop, async |session| {
-            let pid = pid(session).await?;
-            ended.await.unwrap();
-            Ok::<_, DatabaseError>(pid)
-        }));
-        assert!(timeout(SOON, &mut first).await.is_err());
+        let mut first = Box::pin(held(&databases, &shop, ended));
+        assert!(waits(&mut first).await);
         let mut second = Box::pin(databases.with(&shop, async |session| pid(session).await));
-        assert!(timeout(SOON, &mut second).await.is_err());
+        assert!(waits(&mut second).await);
         end.send(()).unwrap();
         first.await.unwrap();
         // It has the connection now, and never learns of it.
