@@ -40,8 +40,6 @@ pub const COMPLIANT: &str = "Compliant";
 pub mod reasons {
     /// The operator has not checked the object yet.
     pub const PENDING: &str = "Pending";
-    /// This release does not implement the kind.
-    pub const NOT_IMPLEMENTED: &str = "NotImplemented";
     /// The state is as declared.
     pub const AS_DECLARED: &str = "AsDeclared";
     /// `spec.suspend` is true.

@@ -32,7 +32,6 @@ macro_rules! reasons {
 
 reasons! {
     Pending = reasons::PENDING,
-    NotImplemented = reasons::NOT_IMPLEMENTED,
     AsDeclared = reasons::AS_DECLARED,
     Suspended = reasons::SUSPENDED,
     Unparsable = reasons::UNPARSABLE,
