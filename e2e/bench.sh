@@ -7,8 +7,8 @@
 #
 # Environment: PGRAIL_TEST_MAJORS (default "15 18", for scale "15 16 17 18"); PGRAIL_BENCH_PROFILE (default "release"), cargo's
 # profile of what is measured and what measures; PGRAIL_BENCH_SCALE, numbers of databases to try instead of writing the page.
-# Nothing fails because something is slow. The rows of guards take about ten minutes and 2 GB of disk, scale a quarter of an
-# hour, 10 GB of disk and a Kubernetes (e2e/cluster); the machine should have nothing else to do.
+# Nothing fails because something is slow. The rows of guards take about ten minutes and 2 GB of disk, scale three quarters
+# of an hour, 10 GB of disk and a Kubernetes (e2e/cluster); the machine should have nothing else to do.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"

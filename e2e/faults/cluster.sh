@@ -140,6 +140,30 @@ YAML
   echo "refused by the apiserver, each with the name of its field"
 }
 
+# The operator keeps its pod if it is back within 10 s, and starts anew after that. Guards are in the database, and stay.
+apiserver_down() {
+  local restarts after
+  restarts=$(operator_restarts)
+  # Without an apiserver nothing can be run in a pod: this is started before.
+  kc exec toolbox -- sh -c 'nohup sh -c "sleep 20; psql -X -q \"\$APP_URL\" -c \"BEGIN; DELETE FROM users; ROLLBACK\"" >/tmp/meanwhile 2>&1 &'
+  e2e/cluster/component.sh --name "$name" stop apiserver >/dev/null
+  sleep 30
+  e2e/cluster/component.sh --name "$name" start apiserver >/dev/null
+  must await 60 "the apiserver answers" kubectl get --raw /readyz
+  must await 60 "the delete of that time was stopped" meanwhile_stopped
+  admin "ALTER TABLE users DISABLE TRIGGER ALL" >/dev/null
+  must await 120 "the delete is stopped again" stopped
+  local took=$awaited
+  after=$(operator_restarts)
+  admin "ALTER TABLE users ENABLE TRIGGER ALL" >/dev/null
+  must await 60 "the guard is enforced" guarded
+  backup after-the-apiserver
+  must await 180 "a backup succeeds" succeeded after-the-apiserver
+  echo "deletes are stopped meanwhile; a trigger that was disabled when it was back was repaired $(seconds "$took") later (the operator had exited $((after - restarts)) times: without a Lease it does nothing); a backup succeeds"
+}
+meanwhile_stopped() { kc exec toolbox -- cat /tmp/meanwhile | grep -q PGR01; }
+operator_restarts() { kubectl -n pgrail-system get pods -l app.kubernetes.io/name=pgrail -o 'jsonpath={.items[0].status.containerStatuses[0].restartCount}'; }
+
 scaled_by_hand() {
   kubectl -n pgrail-system scale deployment/pgrail --replicas 2 >/dev/null
   must upgraded

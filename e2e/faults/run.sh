@@ -72,6 +72,7 @@ run wrong_secret "the password of pgrail's role is changed, and the Secret later
 run server_down "PostgreSQL is scaled to 0 and back"
 run operator_killed "the pod of the operator is deleted without grace in the middle of an installation"
 run leader_lost "of two replicas of the operator, the pod of the leader is deleted without grace"
+run apiserver_down "the apiserver is down for half a minute"
 run hostile_tenant "another tenant declares 100 databases on a server that completes every login and answers nothing"
 run series_end "a guard is deleted: its metrics"
 run bad_input "duplicate selectors, an impossible cron field, an unknown time zone, a link-local endpoint of a store"

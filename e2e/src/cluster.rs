@@ -199,9 +199,14 @@ impl TestNamespace {
         }
     }
 
-    /// Deletes the namespace. Left out by a failed test, so that it can be looked at.
-    pub async fn finish(self) {
+    /// Begins to delete the namespace, with everything in it.
+    pub async fn delete_all(&self) {
         let api: Api<Namespace> = Api::all(self.cluster.client.clone());
         api.delete(&self.name, &DeleteParams::default()).await.expect("deleted");
+    }
+
+    /// Deletes the namespace. Left out by a failed test, so that it can be looked at.
+    pub async fn finish(self) {
+        self.delete_all().await;
     }
 }

@@ -205,6 +205,12 @@ pub struct Recorded {
     pub moved: Option<Moved>,
 }
 
+impl Recorded {
+    pub(crate) fn has_triggers(&self, table: Oid) -> bool {
+        self.triggers.range((table, String::new())..).next().is_some_and(|((rel, _), _)| *rel == table)
+    }
+}
+
 /// What became of a database since the configuration was written: nothing that was recorded can be compared any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Moved {

@@ -31,11 +31,11 @@ pub(crate) fn difference(desired: &Desired, observed: &Observed) -> Plan {
     if needs_configuration {
         plan.steps.push(Step::new(StepKind::Configure, vec![configure(desired)]));
     }
-    let (protect, unprotect) = drop_protection::steps(desired, observed, &mut plan.drift);
+    let (mut protect, unprotect) = drop_protection::steps(desired, observed, &mut plan.drift);
     plan.steps.extend(capture::store::steps(desired, observed, &mut plan.drift));
     plan.steps.extend(create);
     plan.steps.extend(privileges_step);
-    plan.steps.extend(triggers);
+    plan.steps.extend(with_views(triggers, &mut protect));
     plan.steps.extend(protect);
     plan.steps.extend(unprotect);
     plan.steps.extend(drop);
@@ -45,6 +45,22 @@ pub(crate) fn difference(desired: &Desired, observed: &Observed) -> Plan {
         plan.drift = vec![Drift { table: "pgrail.schema".to_owned(), what: moved.to_string() }];
     }
     plan
+}
+
+/// A view that holds DROP TABLE is created with the triggers of its table: a process that is killed leaves both or none.
+fn with_views(mut triggers: Vec<Step>, protect: &mut Vec<Step>) -> Vec<Step> {
+    let oid = |step: &Step| step.table.as_ref().map(|(oid, _)| *oid);
+    let places: BTreeMap<Oid, usize> =
+        triggers.iter().enumerate().filter_map(|(place, step)| Some((oid(step)?, place))).collect();
+    protect.retain_mut(|view| {
+        let step = oid(view).and_then(|oid| places.get(&oid)).and_then(|place| triggers.get_mut(*place));
+        let alone = step.is_none();
+        if let Some(step) = step {
+            step.statements.append(&mut view.statements);
+        }
+        alone
+    });
+    triggers
 }
 
 /// Writes the configuration, all of it in one transaction.

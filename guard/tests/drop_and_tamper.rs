@@ -4,8 +4,8 @@ mod common;
 
 use common::{FRIDAY, friday, guard, install, limited, reconcile, refused, remove, run, stopped, verify};
 use pgrail_guard::{
-    Allowance, DropProtection, GuardSpec, Mode, Operation, PartialLimits, Protect, StepKind, TableState, observe,
-    tamper,
+    Allowance, DropProtection, GuardSpec, Mode, Operation, PartialLimits, Protect, StepKind, TableState, apply,
+    observe, tamper,
 };
 use pgrail_testing::for_each_server;
 
@@ -248,6 +248,13 @@ async fn without_event_triggers_a_view_pins_the_table() {
         run(&rail, FRIDAY).await;
         run(&rail, &format!("GRANT DELETE, TRIGGER ON users TO {app}")).await;
         let spec = limited("a/b", USERS, 10, 10);
+        // What an interrupted installation did not create was not removed by others.
+        for steps in 0..verify(&rail, &spec).await.steps().len() {
+            let plan = verify(&rail, &spec).await.interrupted_after(steps);
+            assert!(apply(rail.as_mut(), &plan).await.expect("apply").is_complete());
+            assert_eq!(verify(&rail, &spec).await.drift(), [], "after {steps} steps");
+            assert!(remove(&mut rail, "a/b").await.is_complete());
+        }
         install(&mut rail, &spec).await;
         let plan = verify(&rail, &spec).await;
         assert_eq!((plan.tables()[0].state, plan.tables()[0].drop_protection), (TableState::Enforced, DropProtection::Pinned));

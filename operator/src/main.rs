@@ -4,6 +4,7 @@ mod agent;
 mod allowed_stores;
 mod backup_jobs;
 mod cli;
+mod clock;
 mod context;
 mod controllers;
 mod database;

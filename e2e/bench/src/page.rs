@@ -118,7 +118,7 @@ pub(crate) fn guards(machine: &Value, rows: &[Row]) -> String {
 /// The page of the operator at scale.
 pub(crate) fn scale(machine: &Value, row: &Row) -> String {
     let mut page = format!(
-        "# {}\n\nWritten by `make bench ROWS=scale`, which measures everything on this page again in about a quarter of an hour.\n\n",
+        "# {}\n\nWritten by `make bench ROWS=scale`, which measures everything on this page again in about three quarters of an hour.\n\n",
         row.title
     );
     begin(&mut page, machine, std::slice::from_ref(row));

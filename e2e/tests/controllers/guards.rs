@@ -1,6 +1,7 @@
 //! A guard from its manifest to a stopped delete, and back.
 
 use crate::fixture::{Fixture, count, refused};
+use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
 use pgrail_crds::{ProtectedDatabase, TableGuard};
@@ -176,6 +177,24 @@ async fn a_guard_is_let_go_with_an_event_when_its_database_is_no_longer_declared
     fixture.namespace.event("core", "GuardsLeftBehind", "").await;
     assert_eq!(refused(&fixture.app, "DELETE FROM users").await, "PGR01");
     fixture.finish().await;
+}
+
+/// The order in which the objects of a namespace are deleted is not defined.
+#[tokio::test]
+async fn a_namespace_is_deleted_with_its_guards_when_the_secret_and_the_database_go_first() {
+    for_each_server(async |server| {
+        let fixture = Fixture::with_guard(&server, "gone").await;
+        fixture.namespace.delete::<Secret>("shop-login").await;
+        fixture.namespace.delete::<ProtectedDatabase>("shop").await;
+        fixture.guard_until("core", "Ready", "False", "DatabaseNotFound").await;
+        fixture.namespace.delete_all().await;
+        let guards = fixture.namespace.api::<TableGuard>();
+        eventually("the guard is gone", async || guards.get_opt("core").await.unwrap().is_none().then_some(())).await;
+        assert_eq!(fixture.app.query_one(OURS, &[]).await.unwrap().get::<_, i64>(0), 0);
+        fixture.operator.kill().await;
+        fixture.database.finish().await;
+    })
+    .await;
 }
 
 #[tokio::test]

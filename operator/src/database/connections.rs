@@ -2,10 +2,12 @@
 //! only when the work on it ended well, so that a cancelled reconcile leaves no lock and no setting behind.
 
 use super::entry::{Entry, Resolved, Shared};
+use super::last_logins::LastLogins;
 use super::light_checks::{LightCheck, LightChecks};
 use super::resolve::{ConnectionSource, resolve};
 use super::server::{Key, Place, Server};
 use super::{AllowedHosts, DatabaseError};
+use crate::clock::is_recent;
 use crate::kubernetes::places::wait_without_place;
 use crate::kubernetes::rejection::Reason;
 use crate::kubernetes::text::chain;
@@ -48,8 +50,18 @@ pub(crate) struct Databases {
     clock: fn() -> Timestamp,
     servers: Mutex<HashMap<(String, u16), Arc<Server>>>,
     entries: Mutex<HashMap<Key, Arc<Shared>>>,
+    last_logins: LastLogins,
     light_checks: Arc<LightChecks>,
     changes: broadcast::Sender<Key>,
+}
+
+/// What to log in with.
+#[derive(Clone, Copy)]
+enum Login<'a> {
+    /// What is declared, with its Secrets.
+    Declared(&'a DeclaredConnection),
+    /// What was used last, whatever is declared now.
+    Last(&'a Arc<ConnectionSource>),
 }
 
 /// One database in use. Dereferences to its connection.
@@ -71,6 +83,7 @@ impl Databases {
             clock,
             servers: Mutex::default(),
             entries: Mutex::default(),
+            last_logins: LastLogins::default(),
             light_checks: Arc::default(),
             changes,
         }
@@ -84,7 +97,7 @@ impl Databases {
         Work: AsyncFnOnce(&mut Session) -> Result<T, E>,
     {
         let key = (database.namespace().unwrap_or_default(), database.name_any());
-        let result = self.with_entry(&key, &database.spec.connection, work).await;
+        let result = self.with_entry(&key, Login::Declared(&database.spec.connection), work).await;
         if result.is_err() {
             // What was found before may not hold any more.
             self.light_checks.forget(&key);
@@ -92,14 +105,28 @@ impl Databases {
         result
     }
 
-    async fn with_entry<T, E, Work>(&self, key: &Key, declared: &DeclaredConnection, work: Work) -> Result<T, E>
+    /// The same with the login that was used last, where it is known: for what is left in a database when the namespace,
+    /// with the Secret and the `ProtectedDatabase`, is being deleted.
+    pub(crate) async fn with_last_login<T, E, Work>(&self, key: &Key, work: Work) -> Option<Result<T, E>>
+    where
+        E: From<DatabaseError>,
+        Work: AsyncFnOnce(&mut Session) -> Result<T, E>,
+    {
+        let source = self.last_logins.find(key, (self.clock)())?;
+        let result = self.with_entry(key, Login::Last(&source), work).await;
+        // Nothing else uses the database.
+        self.forget(&key.0, &key.1);
+        Some(result)
+    }
+
+    async fn with_entry<T, E, Work>(&self, key: &Key, login: Login<'_>, work: Work) -> Result<T, E>
     where
         E: From<DatabaseError>,
         Work: AsyncFnOnce(&mut Session) -> Result<T, E>,
     {
         let shared = self.entry(key);
         let mut entry = wait_without_place(shared.lock()).await;
-        let (place, mut session) = self.connect(key, declared, &mut entry).await?;
+        let (place, mut session) = self.connect(key, login, &mut entry).await?;
         match work(&mut session).await {
             Ok(result) => {
                 entry.hand_on(place, session.connection);
@@ -163,10 +190,11 @@ impl Databases {
         self.light_checks.last(database)
     }
 
-    /// Closes the connection of a database that is suspended or deleted.
+    /// Closes the connection of a database that is suspended or deleted. Its login is kept for a while.
     pub(crate) fn forget(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
         locked(&self.entries).remove(&key);
+        self.last_logins.end(&key, (self.clock)());
         self.light_checks.forget(&key);
         // Its server is looked for among all of them: an entry in use cannot be asked.
         locked(&self.servers).retain(|_, server| server.forget(&key));
@@ -182,14 +210,12 @@ impl Databases {
         Arc::clone(locked(&self.servers).entry((host, settings.port)).or_insert_with(new))
     }
 
-    async fn connect(
-        &self,
-        key: &Key,
-        declared: &DeclaredConnection,
-        entry: &mut Entry,
-    ) -> Result<(Place, Session), DatabaseError> {
+    async fn connect(&self, key: &Key, login: Login<'_>, entry: &mut Entry) -> Result<(Place, Session), DatabaseError> {
         let handed_on = entry.handed_on();
-        let (source, renewed) = self.resolve(key, declared, entry).await?;
+        let (source, renewed) = match login {
+            Login::Declared(declared) => self.resolve(key, declared, entry).await?,
+            Login::Last(source) => (Arc::clone(source), false),
+        };
         let server = self.server(&source.settings);
         if let Some(before) = entry.server.replace(Arc::clone(&server))
             && !Arc::ptr_eq(&before, &server)
@@ -224,7 +250,8 @@ impl Databases {
                 Ok((place, session(connection)))
             }
             Err(error) => {
-                let failure = DatabaseError::connecting(&source.settings, declared.host.is_some(), &error);
+                let host_declared = matches!(login, Login::Declared(declared) if declared.host.is_some());
+                let failure = DatabaseError::connecting(&source.settings, host_declared, &error);
                 if concerns_all(&source.settings, failure.reason) {
                     let shared = DatabaseError::connecting(&source.settings, false, &error);
                     server.failed((self.clock)(), shared);
@@ -246,7 +273,7 @@ impl Databases {
         let now = (self.clock)();
         let current = entry.source.take_if(|resolved| resolved.declared == *declared);
         if let Some(resolved) = &current
-            && now.duration_since(resolved.at) < SECRET_EVERY
+            && is_recent(resolved.at, now, SECRET_EVERY)
         {
             let source = Arc::clone(&resolved.source);
             entry.source = current;
@@ -254,6 +281,7 @@ impl Databases {
         }
         let source = Arc::new(resolve(&self.client, &self.limits.allowed_hosts, &key.0, declared).await?);
         let renewed = current.is_none_or(|resolved| resolved.source.settings != source.settings);
+        self.last_logins.record(key, &source);
         entry.source = Some(Resolved { declared: declared.clone(), source: Arc::clone(&source), at: now });
         Ok((source, renewed))
     }

@@ -4,6 +4,7 @@ mod connections;
 mod entry;
 mod error;
 mod hosts;
+mod last_logins;
 mod light_checks;
 mod resolve;
 mod server;

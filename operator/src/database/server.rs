@@ -2,7 +2,9 @@
 //! used closed first.
 
 use super::DatabaseError;
+use crate::clock::is_recent;
 use crate::kubernetes::line::Line;
+use crate::kubernetes::places::cause;
 use jiff::{SignedDuration, Timestamp};
 use pgrail_postgres::{Connection, MessageProblem};
 use std::collections::HashSet;
@@ -97,7 +99,7 @@ impl Server {
             state.limit
         };
         self.check(clock())?;
-        let _turn = self.line.turn().await;
+        let _turn = self.line.turn(cause()).await;
         // It may have failed meanwhile.
         self.check(clock())?;
         let waited = tokio::time::timeout(PATIENCE, Arc::clone(&self.permits).acquire_owned()).await;
@@ -115,7 +117,7 @@ impl Server {
         let state = self.state();
         match (&state.failure, &state.busy) {
             (Some(failure), _) if failure.holds(now) => Err(failure.error.clone()),
-            (_, Some((since, busy))) if now.duration_since(*since) < FAILURE_HOLDS => Err(busy.clone()),
+            (_, Some((since, busy))) if is_recent(*since, now, FAILURE_HOLDS) => Err(busy.clone()),
             _ => Ok(()),
         }
     }
@@ -183,7 +185,7 @@ impl Server {
 
 impl Failure {
     fn holds(&self, now: Timestamp) -> bool {
-        self.probed || now.duration_since(self.since) < FAILURE_HOLDS
+        self.probed || is_recent(self.since, now, FAILURE_HOLDS)
     }
 }
 

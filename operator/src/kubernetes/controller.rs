@@ -3,6 +3,7 @@
 use super::api::untyped;
 use super::backoff::Backoff;
 use super::conditions::whole_seconds;
+use super::line::Cause;
 use super::places::{Places, limited};
 use super::text::chain;
 use super::watch::Watched;
@@ -41,6 +42,9 @@ pub(crate) trait Reconciler: Send + Sync + 'static {
     type Error: std::error::Error + Send + Sync + 'static;
     /// Name of the controller: field manager, metric label, reporter of Events.
     const NAME: &'static str;
+
+    /// The generation that the status of an object is about.
+    fn observed_generation(object: &Self::Kind) -> Option<i64>;
 
     /// Reconciles one object and returns when to reconcile it again.
     fn reconcile(&self, object: Arc<Self::Kind>) -> impl Future<Output = Result<Action, Self::Error>> + Send;
@@ -125,7 +129,7 @@ async fn reconcile<R: Reconciler, E: Environment>(
             (started, result)
         })
     };
-    let Some((started, result)) = places.run(&namespace, stop.cancelled(), reconcile).await else {
+    let Some((started, result)) = places.run(&namespace, cause::<R>(&object), stop.cancelled(), reconcile).await else {
         return Ok(Action::await_change());
     };
     environment.reconciled(R::NAME, started.elapsed(), result.is_ok());
@@ -133,6 +137,13 @@ async fn reconcile<R: Reconciler, E: Environment>(
         environment.backoff().reset(&key::<R>(object.as_ref()));
     }
     result
+}
+
+/// Whether a user has declared something that the status does not tell of yet.
+fn cause<R: Reconciler>(object: &Watched<R::Kind>) -> Cause {
+    let is_observed =
+        |it: &R::Kind| it.meta().deletion_timestamp.is_none() && R::observed_generation(it) == it.meta().generation;
+    if object.0.as_ref().is_ok_and(is_observed) { Cause::Check } else { Cause::Declared }
 }
 
 fn error_policy<R: Reconciler, E: Environment>(

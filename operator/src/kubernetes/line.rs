@@ -1,5 +1,6 @@
-//! A line of those that wait for something that one gets at a time: the one that has waited longest, and the one that came
-//! last, in turn. What is declared while a thousand others wait does not wait for all of them.
+//! Those that wait for something that one gets at a time. What a user has declared and regular checks have the turn
+//! alternately, so that neither waits for all of the other. Of what is declared, the one that has waited longest and the one
+//! that came last have it alternately: what is declared after a thousand others does not wait for them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +14,22 @@ pub(crate) struct Line(Arc<Mutex<State>>);
 struct State {
     /// Somebody has the turn.
     taken: bool,
-    /// In the order of coming.
-    waiting: VecDeque<oneshot::Sender<Turn>>,
-    /// The next turn is that of the last that came.
-    last_is_next: bool,
+    /// What was declared, and not carried out yet, in the order of coming.
+    declared: VecDeque<oneshot::Sender<Turn>>,
+    /// Regular checks, in the order of coming.
+    checks: VecDeque<oneshot::Sender<Turn>>,
+    /// How many turns there were.
+    turns: usize,
+}
+
+/// Why one waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// A user declared something, changed it, or deleted it.
+    Declared,
+    /// What is declared is checked again.
+    #[default]
+    Check,
 }
 
 /// The turn. It ends when this is dropped.
@@ -24,12 +37,15 @@ pub(crate) struct Turn(Arc<Mutex<State>>);
 
 impl Line {
     /// Waits for a turn.
-    pub(crate) async fn turn(&self) -> Turn {
+    pub(crate) async fn turn(&self, cause: Cause) -> Turn {
         let turn = {
             let mut state = locked(&self.0);
             if state.taken {
                 let (sender, receiver) = oneshot::channel();
-                state.waiting.push_back(sender);
+                match cause {
+                    Cause::Declared => state.declared.push_back(sender),
+                    Cause::Check => state.checks.push_back(sender),
+                }
                 Err(receiver)
             } else {
                 state.taken = true;
@@ -49,8 +65,14 @@ impl Line {
 
 impl State {
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
-        self.last_is_next = !self.last_is_next;
-        if self.last_is_next { self.waiting.pop_front() } else { self.waiting.pop_back() }
+        self.turns = self.turns.wrapping_add(1);
+        let check_is_next = self.turns.is_multiple_of(2) || self.declared.is_empty();
+        if check_is_next && let Some(check) = self.checks.pop_front() {
+            return Some(check);
+        }
+        // Every second turn of these, where both kinds wait, and where only these do.
+        let last_is_next = if self.checks.is_empty() { self.turns.is_multiple_of(2) } else { self.turns % 4 == 3 };
+        if last_is_next { self.declared.pop_back() } else { self.declared.pop_front() }
     }
 }
 
@@ -59,7 +81,10 @@ impl Drop for Turn {
         let next = {
             let mut state = locked(&self.0);
             // Those that wait no longer.
-            state.waiting.retain(|waiting| !waiting.is_closed());
+            let State { declared, checks, .. } = &mut *state;
+            for waiting in [declared, checks] {
+                waiting.retain(|waiting| !waiting.is_closed());
+            }
             let next = state.next();
             state.taken = next.is_some();
             next
@@ -81,17 +106,17 @@ mod tests {
     use futures::FutureExt;
     use futures::future::LocalBoxFuture;
 
-    fn wait(line: &Line) -> LocalBoxFuture<'_, Turn> {
-        let mut turn = line.turn().boxed_local();
+    fn wait(line: &Line, cause: Cause) -> LocalBoxFuture<'_, Turn> {
+        let mut turn = line.turn(cause).boxed_local();
         assert!((&mut turn).now_or_never().is_none());
         turn
     }
 
-    #[tokio::test]
-    async fn the_turn_goes_to_the_first_and_to_the_last_alternately() {
+    /// In which order they get the turn.
+    async fn order(causes: &[Cause]) -> Vec<usize> {
         let line = Line::default();
-        let mut turn = line.turn().await;
-        let mut waiting: Vec<_> = (0..5).map(|number| (number, wait(&line))).collect();
+        let mut turn = line.turn(Cause::Check).await;
+        let mut waiting: Vec<_> = causes.iter().map(|cause| wait(&line, *cause)).enumerate().collect();
         let mut order = Vec::new();
         while !waiting.is_empty() {
             drop(turn);
@@ -107,21 +132,38 @@ mod tests {
             order.push(number);
             turn = next;
         }
-        assert_eq!(order, [0, 4, 1, 3, 2]);
+        order
+    }
+
+    #[tokio::test]
+    async fn of_what_is_declared_the_first_and_the_last_have_the_turn_alternately() {
+        assert_eq!(order(&[Cause::Declared; 5]).await, [0, 4, 1, 3, 2]);
+    }
+
+    #[tokio::test]
+    async fn checks_have_it_in_their_order() {
+        assert_eq!(order(&[Cause::Check; 4]).await, [0, 1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn what_is_declared_does_not_wait_for_all_checks_nor_the_other_way_round() {
+        let (check, declared) = (Cause::Check, Cause::Declared);
+        assert_eq!(order(&[check, check, check, declared]).await, [3, 0, 1, 2]);
+        assert_eq!(order(&[declared, declared, declared, declared, check, check]).await, [0, 4, 3, 5, 1, 2]);
     }
 
     #[tokio::test]
     async fn one_that_ceases_to_wait_keeps_no_turn() {
         let line = Line::default();
-        let turn = line.turn().await;
-        let (first, second) = (wait(&line), wait(&line));
+        let turn = line.turn(Cause::Check).await;
+        let (first, second) = (wait(&line, Cause::Check), wait(&line, Cause::Declared));
         drop(first);
         drop(turn);
         let turn = second.await;
         // Given the turn, and dropped before it was looked at.
-        let third = wait(&line);
+        let third = wait(&line, Cause::Check);
         drop(turn);
         drop(third);
-        assert!(line.turn().now_or_never().is_some());
+        assert!(line.turn(Cause::Check).now_or_never().is_some());
     }
 }

@@ -3,7 +3,7 @@
 //! A reconcile that waits for something that others use, such as a connection, leaves its place meanwhile. It is still
 //! admitted: the number of those bounds the memory.
 
-use super::line::Line;
+use super::line::{Cause, Line};
 use futures::poll;
 use std::collections::HashMap;
 use std::pin::pin;
@@ -45,6 +45,7 @@ pub(super) struct Place {
 struct Held {
     places: Arc<Places>,
     namespace: Arc<OfNamespace>,
+    cause: Cause,
     state: Mutex<State>,
 }
 
@@ -59,6 +60,11 @@ struct State {
 
 tokio::task_local! {
     static HELD: Held;
+}
+
+/// Why the reconcile runs.
+pub(crate) fn cause() -> Cause {
+    HELD.try_with(|held| held.cause).unwrap_or_default()
 }
 
 /// Waits for something that another reconcile uses, such as a server's connections. Meanwhile, the place of this reconcile
@@ -146,23 +152,24 @@ impl Places {
     pub(super) async fn run<T, Reconcile: Future<Output = T>>(
         self: &Arc<Self>,
         namespace: &str,
+        cause: Cause,
         stopped: impl Future<Output = ()>,
         reconcile: impl FnOnce() -> Reconcile,
     ) -> Option<T> {
         let namespace = self.of(namespace);
         let admission = tokio::select! {
-            admission = self.admit(&namespace) => admission,
+            admission = self.admit(&namespace, cause) => admission,
             () = stopped => return None,
         };
         let (place, _admitted) = admission?;
         let state = Mutex::new(State { place: Some(place), waits: None, waited: Duration::ZERO });
-        let held = Held { places: Arc::clone(self), namespace, state };
+        let held = Held { places: Arc::clone(self), namespace, cause, state };
         Some(HELD.scope(held, reconcile()).await)
     }
 
     /// Waits until a reconcile may begin. No semaphore is ever closed.
-    async fn admit(&self, namespace: &OfNamespace) -> Option<(Place, [OwnedSemaphorePermit; 2])> {
-        let _turn = namespace.line.turn().await;
+    async fn admit(&self, namespace: &OfNamespace, cause: Cause) -> Option<(Place, [OwnedSemaphorePermit; 2])> {
+        let _turn = namespace.line.turn(cause).await;
         let of_namespace = Arc::clone(&namespace.admitted).acquire_owned().await.ok()?;
         let all = Arc::clone(&self.admitted).acquire_owned().await.ok()?;
         Some((self.place(namespace).await?, [of_namespace, all]))
@@ -205,7 +212,7 @@ mod tests {
                 let _ = began.send(());
                 work.await;
             };
-            places.run(namespace, pending(), || work).await
+            places.run(namespace, Cause::Declared, pending(), || work).await
         })
         .boxed();
         assert!((&mut reconcile).now_or_never().is_none());
@@ -275,7 +282,10 @@ mod tests {
         let places: Arc<Places> = Arc::default();
         let limit = Duration::from_millis(200);
         let waits = wait_without_place(tokio::time::sleep(limit * 3));
-        assert_eq!(places.run("shop", pending(), || limited(limit, waits)).await, Some(Some(())));
-        assert_eq!(places.run("shop", pending(), || limited(limit, pending::<()>())).await, Some(None));
+        assert_eq!(places.run("shop", Cause::Declared, pending(), || limited(limit, waits)).await, Some(Some(())));
+        assert_eq!(
+            places.run("shop", Cause::Declared, pending(), || limited(limit, pending::<()>())).await,
+            Some(None)
+        );
     }
 }

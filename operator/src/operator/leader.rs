@@ -1,12 +1,12 @@
 //! Leader election by Lease: one operator works, the others wait. A process that loses the Lease exits, so that none of its
 //! reconciles continues; changes of a database are fenced by an advisory lock besides.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::{Client, Resource};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The Lease of operators that look after databases.
 pub(super) const OPERATOR_LEASE: &str = "pgrail-operator";
@@ -16,7 +16,7 @@ pub(super) const POLICIES_LEASE: &str = "pgrail-policies";
 const LEASE_SECONDS: i32 = 15;
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// A leader that could not renew for so long exits, before another process can acquire the Lease.
-const GIVE_UP_AFTER: SignedDuration = SignedDuration::from_secs(10);
+const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 const TRY_EVERY: Duration = Duration::from_secs(2);
 /// The longest that one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,6 +27,8 @@ pub(super) struct Election {
     name: &'static str,
     identity: String,
     clock: fn() -> Timestamp,
+    /// Terms are measured from here: the clock can be set.
+    began: Instant,
     /// The last renewal by another process.
     observed: Option<Renewal>,
 }
@@ -35,8 +37,8 @@ pub(super) struct Election {
 struct Renewal {
     /// By the clock of that process.
     time: Option<MicroTime>,
-    /// When this process first read it.
-    observed: Timestamp,
+    /// When this process first read it, by its own measure.
+    observed: Duration,
 }
 
 /// Why this process is no longer the leader.
@@ -56,7 +58,7 @@ impl Election {
         identity: String,
         clock: fn() -> Timestamp,
     ) -> Self {
-        Self { api: Api::namespaced(client, namespace), name, identity, clock, observed: None }
+        Self { api: Api::namespaced(client, namespace), name, identity, clock, began: Instant::now(), observed: None }
     }
 
     /// Waits until this process is the leader.
@@ -78,15 +80,15 @@ impl Election {
 
     /// Renews the Lease until that fails.
     pub(super) async fn hold(&mut self) -> Lost {
-        let mut renewed = (self.clock)();
+        let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(RENEW_EVERY).await;
             match self.try_take().await {
-                Ok(true) => renewed = (self.clock)(),
+                Ok(true) => renewed = Instant::now(),
                 Ok(false) => return Lost::Taken,
                 Err(error) => tracing::warn!(%error, "could not renew the Lease"),
             }
-            if (self.clock)().duration_since(renewed) > GIVE_UP_AFTER {
+            if renewed.elapsed() > GIVE_UP_AFTER {
                 return Lost::NotRenewed;
             }
         }
@@ -127,10 +129,10 @@ impl Election {
             return taken(self.api.create(&PostParams::default(), &lease).await);
         };
         let spec = lease.spec.clone().unwrap_or_default();
-        match decide(&spec, &self.identity, self.observed.as_ref(), now) {
+        match decide(&spec, &self.identity, self.observed.as_ref(), self.began.elapsed()) {
             Decision::Wait => return Ok(false),
             Decision::Observe => {
-                self.observed = Some(Renewal { time: spec.renew_time, observed: now });
+                self.observed = Some(Renewal { time: spec.renew_time, observed: self.began.elapsed() });
                 return Ok(false);
             }
             Decision::Claim => {}
@@ -153,16 +155,17 @@ enum Decision {
     Wait,
 }
 
-/// A Lease of another process expires when its renewal time was not seen to change for the Lease's duration, by the clock
-/// of this process: the holder's clock can be wrong.
-fn decide(lease: &LeaseSpec, identity: &str, observed: Option<&Renewal>, now: Timestamp) -> Decision {
+/// A Lease of another process expires when its renewal time was not seen to change for the Lease's duration, by the
+/// measure of this process: the holder's clock can be wrong, and its own can be set.
+fn decide(lease: &LeaseSpec, identity: &str, observed: Option<&Renewal>, now: Duration) -> Decision {
     let holder = lease.holder_identity.as_deref().unwrap_or_default();
     if holder.is_empty() || holder == identity {
         return Decision::Claim;
     }
     let Some(renewal) = observed.filter(|renewal| renewal.time == lease.renew_time) else { return Decision::Observe };
-    let duration = i64::from(lease.lease_duration_seconds.unwrap_or(LEASE_SECONDS));
-    let expired = now.duration_since(renewal.observed) >= SignedDuration::from_secs(duration);
+    let seconds = lease.lease_duration_seconds.unwrap_or(LEASE_SECONDS);
+    let term = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+    let expired = now.saturating_sub(renewal.observed) >= term;
     if expired { Decision::Claim } else { Decision::Wait }
 }
 
@@ -202,39 +205,43 @@ mod tests {
         LeaseSpec { renew_time: Some(MicroTime(at(renewed))), ..claim(holder, &LeaseSpec::default(), at(renewed)) }
     }
 
-    fn seen(renewed: i64, observed: i64) -> Renewal {
-        Renewal { time: Some(MicroTime(at(renewed))), observed: at(observed) }
+    fn after(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn seen(renewed: i64, observed: u64) -> Renewal {
+        Renewal { time: Some(MicroTime(at(renewed))), observed: after(observed) }
     }
 
     #[test]
     fn a_lease_that_is_free_or_held_by_this_process_is_claimed() {
-        assert_eq!(decide(&LeaseSpec::default(), "a", None, at(100)), Decision::Claim);
+        assert_eq!(decide(&LeaseSpec::default(), "a", None, after(100)), Decision::Claim);
         let released = LeaseSpec { holder_identity: Some(String::new()), ..held("b", 100) };
-        assert_eq!(decide(&released, "a", None, at(100)), Decision::Claim);
-        assert_eq!(decide(&held("a", 100), "a", None, at(105)), Decision::Claim);
+        assert_eq!(decide(&released, "a", None, after(100)), Decision::Claim);
+        assert_eq!(decide(&held("a", 100), "a", None, after(105)), Decision::Claim);
     }
 
     #[test]
     fn a_lease_of_another_process_expires_by_the_clock_of_this_one() {
         // The holder's clock is an hour behind: what counts is when a renewal was first seen here.
         let lease = held("b", 100);
-        assert_eq!(decide(&lease, "a", None, at(3700)), Decision::Observe);
-        assert_eq!(decide(&lease, "a", Some(&seen(100, 3700)), at(3714)), Decision::Wait);
-        assert_eq!(decide(&lease, "a", Some(&seen(100, 3700)), at(3715)), Decision::Claim);
+        assert_eq!(decide(&lease, "a", None, after(3700)), Decision::Observe);
+        assert_eq!(decide(&lease, "a", Some(&seen(100, 3700)), after(3714)), Decision::Wait);
+        assert_eq!(decide(&lease, "a", Some(&seen(100, 3700)), after(3715)), Decision::Claim);
     }
 
     #[test]
     fn every_renewal_starts_the_term_anew() {
         let lease = held("b", 110);
-        assert_eq!(decide(&lease, "a", Some(&seen(100, 3700)), at(3715)), Decision::Observe);
-        assert_eq!(decide(&lease, "a", Some(&seen(110, 3715)), at(3729)), Decision::Wait);
+        assert_eq!(decide(&lease, "a", Some(&seen(100, 3700)), after(3715)), Decision::Observe);
+        assert_eq!(decide(&lease, "a", Some(&seen(110, 3715)), after(3729)), Decision::Wait);
     }
 
     #[test]
     fn the_duration_that_the_holder_declares_counts() {
         let lease = LeaseSpec { lease_duration_seconds: Some(60), ..held("b", 100) };
-        assert_eq!(decide(&lease, "a", Some(&seen(100, 200)), at(259)), Decision::Wait);
-        assert_eq!(decide(&lease, "a", Some(&seen(100, 200)), at(260)), Decision::Claim);
+        assert_eq!(decide(&lease, "a", Some(&seen(100, 200)), after(259)), Decision::Wait);
+        assert_eq!(decide(&lease, "a", Some(&seen(100, 200)), after(260)), Decision::Claim);
     }
 
     #[test]

@@ -81,6 +81,10 @@ impl Reconciler for BackupSchedules {
     type Error = kube::Error;
     const NAME: &'static str = apply::CONTROLLER;
 
+    fn observed_generation(object: &BackupSchedule) -> Option<i64> {
+        object.status.as_ref()?.observed_generation
+    }
+
     async fn reconcile(&self, seen: Arc<BackupSchedule>) -> Result<Action, kube::Error> {
         let context = &self.context;
         let api: Api<BackupSchedule> = Api::namespaced(context.client.clone(), &seen.namespace().unwrap_or_default());

@@ -71,6 +71,10 @@ impl Reconciler for DatabaseBackups {
     type Error = kube::Error;
     const NAME: &'static str = report::CONTROLLER;
 
+    fn observed_generation(object: &DatabaseBackup) -> Option<i64> {
+        object.status.as_ref()?.observed_generation
+    }
+
     async fn reconcile(&self, seen: Arc<DatabaseBackup>) -> Result<Action, kube::Error> {
         let context = &self.context;
         let api: Api<DatabaseBackup> = Api::namespaced(context.client.clone(), &seen.namespace().unwrap_or_default());

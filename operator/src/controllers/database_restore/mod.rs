@@ -57,6 +57,10 @@ impl Reconciler for DatabaseRestores {
     type Error = kube::Error;
     const NAME: &'static str = report::CONTROLLER;
 
+    fn observed_generation(object: &DatabaseRestore) -> Option<i64> {
+        object.status.as_ref()?.observed_generation
+    }
+
     async fn reconcile(&self, seen: Arc<DatabaseRestore>) -> Result<Action, kube::Error> {
         let context = &self.context;
         let api: Api<DatabaseRestore> = Api::namespaced(context.client.clone(), &seen.namespace().unwrap_or_default());

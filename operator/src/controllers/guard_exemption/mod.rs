@@ -69,6 +69,10 @@ impl Reconciler for GuardExemptions {
     type Error = kube::Error;
     const NAME: &'static str = "guardexemption";
 
+    fn observed_generation(object: &GuardExemption) -> Option<i64> {
+        object.status.as_ref()?.observed_generation
+    }
+
     async fn reconcile(&self, seen: Arc<GuardExemption>) -> Result<Action, kube::Error> {
         let context = &self.context;
         let api: Api<GuardExemption> = Api::namespaced(context.client.clone(), &seen.namespace().unwrap_or_default());

@@ -124,6 +124,10 @@ impl Reconciler for GuardrailPolicies {
     type Error = kube::Error;
     const NAME: &'static str = CONTROLLER;
 
+    fn observed_generation(object: &GuardrailPolicy) -> Option<i64> {
+        object.status.as_ref()?.observed_generation
+    }
+
     async fn reconcile(&self, seen: Arc<GuardrailPolicy>) -> Result<Action, kube::Error> {
         let Self { context, fleet, memory, policies } = self;
         // Read again: the watch can be behind this controller's own status.

@@ -1,6 +1,7 @@
 //! What the controller remembers of each database.
 
 use super::graphs::Graphs;
+use crate::clock::is_recent;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::ProtectedDatabase;
@@ -55,7 +56,7 @@ impl Memory {
     pub(super) fn prune_is_due(&self, database: &ProtectedDatabase, now: Timestamp) -> bool {
         let mut pruned = locked(&self.pruned);
         let last = pruned.entry(uid(database)).or_insert(Timestamp::MIN);
-        let due = *last == Timestamp::MIN || now.duration_since(*last) >= PRUNE_EVERY;
+        let due = *last == Timestamp::MIN || !is_recent(*last, now, PRUNE_EVERY);
         if due {
             *last = now;
         }

@@ -105,6 +105,10 @@ impl Reconciler for ProtectedDatabases {
     type Error = kube::Error;
     const NAME: &'static str = "protecteddatabase";
 
+    fn observed_generation(object: &ProtectedDatabase) -> Option<i64> {
+        object.status.as_ref()?.observed_generation
+    }
+
     async fn reconcile(&self, database: Arc<ProtectedDatabase>) -> Result<Action, kube::Error> {
         let Self { context, databases, guards, memory, checks } = self;
         if database.metadata.deletion_timestamp.is_some() {

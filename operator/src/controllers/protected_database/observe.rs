@@ -3,6 +3,7 @@
 use super::apply::{DropDatabase, protect, prune};
 use super::graphs::MOST_TABLES;
 use super::memory::{Memory, Sighting, uid};
+use crate::clock::is_recent;
 use crate::context::Context;
 use crate::database::{DatabaseError, Session};
 use crate::kubernetes::text::chain;
@@ -139,7 +140,7 @@ async fn read(
     let unchanged = last.as_ref().is_some_and(|last| {
         last.generation == database.metadata.generation
             && last.fingerprint == fingerprint
-            && now.duration_since(last.at) < CATALOG_EVERY
+            && is_recent(last.at, now, CATALOG_EVERY)
     });
     if unchanged {
         return Ok(reached(Survey::Unchanged));
@@ -158,7 +159,7 @@ async fn read(
         let graph = Graph::of(&observed.catalog, &blast_radius, &guarded, None, MOST_TABLES);
         graphs.record(&uid(database), now, graph);
     }
-    let fresh_estimates = last.as_ref().is_none_or(|last| now.duration_since(last.estimates_at) >= ESTIMATES_EVERY);
+    let fresh_estimates = last.as_ref().is_none_or(|last| !is_recent(last.estimates_at, now, ESTIMATES_EVERY));
     let estimates_at = match last {
         Some(last) if !fresh_estimates => last.estimates_at,
         _ => now,

@@ -87,20 +87,32 @@ async fn remove(guard: &TableGuard, context: &Context) -> Result<Removal, kube::
     if is_true(guard, FORCE_DELETE) {
         return Ok(Removal::LeftBehind(format!("it is annotated with {FORCE_DELETE}")));
     }
-    let api: Api<ProtectedDatabase> = Api::namespaced(context.client.clone(), &guard.namespace().unwrap_or_default());
-    let Some(database) = api.get_opt(&guard.spec.database_ref.name).await? else {
-        return Ok(Removal::LeftBehind(format!("the ProtectedDatabase {:?} is gone", guard.spec.database_ref.name)));
+    let (namespace, database) = (guard.namespace().unwrap_or_default(), &guard.spec.database_ref.name);
+    let api: Api<ProtectedDatabase> = Api::namespaced(context.client.clone(), &namespace);
+    let Some(declared) = api.get_opt(database).await? else {
+        let gone = Removal::LeftBehind(format!("the ProtectedDatabase {database:?} is gone"));
+        return Ok(remove_by_last_login(guard, context).await?.unwrap_or(gone));
     };
-    let removed = remove_from(guard, &database, context).await;
+    let removed = context.databases.with(&declared, async |session| remove_with(guard, session, context).await).await;
+    if removed.as_ref().is_err_and(|error| error.reason == Reason::SecretMissing)
+        && let Some(removal) = remove_by_last_login(guard, context).await?
+    {
+        return Ok(removal);
+    }
     Removal::settle(removed, guard, &context.client).await
 }
 
-async fn remove_from(
-    guard: &TableGuard,
-    database: &ProtectedDatabase,
-    context: &Context,
-) -> Result<Removal, DatabaseError> {
-    context.databases.with(database, async |session| remove_with(guard, session, context).await).await
+/// The deletion of a namespace deletes its Secrets and databases before or after its guards.
+async fn remove_by_last_login(guard: &TableGuard, context: &Context) -> Result<Option<Removal>, kube::Error> {
+    if !namespace::is_terminating(&context.client, guard).await? {
+        return Ok(None);
+    }
+    let key = (guard.namespace().unwrap_or_default(), guard.spec.database_ref.name.clone());
+    let work = async |session: &mut Session| remove_with(guard, session, context).await;
+    match context.databases.with_last_login(&key, work).await {
+        Some(removed) => Ok(Some(Removal::settle(removed, guard, &context.client).await?)),
+        None => Ok(None),
+    }
 }
 
 async fn remove_with(guard: &TableGuard, session: &mut Session, context: &Context) -> Result<Removal, DatabaseError> {

@@ -106,6 +106,10 @@ impl Reconciler for TableGuards {
     type Error = kube::Error;
     const NAME: &'static str = "tableguard";
 
+    fn observed_generation(object: &TableGuard) -> Option<i64> {
+        object.status.as_ref()?.observed_generation
+    }
+
     async fn reconcile(&self, guard: Arc<TableGuard>) -> Result<Action, kube::Error> {
         let Self { context, databases, memory, checks } = self;
         if guard.metadata.deletion_timestamp.is_some() {

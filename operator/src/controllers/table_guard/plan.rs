@@ -1,6 +1,7 @@
 //! What a check has to do: read the counters, or ensure the whole guard. Pure.
 
 use super::memory::{Check, Retry};
+use crate::clock::is_recent;
 use crate::database::LightCheck;
 use jiff::{SignedDuration, Timestamp};
 use pgrail_guard::Fingerprint;
@@ -27,7 +28,7 @@ pub(super) enum Work {
 pub(super) fn plan(generation: Option<i64>, now: Timestamp, fingerprint: &Fingerprint, last: Option<&Check>) -> Work {
     let Some(last) = last else { return Work::Ensure };
     let unchanged = last.generation == generation && last.fingerprint == *fingerprint;
-    let recent = now.duration_since(last.at) < FULL_CHECK_EVERY;
+    let recent = is_recent(last.at, now, FULL_CHECK_EVERY);
     let retry_due = last.retry.is_some_and(|retry| now >= retry.due);
     if unchanged && recent && !retry_due { Work::Count } else { Work::Ensure }
 }
@@ -41,7 +42,7 @@ pub(super) fn is_enough(
     check: &LightCheck,
     last: &Check,
 ) -> bool {
-    let recent = SignedDuration::try_from(interval).is_ok_and(|interval| now.duration_since(check.at) < interval);
+    let recent = SignedDuration::try_from(interval).is_ok_and(|interval| is_recent(check.at, now, interval));
     recent && check.at >= last.at && plan(generation, now, &check.fingerprint, Some(last)) == Work::Count
 }
 
@@ -92,6 +93,7 @@ mod tests {
         assert!(enough(&light("a", 1027), 1030, &complete));
         assert!(enough(&light("a", 1000), 1001, &complete), "made together with the full check");
         assert!(!enough(&light("a", 1027), 1057, &complete), "too long ago");
+        assert!(!enough(&light("a", 1027), 1026, &complete), "the clock was set back");
         assert!(!enough(&light("a", 999), 1001, &complete), "before the full check");
         assert!(!enough(&light("b", 1027), 1030, &complete), "something changed");
         let waiting = check("a", Some(Retry { attempts: 0, due: at(1030) }));

@@ -1,5 +1,6 @@
 //! How much of the windows of a guard is used: what is reported of it, and when.
 
+use crate::clock::is_recent;
 use crate::controllers::protected_database::two_digits;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -48,7 +49,7 @@ impl WindowMemory {
         }
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let reported = memory.entry(guard.uid().unwrap_or_default()).or_default();
-        let moves = reported.moved.is_none_or(|moved| now.duration_since(moved) >= MOVES_EVERY);
+        let moves = reported.moved.is_none_or(|moved| !is_recent(moved, now, MOVES_EVERY));
         if moves {
             reported.moved = Some(now);
         }
