@@ -17,8 +17,8 @@ use tokio::{runtime::Handle, sync::mpsc};
 
 use crate::{
     Reason, Segment, Store, StoreError,
-    extract::{segment_stream, segments_of},
     secrets::Redactor,
+    segments::{segment_stream, segments_of},
 };
 
 /// What age encrypts as one, in bytes: plain, and with its tag.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, io::Write as _, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::{
@@ -15,8 +15,12 @@ use tokio::{
 };
 
 use crate::{
-    Block, ClientTools, Manifest, ManifestError, Reason, Segment, Store, StoreError, TableRows, ToolError,
-    archive::RowReader, clients::Running, encryption::decrypt_part, text::hex,
+    Block, ClientTools, Manifest, ManifestError, Reason, Store, StoreError, TableRows, ToolError,
+    archive::RowReader,
+    clients::Running,
+    encryption::decrypt_part,
+    segments::{segment_stream, segments_of},
+    text::hex,
 };
 
 /// How much is read from pg_restore's pipe at once.
@@ -384,57 +388,4 @@ pub(crate) fn archive_part(
     let ranges = segments_of(segments, &part)
         .ok_or_else(|| ExtractError::Index(format!("bytes {} to {} are not in the archive", part.start, part.end)))?;
     Ok(segment_stream(store, &manifest.location, ranges).boxed())
-}
-
-/// The bytes of parts of segments, one after the other.
-pub(crate) fn segment_stream(
-    store: &Store,
-    location: &str,
-    ranges: Vec<(&str, Range<u64>)>,
-) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
-    let streams: Vec<_> =
-        ranges.into_iter().map(|(name, range)| store.read_part(&format!("{location}/{name}"), range)).collect();
-    futures::stream::iter(streams).flatten()
-}
-
-/// Which bytes of which segments a part of the archive is.
-pub(crate) fn segments_of<'a>(segments: &'a [Segment], part: &Range<u64>) -> Option<Vec<(&'a str, Range<u64>)>> {
-    let mut ranges = Vec::new();
-    let (mut start, mut covered) = (0_u64, part.start);
-    for segment in segments {
-        // The name comes from the store, and must not lead out of the dump's directory.
-        if segment.name.contains('/') {
-            return None;
-        }
-        let end = start.checked_add(segment.size_bytes)?;
-        if covered < end && covered < part.end && covered >= start {
-            let to = part.end.min(end);
-            ranges.push((segment.name.as_str(), covered - start..to - start));
-            covered = to;
-        }
-        start = end;
-    }
-    (covered == part.end).then_some(ranges)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_are_found_in_their_segments() {
-        let segment = |name: &str, size_bytes| Segment {
-            name: name.into(),
-            size_bytes,
-            sha256: String::new(),
-            e_tag: None,
-            store_checksum: None,
-        };
-        let all = [segment("a", 10), segment("b", 5), segment("c", 10)];
-        assert_eq!(segments_of(&all, &(2..8)).unwrap(), [("a", 2..8)]);
-        assert_eq!(segments_of(&all, &(8..17)).unwrap(), [("a", 8..10), ("b", 0..5), ("c", 0..2)]);
-        assert_eq!(segments_of(&all, &(10..15)).unwrap(), [("b", 0..5)]);
-        assert_eq!(segments_of(&all, &(20..26)), None);
-        assert_eq!(segments_of(&[segment("../x", 10)], &(0..5)), None);
-    }
 }

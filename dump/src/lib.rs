@@ -82,6 +82,7 @@ mod request;
 mod restorable;
 pub mod retention;
 mod secrets;
+mod segments;
 pub mod shrink;
 mod sink;
 mod snapshot;

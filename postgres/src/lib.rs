@@ -6,6 +6,7 @@
 //! Supports PostgreSQL 15 to 18, and does not depend on Kubernetes.
 
 mod addresses;
+mod authentication;
 mod connect;
 mod error;
 mod messages;
@@ -16,8 +17,9 @@ mod transport;
 mod uri;
 
 pub use addresses::{AddressNotAllowed, AddressPolicy};
+pub use authentication::AuthenticationProblem;
 pub use connect::{Connection, connect, connect_within, resolve};
-pub use error::{AuthenticationProblem, ConnectError, Stage, TlsProblem};
+pub use error::{ConnectError, Stage, TlsProblem};
 pub use messages::MessageProblem;
 pub use pooler::{DetectPoolerError, detect_pooler, detect_pooler_on, is_direct};
 pub use settings::{

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::error::AuthenticationProblem;
+use crate::authentication::AuthenticationProblem;
 
 /// Maximum length of a message before the end of the authentication, in bytes, as in libpq.
 const LONGEST_BEFORE_LOGIN: u32 = 64 * 1024;

@@ -1,5 +1,6 @@
 //! Object stores and directories, as far as dumps need them.
 
+mod credentials;
 mod error;
 mod renewal;
 mod settings;
@@ -21,9 +22,10 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 
+pub use credentials::StoreCredentials;
 pub use error::StoreError;
 pub use renewal::CredentialSource;
-pub use settings::{StoreCredentials, StoreSettings};
+pub use settings::StoreSettings;
 pub use upload::{Segment, UploadLimits};
 pub(crate) use upload::{Upload, Uploaded};
 pub use url::{Scheme, StoreUrl, StoreUrlError};

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use object_store::{CredentialProvider, aws::AwsCredential};
 
-use super::{StoreCredentials, settings::s3_keys};
+use super::credentials::{StoreCredentials, s3_keys};
 use crate::secrets::Redactor;
 
 /// How often they are read.

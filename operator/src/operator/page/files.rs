@@ -14,12 +14,13 @@ const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Path, type, content.
-const FILES: [(&str, &str, &str); 13] = [
+const FILES: [(&str, &str, &str); 14] = [
     ("/", HTML, include_str!("files/index.html")),
     ("/page.css", CSS, include_str!("files/page.css")),
     ("/icon.svg", SVG, include_str!("files/icon.svg")),
     ("/app.js", JS, include_str!("files/app.js")),
     ("/dom.js", JS, DOM),
+    ("/facts.js", JS, include_str!("files/facts.js")),
     ("/format.js", JS, FORMAT),
     ("/layout.js", JS, LAYOUT),
     ("/graph.js", JS, GRAPH),

@@ -2,7 +2,7 @@
 
 import { el, svg, table, verdict } from "./dom.js";
 import { age, bytes, clock, duration, number, plural } from "./format.js";
-import { conditionList, fact } from "./database.js";
+import { conditionList, fact } from "./facts.js";
 
 export function backupSection({ schedules, backups, older, time }) {
   if (schedules.length === 0 && backups.length === 0) {

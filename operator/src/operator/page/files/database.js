@@ -3,6 +3,7 @@
 import { el, table, verdict } from "./dom.js";
 import { clock, number } from "./format.js";
 import { backupSection, restoreSection } from "./backups.js";
+import { conditionList, fact } from "./facts.js";
 import { VERDICTS, linkTo, verdictOf, violationList } from "./fleet.js";
 import { graphView } from "./graph.js";
 import { guardSection } from "./guards.js";
@@ -87,32 +88,6 @@ function stateSection({ database, compliance }) {
     }
   }
   return section("state", "State", lines, (body) => body);
-}
-
-export function fact(name, value) {
-  return el("div", {}, el("dt", {}, name), el("dd", {}, value));
-}
-
-// Where `True` is bad news.
-const NEGATIVE = new Set(["Stalled", "Shrunk"]);
-
-export function conditionKind(condition) {
-  // What was not asked for is neither good nor bad.
-  if (condition.reason === "NotRequested" || condition.reason === "NotDeclared") return "neutral";
-  if (condition.status === "Unknown") return "unknown";
-  return (condition.status === "True") === NEGATIVE.has(condition.type) ? "bad" : "good";
-}
-
-// `generation`: of the object; a condition of an earlier one says nothing of the present spec.
-export function conditionList(conditions, generation) {
-  if (conditions.length === 0) return el("p", {}, verdict("unknown", "pgrail has not reported any condition yet."));
-  return el("ul", { class: "conditions", "aria-label": "Conditions" }, conditions.map((condition) => {
-    const isOld = generation && condition.observedGeneration && condition.observedGeneration !== generation;
-    return el("li", {},
-      verdict(isOld ? "unknown" : conditionKind(condition), `${condition.type}: ${condition.status}`),
-      ` ${condition.reason}${isOld ? " (of an earlier spec)" : ""}`,
-      condition.message && el("span", { class: "message" }, condition.message));
-  }));
 }
 
 // What the status lists, where there is no graph.

@@ -2,7 +2,7 @@
 
 import { el, svg, table, verdict } from "./dom.js";
 import { age, clock, number, plural } from "./format.js";
-import { conditionList, fact } from "./database.js";
+import { conditionList, fact } from "./facts.js";
 
 const HOUR = 3600;
 const HOURS = 24;
