@@ -2,7 +2,7 @@
 # Measures pgrail against its bars, on servers of its own.
 #
 #   e2e/bench.sh               every row: writes docs/src/benchmarks.md, docs/src/benchmarks/scale.md, their graphs, target/bench/*.json
-#   e2e/bench.sh ROW...        some of: block single bulk capture install; target/bench/*.json only
+#   e2e/bench.sh ROW...        some of: block single bulk capture install schema; target/bench/*.json only
 #   e2e/bench.sh scale         the operator with up to 1,000 databases: writes docs/src/benchmarks/scale.md
 #
 # Environment: PGRAIL_TEST_MAJORS (default "15 18", for scale "15 16 17 18"); PGRAIL_BENCH_PROFILE (default "release"), cargo's
@@ -18,6 +18,8 @@ binaries=${CARGO_TARGET_DIR:-$root/target}/$directory
 
 guards() { # on servers that wait for the disk as PostgreSQL does by default
   cargo build --locked --profile "$profile" -p pgrail-bench
+  local zabbix
+  if zabbix=$(e2e/bench/zabbix.sh); then export PGRAIL_BENCH_ZABBIX=$zabbix; else unset PGRAIL_BENCH_ZABBIX; fi
   PGRAIL_TEST_DURABLE=1 PGRAIL_TEST_POOLER=no e2e/postgres/servers.sh with "$binaries/pgrail-bench" "$@"
 }
 

@@ -121,6 +121,11 @@ impl RootChecks {
         self.without_partitions && self.updated.is_empty() && self.above.is_empty() && !self.has_allowances
     }
 
+    /// How many counters its rows of other tables have.
+    fn cascaded_tables(&self) -> usize {
+        self.deleted.len() + self.updated.len()
+    }
+
     /// Whether the counter of the row's own table alone can show that no limit of this root is passed: what a transaction
     /// deleted is no less than what a statement of it did, and all that counts to its total where no other table loses rows.
     fn own_counter_decides(&self) -> bool {
@@ -146,6 +151,8 @@ pub struct Gate<'a> {
 
 /// Rows are allowed in multiples of this, as `pgrail.check_limits` has it.
 const LEASE: i32 = 100;
+/// Of a root that reaches more tables than these, the sum is not in the first expression of a gate that other roots reach too.
+const INLINE: usize = 8;
 const GT: &str = "OPERATOR(pg_catalog.>)";
 const LE: &str = "OPERATOR(pg_catalog.<=)";
 const EQ: &str = "OPERATOR(pg_catalog.=)";
@@ -217,7 +224,9 @@ impl Gate<'_> {
     }
 
     /// The whole judgement of nearly every row that gets here, in one expression, since it is expressions that take the
-    /// time: a known table, and no limit is passed, whatever the statement is and whichever way the row went.
+    /// time: a known table, and no limit is passed, whatever the statement is and whichever way the row went. Of the roots
+    /// that reach a table, few lose rows in one statement: the tables of the others are not looked at. An expression is
+    /// prepared as a whole, so sums of many tables are left to the statements that follow, except for the smallest.
     fn quiet(&self) -> Option<String> {
         let mut quiet = match self.known.iter().collect::<Vec<_>>().as_slice() {
             [] => return None,
@@ -245,16 +254,30 @@ impl Gate<'_> {
             let least = root.sets().filter_map(|(_, limits)| limits.least_cascade_rows()).min();
             (*root, "cascade_", least.map(|least| format!("{rows} {LE} {least}")), rows)
         });
+        let mut unhurt: BTreeSet<Oid> = BTreeSet::new();
         for (root, kind, within, rows) in own.chain(cascades) {
+            let others = reached.iter().filter(|other| other.id != root.id);
+            let is_smallest = others.clone().all(|other| root.cascaded_tables() <= other.cascaded_tables());
+            let cheaper = !kind.is_empty() && others.count() > 0 && root.leaves.len() < root.cascaded_tables();
+            if cheaper && !is_smallest && root.cascaded_tables() > INLINE {
+                unhurt.extend(&root.leaves);
+                continue;
+            }
             let total = root.sets().filter_map(|(_, limits)| limits.total).min();
-            let total = total.filter(|_| !root.deleted.is_empty() || !root.updated.is_empty());
+            let total = total.filter(|_| root.cascaded_tables() > 0);
             let total =
                 total.map(|total| format!("{} {PLUS} {} {LE} {total}", sum("deleted", &root.leaves), cascaded(root)));
             let all = within.into_iter().chain(total).collect::<Vec<_>>().join(" AND ");
-            quiet.push(match leased(root, kind) {
-                Some(leased) => format!("({all} OR {rows} {LE} {leased})"),
-                None => all,
+            let unhurt = cheaper.then(|| format!("{} {EQ} 0", sum("deleted", &root.leaves)));
+            let leased = leased(root, kind).map(|leased| format!("{rows} {LE} {leased}"));
+            let any = unhurt.into_iter().chain([all]).chain(leased).collect::<Vec<_>>();
+            quiet.push(match any.as_slice() {
+                [one] => one.clone(),
+                many => format!("({})", many.join(" OR ")),
             });
+        }
+        if !unhurt.is_empty() {
+            quiet.push(format!("{} {EQ} 0", sum("deleted", &unhurt)));
         }
         Some(quiet.join(" AND "))
     }
@@ -418,6 +441,11 @@ fn write_cascade(body: &mut String, roots: &[&RootChecks]) {
     for root in roots {
         let id = root.id;
         let own = sum("deleted", &root.leaves);
+        // The cascade of another root: its own tables are fewer than those that it reaches.
+        let apart = roots.len() > 1 && root.leaves.len() < root.cascaded_tables();
+        if apart {
+            let _ = writeln!(body, "      IF ({own}) {GT} 0 THEN");
+        }
         let _ = writeln!(body, "      c := {};", cascaded(root));
         if root.has_total() {
             let _ = writeln!(body, "      n := {own};");
@@ -431,7 +459,9 @@ fn write_cascade(body: &mut String, roots: &[&RootChecks]) {
             let mut decides = vec![format!("(c {GT} {least}{total})")];
             decides.extend(leased(root, "cascade_").map(|rows| format!("c {GT} {rows}")));
             decides.extend(not_warned(assignment));
-            decides.push(format!("({own}) {GT} 0"));
+            if !apart {
+                decides.push(format!("({own}) {GT} 0"));
+            }
             if !root.above.is_empty() {
                 decides.push(format!("({}) {EQ} 0", sum("deleted", &root.above)));
             }
@@ -443,6 +473,9 @@ fn write_cascade(body: &mut String, roots: &[&RootChecks]) {
             }
             decides.push(format!("pgrail.check_limits({id}, 1, rel)"));
             let _ = writeln!(body, "      IF {} THEN RETURN true; END IF;", decides.join(" AND "));
+        }
+        if apart {
+            body.push_str("      END IF;\n");
         }
     }
     body.push_str("    END IF;\n");

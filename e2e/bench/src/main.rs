@@ -12,6 +12,7 @@ mod machine;
 mod measure;
 mod page;
 mod scale;
+mod schema;
 mod single;
 
 use std::error::Error;
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The rows that can be measured, in the order in which they are: the heavy writers last.
-const ROWS: [&str; 5] = ["install", "single", "capture", "bulk", "block"];
+const ROWS: [&str; 6] = ["install", "single", "capture", "schema", "bulk", "block"];
 /// The row of the operator: all servers together, and a Kubernetes. Measured alone, on servers of its own.
 const SCALE: &str = "scale";
 
@@ -34,6 +35,7 @@ async fn row(name: &str, server: &Server) -> Result<page::Row> {
         "install" => install::measure(server).await,
         "single" => single::measure(server).await,
         "capture" => capture::measure(server).await,
+        "schema" => schema::measure(server).await,
         "bulk" => bulk::measure(server).await,
         "block" => block::measure(server).await,
         _ => Err(format!("no row is called {name}; there are {}", ROWS.join(", ")).into()),

@@ -22,6 +22,13 @@ struct Shape {
     rows: bool,
 }
 
+impl Shape {
+    /// How many rows each of its tables has at first.
+    fn rows(&self) -> i32 {
+        if self.rows { CPU_ROWS } else { CPU_ROWS + RACE_ROWS }
+    }
+}
+
 const SHAPES: [Shape; 3] = [
     Shape { name: "alone", label: "no referencing table", referencing: 0, rows: false },
     Shape { name: "five", label: "5 referencing tables", referencing: 5, rows: false },
@@ -42,7 +49,8 @@ const WINDOW_BAR: f64 = 10.0;
 
 const OUT_OF_REACH: Window =
     Window { duration: 3600, max_rows: Some(100_000_000), max_cascade_rows: Some(1_000_000_000) };
-/// Of this one, a fifth is used before.
+/// What is used of the next before: enough that it counts each transaction.
+const USED: i64 = 2_000_000;
 const COUNTED: Window = Window { duration: 86_400, max_rows: Some(10_000_000), max_cascade_rows: Some(10_000_000) };
 const CPU_ROUNDS: i32 = 24;
 const CPU_DELETES: i32 = 250;
@@ -69,6 +77,11 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
     prepare(&database).await?;
     processor_time(&database, &mut row).await?;
     race(&database, &mut row).await?;
+    let client = database.connect().await;
+    for shape in &SHAPES {
+        is_counted(&client, shape).await?;
+    }
+    drop(client);
     database.finish().await;
     Ok(row)
 }
@@ -77,7 +90,7 @@ async fn prepare(database: &Database) -> Result<()> {
     let mut client = database.connect().await;
     client.batch_execute("SET client_min_messages = warning").await?;
     for shape in &SHAPES {
-        let rows = if shape.rows { CPU_ROWS } else { CPU_ROWS + RACE_ROWS };
+        let rows = shape.rows();
         for (variant, _) in VARIANTS {
             let table = format!("{}_{variant}", shape.name);
             let mut sql = format!(
@@ -112,14 +125,34 @@ async fn prepare(database: &Database) -> Result<()> {
     settle(&client).await
 }
 
-/// As if 2 million rows had been removed within the window of a table.
+/// As if `USED` rows had been removed within the window of a table.
 async fn use_window(client: &Client, table: &str) -> Result<()> {
     let sql = "SELECT pg_catalog.setval(pg_catalog.format('pgrail.window_%s_%s', kind, a.id), -(1::bigint << 62)),
-                      pgrail.count_in_window(kind, a.id::text, 86400, 2000000)
+                      pgrail.count_in_window(kind, a.id::text, 86400, $2)
                FROM pgrail.assignment a JOIN pgrail.relation r ON r.id = a.root, unnest('{rows,cascade}'::text[]) kind
                WHERE r.label = 'public.' || $1";
-    let counted = client.query(sql, &[&table]).await?.len();
+    let counted = client.query(sql, &[&table, &USED]).await?.len();
     if counted == 2 { Ok(()) } else { Err(format!("{table} has no window").into()) }
+}
+
+/// Makes sure that each of the deletes was counted in the window that counts each transaction.
+async fn is_counted(client: &Client, shape: &Shape) -> Result<()> {
+    let table = format!("{}_counted", shape.name);
+    let left: i64 = client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await?.try_get(0)?;
+    let removed = i64::from(shape.rows()) - left;
+    // In the high bits of the buckets is when they began.
+    let sql = "SELECT sum((pg_catalog.pg_sequence_last_value(pg_catalog.format('pgrail.window_rows_%s_%s', bucket, a.id)::regclass) & 68719476735)
+                      * CASE WHEN bucket LIKE '%64' THEN 64 ELSE 1 END)::bigint
+               FROM pgrail.assignment a JOIN pgrail.relation r ON r.id = a.root, unnest('{even,odd,even64,odd64}'::text[]) bucket
+               WHERE r.label = 'public.' || $1";
+    let counted: i64 = client.query_one(sql, &[&table]).await?.try_get(0)?;
+    if removed > 0 && counted == USED + removed {
+        return Ok(());
+    }
+    Err(format!(
+        "{removed} rows were deleted from {table}, and its window has {counted}: not every transaction was counted"
+    )
+    .into())
 }
 
 /// Rows 1 to `CPU_ROWS` of every table.
