@@ -21,7 +21,7 @@ image: ## build the container image, and load it into the node if one runs (Dock
 demo: ## the main job on real input: 1.3 million rows, the Friday delete, the guard, the backup; leaves nothing behind
 	@demo/demo.sh
 
-.PHONY: test test-all test-regress test-faults test-e2e check test-release test-lint test-process test-engines test-controllers test-page test-node test-chart test-book generate
+.PHONY: test test-all test-regress test-faults test-e2e test-cloudnative-pg check test-release test-lint test-process test-engines test-controllers test-page test-node test-chart test-book generate
 test: ## every test, stage by stage; installs what it needs and reports it (half an hour the first time)
 	@e2e/test.sh
 
@@ -39,6 +39,9 @@ test-release: ## build a release, and check its files, checksums and signature (
 
 test-e2e: ## the way of a user on a real node, from helm install to disaster recovery and uninstallation; writes docs/src/end-to-end.md (root; not part of `make test`; a quarter of an hour)
 	@e2e/test.sh e2e
+
+test-cloudnative-pg: ## pgrail beside a real CloudNativePG on a real node; writes docs/src/cloudnative-pg.md (root; not part of `make test`; a quarter of an hour)
+	@e2e/test.sh cloudnative-pg
 
 test-lint test-process test-engines test-controllers test-page test-node test-chart test-book: test-%: ## one stage of `make test`
 	@e2e/test.sh $*

@@ -3,8 +3,8 @@
 # run a part: reported, never counted as passed, and a failure where CI=true.
 #
 #   e2e/test.sh            all stages
-#   e2e/test.sh STAGE...   some of: lint process engines controllers page node chart book; and regress, faults, e2e and release, which
-#                          are not part of all
+#   e2e/test.sh STAGE...   some of: lint process engines controllers page node chart book; and regress, faults, e2e, cloudnative-pg and
+#                          release, which are not part of all
 #
 # Environment:
 #   PGRAIL_TEST_MAJORS   the PostgreSQL versions of the stages engines and controllers (default "15 18")
@@ -75,11 +75,12 @@ stage() { # NAME COMMAND...
 # processes end with this script. Their exit codes do not matter: the stage that needs a part reports why it is missing.
 prepare() { # STAGE...
   local parts=() list
-  [[ " $* " =~ \ (lint|engines|controllers|page|node|regress|faults|e2e)\  ]] && { parts+=(tests); background build e2e/build.sh; }
-  [[ " $* " =~ \ (controllers|page|node|chart|book|faults|e2e|release)\  ]] && { parts+=(kube); background kube e2e/cluster/tools.sh kube kubernetes; }
+  [[ " $* " =~ \ (lint|engines|controllers|page|node|regress|faults|e2e|cloudnative-pg)\  ]] && { parts+=(tests); background build e2e/build.sh; }
+  [[ " $* " =~ \ (controllers|page|node|chart|book|faults|e2e|cloudnative-pg|release)\  ]] && { parts+=(kube); background kube e2e/cluster/tools.sh kube kubernetes; }
   [[ " $* " =~ \ controllers\  ]] && { parts+=(gitops); background gitops e2e/cluster/tools.sh gitops; }
   [[ " $* " =~ \ chart\  ]] && { parts+=(manifests); background manifests e2e/cluster/tools.sh manifests; }
-  [[ " $* " =~ \ (process|engines|controllers|node|faults|e2e)\  ]] && { parts+=(versitygw); background versitygw e2e/cluster/tools.sh versitygw; }
+  [[ " $* " =~ \ cloudnative-pg\  ]] && { parts+=(cloudnative-pg); background cloudnative-pg e2e/cluster/tools.sh cloudnative-pg; }
+  [[ " $* " =~ \ (process|engines|controllers|node|faults|e2e|cloudnative-pg)\  ]] && { parts+=(versitygw); background versitygw e2e/cluster/tools.sh versitygw; }
   [[ " $* " =~ \ page\  ]] && { parts+=(browser); background browser e2e/browser/tools.sh; }
   if [[ " $* " =~ \ (process|engines|controllers|page)\  ]]; then
     # shellcheck disable=SC2206 # words
@@ -87,7 +88,7 @@ prepare() { # STAGE...
     # shellcheck disable=SC2086
     background postgres e2e/postgres/software.sh $majors pgbouncer
   fi
-  if [[ " $* " =~ \ (node|faults|e2e|release)\  && $(id -u) == 0 ]]; then parts+=(image); background image e2e/cluster/image.sh --postgresql 18 --no-load; fi
+  if [[ " $* " =~ \ (node|faults|e2e|cloudnative-pg|release)\  && $(id -u) == 0 ]]; then parts+=(image); background image e2e/cluster/image.sh --postgresql 18 --no-load; fi
   (( ${#parts[@]} )) || return 0
   list=$(e2e/missing.sh "${parts[@]}")
   [[ -n $list ]] || return 0
@@ -166,6 +167,12 @@ e2e() {
   PGRAIL_BIN=$target/debug/pgrail e2e/node/run.sh
 }
 
+# Beside a real CloudNativePG, on a node with real pods.
+cloudnative-pg() {
+  e2e/build.sh || return
+  PGRAIL_BIN=$target/debug/pgrail e2e/cloudnative-pg/run.sh
+}
+
 trap 'e2e/cluster/down.sh --name "$cluster" >/dev/null 2>&1' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -173,14 +180,14 @@ trap 'exit 143' TERM
 stages=("$@")
 (( ${#stages[@]} )) || stages=(process chart book lint engines controllers page node)
 for name in "${stages[@]}"; do
-  [[ $name =~ ^(lint|process|engines|controllers|page|node|chart|book|regress|faults|e2e|release)$ ]] || { echo "no such stage: $name" >&2; exit 2; }
+  [[ $name =~ ^(lint|process|engines|controllers|page|node|chart|book|regress|faults|e2e|cloudnative-pg|release)$ ]] || { echo "no such stage: $name" >&2; exit 2; }
 done
 prepare "${stages[@]}"
 for name in "${stages[@]}"; do
   case $name in
     lint) stage lint e2e/lint.sh ;;
     process) stage process e2e/process/smoke.sh ;;
-    engines | controllers | page | node | regress | faults | e2e) stage "$name" "$name" ;;
+    engines | controllers | page | node | regress | faults | e2e | cloudnative-pg) stage "$name" "$name" ;;
     chart) stage chart charts/test.sh ;;
     book) stage book docs/test.sh ;;
     release) stage release release/test.sh ;;

@@ -91,6 +91,8 @@ pub mod reasons {
         pub const SUPERUSER: &str = "Superuser";
         /// The login role is also used by an application.
         pub const APPLICATION_ROLE: &str = "ApplicationRole";
+        /// The login role owns tables itself, as the role of an application or of migrations does.
+        pub const TABLE_OWNER: &str = "TableOwner";
         /// The login role has no unnecessary privileges.
         pub const DEDICATED_ROLE: &str = "DedicatedRole";
         /// The database is a template database, which PostgreSQL refuses to drop.

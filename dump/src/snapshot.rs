@@ -132,9 +132,9 @@ impl Relation {
         self.membership == Membership::None && self.schema != OWN_SCHEMA
     }
 
-    /// Whether its rows should be in the dump, but cannot be read on a standby.
+    /// Whether its rows should be in the dump, but cannot be read on a standby. What pgrail installed is not restored.
     pub(crate) fn is_left_out(&self, filter: &Filter, standby: bool) -> bool {
-        standby && self.unlogged && self.has_rows(filter, false)
+        standby && self.unlogged && self.schema != OWN_SCHEMA && self.has_rows(filter, false)
     }
 
     fn rows(&self, rows: Rows) -> TableRows {

@@ -69,6 +69,11 @@ async fn a_dump_from_a_standby_shows_what_it_replayed() {
     let database = server.database("standby").await;
     let primary = database.connect().await;
     primary.batch_execute(SHOP).await.unwrap();
+    // What guards keep in unlogged tables is not restored: a standby leaves it out, and the dump is no less complete.
+    primary
+        .batch_execute("CREATE SCHEMA pgrail; CREATE UNLOGGED TABLE pgrail.usage AS SELECT 1 AS used")
+        .await
+        .unwrap();
     let mut standby = Standby::of(&server.uri, 18);
     let mut connection = settings_of(&database.uri);
     connection.port = standby.port;

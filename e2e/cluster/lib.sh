@@ -12,6 +12,8 @@ required() { awk -v module="$1" '{ for (i = 1; i < NF; i++) if ($i == module && 
 default_kubernetes=$(required k8s.io/kubernetes "$cluster_dir/kube")
 kubernetes_version=${PGRAIL_KUBERNETES:-$default_kubernetes}
 versitygw_version=$(required github.com/versity/versitygw "$cluster_dir/../s3/gateway")
+# shellcheck disable=SC2034 # of tools.sh and of e2e/cloudnative-pg
+cloudnative_pg_version=$(required github.com/cloudnative-pg/cloudnative-pg "$cluster_dir/../cloudnative-pg")
 
 # Every cluster has a slot: it gives the loopback ports of a control plane, or the 10.x.0.0/16 of a node.
 first_slot=0
@@ -71,10 +73,12 @@ npm_packages() {
 
 # Prints what is left of a cluster that has ended. Its link is that of link_of, while it ran.
 nothing_left_of() { # NAME LINK
-  local found=0
+  local found=0 try
   [[ ! -e $(run_dir "$1") ]] || { echo "the directory $(run_dir "$1")"; found=1; }
   nothing_runs "$(run_dir "$1")" || { echo "processes $(processes_of "$(run_dir "$1")" | xargs)"; found=1; }
   ! grep -F "$(run_dir "$1")" /proc/self/mounts || { echo "mounts"; found=1; }
+  # The kernel removes the links of a network namespace some time after it.
+  for (( try = 0; try < 50; try++ )); do ip link show "$2" >/dev/null 2>&1 || break; sleep 0.2; done
   ! ip link show "$2" 2>/dev/null || { echo "the link $2"; found=1; }
   ! ip route | grep "$2" || { echo "a route"; found=1; }
   ! compgen -G "/sys/fs/cgroup/*/pgrail*-$1" || { echo "cgroups"; found=1; }

@@ -7,7 +7,7 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/root/tmp" "$work/image"
 chmod 1777 "$work/root/tmp"
 while [[ $1 == --add ]]; do
-  install -m 755 "${2#*=}" "$work/root/${2%%=*}"
+  install -D -m 755 "${2#*=}" "$work/root/${2%%=*}"
   shift 2
 done
 image=$1 program=$2

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# tools.sh TOOL...: makes sure of each tool (kube, helm, coredns, kubernetes, versitygw, age, gitops, manifests) and prints the directory it is in.
+# tools.sh TOOL...: makes sure of each tool (kube, helm, coredns, kubernetes, versitygw, age, gitops, manifests, cloudnative-pg) and prints
+# the directory it is in.
 # `kubernetes` is kube, or the version that PGRAIL_KUBERNETES names.
 # tools.sh --missing TOOL...: builds nothing and prints, a line each, what has to be built and how long that takes.
 # Built once per version from Go modules, kept in the cache; a second run at the same time waits for the first.
@@ -60,6 +61,12 @@ build_other_kubernetes() {
 build_age() { go_build -ldflags '-s -w' -o "$1/" filippo.io/age/cmd/age filippo.io/age/cmd/age-keygen; }
 build_gitops() { go_build -ldflags '-s -w' -o "$1/gitops" .; }
 build_manifests() { go_build -ldflags '-s -w' -o "$1/manifests" .; }
+# Its manager and its plugin of kubectl, and the manifest of its release.
+build_cloudnative_pg() {
+  local module=github.com/cloudnative-pg/cloudnative-pg
+  go_build -ldflags '-s -w' -o "$1/" "$module/cmd/manager" "$module/cmd/kubectl-cnpg" &&
+    install -m 644 "$(go list -m -f '{{.Dir}}' "$module")/releases/cnpg-${cloudnative_pg_version#v}.yaml" "$1/cnpg.yaml"
+}
 build_versitygw() { go_build -ldflags '-s -w' -o "$1/versitygw" .; }
 
 for tool in "$@"; do
@@ -78,6 +85,8 @@ for tool in "$@"; do
       build "age-$(required filippo.io/age "$cluster_dir/../age")" "$cluster_dir/../age" "the programs of age: about 10 seconds" build_age ;;
     gitops)
       build gitops "$cluster_dir/../gitops" "the libraries of Flux and Argo CD that evaluate the state of objects: about 1 minute" build_gitops ;;
+    cloudnative-pg)
+      build "cloudnative-pg-$cloudnative_pg_version" "$cluster_dir/../cloudnative-pg" "CloudNativePG $cloudnative_pg_version: about 4 minutes" build_cloudnative_pg ;;
     manifests)
       build manifests "$cluster_dir/../manifests" "the types of Flux and of the Prometheus operator, which check manifests: about 1 minute" build_manifests ;;
     *) die "tools.sh: no such tool: $tool" ;;

@@ -59,8 +59,6 @@ wrong_secret() {
   must await 90 "it is reachable" reachable
   echo "\`AuthenticationFailed\` after $(seconds "$took"); \`Reachable\` $(seconds "$awaited") after the Secret was corrected; guarded all the time"
 }
-reachable() { [[ $(condition pgdb shop Reachable) == True* ]]; }
-unreachable() { [[ $(condition pgdb shop Reachable) == False* ]]; }
 
 server_down() {
   local down
@@ -76,7 +74,6 @@ server_down() {
   must await 60 "an Event reports it" has_event shop DatabaseRecovered ""
   echo "$down; reachable $(seconds "$up") after PostgreSQL answered; guarded all the time; Events"
 }
-answers() { [[ $(admin "SELECT 1") == 1 ]]; }
 
 operator_killed() {
   local tables=2000 installed

@@ -88,7 +88,7 @@ run node_lost "the node is lost while a dump runs"
 
 printf '%s\n' "${rows[@]}"
 if [[ -z $only ]] && (( failed == 0 )); then
-  write_page docs/src/faults.md Fault e2e/faults/run.sh ", and a \`checkInterval\` of 5 s"
+  write_page docs/src/faults.md Fault e2e/faults/run.sh "$(versions), and a \`checkInterval\` of 5 s"
 fi
 echo "$passed passed, $failed failed"
 (( failed == 0 ))

@@ -1,12 +1,12 @@
 # shellcheck shell=bash disable=SC2154
 # Steps with guards, exemptions and policies.
 
-declare_shop() {
-  kc apply -f - >/dev/null <<'YAML'
+declare_shop() { # [SECRET]
+  kc apply -f - >/dev/null <<YAML
 apiVersion: pgrail.dev/v1alpha1
 kind: ProtectedDatabase
 metadata: {name: shop}
-spec: {connection: {secretRef: {name: shop-login}}, applicationRoles: [shop_app], checkInterval: 5s}
+spec: {connection: {secretRef: {name: ${1:-shop-login}}}, applicationRoles: [shop_app], checkInterval: 5s}
 YAML
 }
 guard_shop() {
@@ -18,11 +18,11 @@ spec: {databaseRef: {name: shop}, tables: [{schema: public, name: users}, {schem
 YAML
 }
 
-guard_enforced() {
+guard_enforced() { # [SECRET]
   local from before
   before=$(digest)
   from=$(now)
-  declare_shop
+  declare_shop "$@"
   guard_shop
   must await 90 "the guard is enforced" guarded
   local took=$(( $(now) - from ))

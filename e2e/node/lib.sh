@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# Sourced by e2e/faults/run.sh and e2e/node/run.sh, after they set $root: a node of their own with pods, waiting, comparing, and
-# the rows of a table. Everything is observed with kubectl and psql alone.
+# Sourced by the run.sh of e2e/node, e2e/faults and e2e/cloudnative-pg, after they set $root: a node of their own with pods, waiting,
+# comparing, and the rows of a table. Everything is observed with kubectl and psql alone.
 
 namespace=shop
 now() { printf '%s\n' "$(( ${EPOCHREALTIME/./} / 1000 ))"; }
@@ -26,9 +26,24 @@ psql_as() { # URL-VARIABLE SQL: rows, or the SQLSTATE
 admin() { psql_as ADMIN_URL "$1"; }
 app() { psql_as APP_URL "$1"; }
 # Whether the guard stops the delete of every user. It is never committed.
-stopped() { [[ $(app "BEGIN; DELETE FROM ${1:-users}; ROLLBACK" || true) == *PGR01* ]]; }
+stopped() { [[ $(attempt "${1:-users}") == stopped ]]; }
+# What became of the delete: `stopped` by the guard, `passed`, or `failed` for another reason, such as a server that is down.
+attempt() {
+  local answer
+  if answer=$(app "BEGIN; DELETE FROM ${1:-users}; ROLLBACK"); then
+    echo passed
+  elif [[ $answer == *PGR01* ]]; then
+    echo stopped
+  else
+    echo failed
+  fi
+}
+attempt_again_and_again() { while :; do attempt; done; }
 
 guarded() { is tguard core Enforced "True Verified"; }
+reachable() { [[ $(condition pgdb shop Reachable) == True* ]]; }
+unreachable() { [[ $(condition pgdb shop Reachable) == False* ]]; }
+answers() { [[ $(admin "SELECT 1") == 1 ]]; }
 # A guard on COUNT tables. Its installation takes some seconds for each hundred of them.
 guard_many() { # COUNT
   admin "SET ROLE shop_owner; CREATE SCHEMA many" >/dev/null
@@ -114,19 +129,23 @@ install_operator() { # ARGUMENT...
 leader() { kubectl -n pgrail-system get lease -o 'jsonpath={.items[0].spec.holderIdentity}'; }
 
 random() { openssl rand -hex 16; }
+# The pod `toolbox`, with psql for a superuser and for the application.
+create_toolbox() { # HOST PASSWORD-OF-POSTGRES PASSWORD-OF-SHOP_APP
+  kc create secret generic toolbox --from-literal=ADMIN_URL="postgres://postgres:$2@$1:5432/shop" \
+    --from-literal=SERVER_URL="postgres://postgres:$2@$1:5432/postgres" \
+    --from-literal=APP_URL="postgres://shop_app:$3@$1:5432/shop" >/dev/null
+  sed "s|image: pgrail.dev/.*|image: $image|" demo/toolbox.yaml | kc apply -f - >/dev/null
+  kc wait --for=condition=Ready pod/toolbox --timeout 120s >/dev/null
+  await 60 "PostgreSQL answers" psql_as SERVER_URL "SELECT 1"
+}
 # The PostgreSQL of e2e/cluster/workloads with a database `shop`, the roles shop_owner and shop_app, the pod `toolbox`, and the login
 # of pgrail in the Secret `shop-login`.
 create_shop() {
   local superuser grants
   superuser=$(kc get secret postgres-superuser -o 'jsonpath={.data.password}' | base64 -d)
   app_password=$(random) login_password=$(random)
-  kc create secret generic toolbox --from-literal=ADMIN_URL="postgres://postgres:$superuser@postgres:5432/shop" \
-    --from-literal=SERVER_URL="postgres://postgres:$superuser@postgres:5432/postgres" \
-    --from-literal=APP_URL="postgres://shop_app:$app_password@postgres:5432/shop" >/dev/null
   kc create secret generic shop-login --from-literal=uri="postgres://pgrail:$login_password@postgres:5432/shop" >/dev/null
-  sed "s|image: pgrail.dev/.*|image: $image|" demo/toolbox.yaml | kc apply -f - >/dev/null
-  kc wait --for=condition=Ready pod/toolbox --timeout 120s >/dev/null
-  await 60 "PostgreSQL answers" psql_as SERVER_URL "SELECT 1"
+  create_toolbox postgres "$superuser" "$app_password"
   psql_as SERVER_URL "CREATE DATABASE shop" >/dev/null
   admin "CREATE ROLE shop_owner; CREATE ROLE shop_app LOGIN PASSWORD '$app_password';
     GRANT CREATE ON DATABASE shop TO shop_owner; GRANT CREATE, USAGE ON SCHEMA public TO shop_owner" >/dev/null
@@ -171,13 +190,14 @@ observe() {
 # run FUNCTION TITLE: observes it, unless $only names others.
 run() { if [[ -z ${only:-} || " $only " == *" $1 "* ]]; then observe "$2" "$1"; fi; }
 
-# write_page PAGE FIRST-COLUMN SCRIPT REMARK: replaces the table of a page.
+versions() {
+  echo "PostgreSQL $(psql_as SERVER_URL 'SHOW server_version' | cut -d ' ' -f 1), Kubernetes $(kubectl version -o json | sed -n 's/.*"gitVersion": "v\([0-9.]*\).*/\1/p' | tail -n 1)"
+}
+# write_page PAGE FIRST-COLUMN SCRIPT VERSIONS: replaces the table of a page.
 write_page() {
-  local versions
-  versions="PostgreSQL $(psql_as SERVER_URL 'SHOW server_version' | cut -d ' ' -f 1), Kubernetes $(kubectl version -o json | sed -n 's/.*"gitVersion": "v\([0-9.]*\).*/\1/p' | tail -n 1)"
   {
     sed '/^<!-- result/,$d' "$1"
-    printf '<!-- result: written by %s -->\nRun on %s with %s%s:\n\n' "$3" "$(date -u +%Y-%m-%d)" "$versions" "$4"
+    printf '<!-- result: written by %s -->\nRun on %s with %s:\n\n' "$3" "$(date -u +%Y-%m-%d)" "$4"
     printf '| %s | What was seen |\n| --- | --- |\n' "$2"
     printf '%s\n' "${rows[@]}"
   } >"$work/page" && cp "$work/page" "$1"

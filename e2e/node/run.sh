@@ -52,7 +52,7 @@ run uninstalled "uninstallation"
 
 printf '%s\n' "${rows[@]}"
 if [[ -z $only ]] && (( failed == 0 )); then
-  write_page docs/src/end-to-end.md Step e2e/node/run.sh ""
+  write_page docs/src/end-to-end.md Step e2e/node/run.sh "$(versions)"
 fi
 # After the table, which needs the node.
 if [[ -z $keep ]]; then

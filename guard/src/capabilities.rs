@@ -19,6 +19,8 @@ pub struct Capabilities {
     pub superuser: bool,
     /// It owns every application table, directly or as a member; false where there is none to own.
     pub owns_tables: bool,
+    /// Application tables that it owns itself, not as a member. Those of a schema that pgrail restored are not counted.
+    pub own_tables: i64,
     /// It may create event triggers.
     pub event_triggers: bool,
     /// It can read all data.
@@ -60,6 +62,7 @@ pub async fn read_with(client: &Client, event_triggers: Option<bool>) -> Result<
         role: row.try_get("role")?,
         superuser,
         owns_tables: tables > 0 && row.try_get::<_, i64>("not_owned")? == 0,
+        own_tables: row.try_get("own")?,
         event_triggers,
         read_all_data: row.try_get("read_all_data")?,
         bypass_rls: row.try_get("bypass_rls")?,

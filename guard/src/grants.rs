@@ -1,5 +1,7 @@
 //! The least privileges of pgrail's role, as SQL for a database's administrator to run.
 
+use serde_json::json;
+
 /// Where the server runs: what an administrator may do differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Platform {
@@ -68,6 +70,10 @@ pub fn sql(grants: &GrantsFor) -> String {
         "-- To create the schema pgrail, in which everything of pgrail's lives.".to_owned(),
         format!("GRANT CREATE ON DATABASE {database} TO {role};"),
     ];
+    if grants.platform == Platform::CloudNativePg {
+        lines.push("-- CloudNativePG resets attributes and memberships that spec.managed.roles of the Cluster does not contain:".to_owned());
+        lines.push(format!("-- {}", managed_role(grants)));
+    }
     for schema in &grants.schemas {
         lines.push(format!("GRANT USAGE ON SCHEMA {} TO {role};", identifier(schema)));
     }
@@ -105,6 +111,19 @@ pub fn sql(grants: &GrantsFor) -> String {
     lines.push("COMMIT;".to_owned());
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// The entry of `spec.managed.roles` in a Cluster of CloudNativePG, with what the script gives to the role. In one line, whatever
+/// the names contain.
+fn managed_role(grants: &GrantsFor) -> String {
+    let mut roles = grants.table_owners.clone();
+    let mut role = json!({"name": grants.role, "login": true});
+    if grants.backups {
+        role["bypassrls"] = true.into();
+        roles.push("pg_read_all_data".to_owned());
+    }
+    role["inRoles"] = roles.into();
+    role.to_string()
 }
 
 /// What only backups need: to read every table, whatever its policies.

@@ -94,7 +94,7 @@ async fn capabilities_are_those_of_the_role() {
         );
         assert_eq!(u32::try_from(all.server_version_num).expect("positive") / 10_000, server.major);
         assert!(all.server_version.starts_with(&server.major.to_string()));
-        assert_eq!(all.tables, 5);
+        assert_eq!((all.tables, all.own_tables), (5, 5));
         let role = server.role_name("plain");
         run(&client, &format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).await;
         let plain = database.connect_as(&role, "secret").await;
@@ -110,6 +110,16 @@ async fn capabilities_are_those_of_the_role() {
                 && !poor.bypass_rls
                 && !poor.create_schema
         );
+        // A table of its own, and those that a restore made for it in a new schema.
+        let tables = format!(
+            "CREATE SCHEMA back AUTHORIZATION {role}; CREATE TABLE back.users (id int); CREATE TABLE mine (id int);
+             ALTER TABLE back.users OWNER TO {role}; ALTER TABLE mine OWNER TO {role}"
+        );
+        run(&client, &tables).await;
+        assert_eq!(capabilities::read(&plain).await.expect("capabilities").own_tables, 2);
+        run(&client, "COMMENT ON SCHEMA back IS 'restored by pgrail from nightly of today'").await;
+        let owner = capabilities::read(&plain).await.expect("capabilities");
+        assert_eq!((owner.tables, owner.own_tables, owner.owns_tables), (7, 1, false));
         run(&client, &format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
         database.finish().await;
     })

@@ -268,13 +268,15 @@ async fn without_event_triggers_a_view_pins_the_table() {
         let observed = observe(&rail).await.expect("observe");
         let tables: Vec<_> = observed.guarded_tables().into_iter().collect();
         let facts = tamper::read(&client, &tables).await.expect("facts");
+        assert_eq!(facts.tables[0].can_disable, vec![owner.clone()], "to another role, the owner of pgrail's schema is one");
+        let facts = tamper::read(&rail, &tables).await.expect("facts");
         assert_eq!(facts.tables.len(), 1);
         assert!(facts.tables[0].can_disable.is_empty(), "the owner is pgrail's own role here: {facts:?}");
         assert_eq!(facts.tables[0].can_replace_triggers, vec![app.clone()]);
         assert!(facts.tables[0].can_delete.contains(&app));
         assert!(facts.replica_role.is_empty() && facts.function_owner.is_empty());
         run(&client, &format!("GRANT {owner} TO {app}; GRANT SET ON PARAMETER session_replication_role TO {app}")).await;
-        let facts = tamper::read(&client, &tables).await.expect("facts");
+        let facts = tamper::read(&rail, &tables).await.expect("facts");
         assert_eq!(facts.tables[0].can_disable, vec![app.clone()]);
         assert_eq!((facts.replica_role, facts.function_owner), (vec![app.clone()], vec![app.clone()]));
 

@@ -6,8 +6,10 @@ use common::{FRIDAY, friday_rows, limited, run, verify};
 use pgrail_guard::TableState;
 use pgrail_guard::grants::{GrantsFor, Platform, sql};
 use pgrail_testing::{Database, Server, for_each_server};
+use serde_json::{Value, json};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
+use tokio_postgres::Client;
 
 const USERS: &[(&str, &str)] = &[("public", "users")];
 
@@ -108,6 +110,41 @@ async fn the_administrator_of_a_managed_service_can_run_its_script() {
     .await;
 }
 
+/// The entry of `spec.managed.roles` that the script names.
+fn managed_role(script: &str) -> Value {
+    let line = script.lines().find_map(|line| line.strip_prefix("-- {")).expect("an entry");
+    serde_json::from_str(&format!("{{{line}")).expect("JSON, which is YAML")
+}
+
+/// What CloudNativePG compares with that entry.
+async fn role_in_the_database(client: &Client, role: &str) -> Value {
+    let row = client
+        .query_one(
+            "SELECT rolcanlogin, rolbypassrls, rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication, \
+             (SELECT array_agg(roleid::regrole::text ORDER BY roleid DESC) FROM pg_auth_members WHERE member = r.oid) \
+             FROM pg_roles r WHERE rolname = $1",
+            &[&role],
+        )
+        .await
+        .expect("role");
+    assert!(!row.get::<_, bool>(2), "an attribute that the entry does not have");
+    let roles: Vec<String> = row.get(3);
+    json!({"name": role, "login": row.get::<_, bool>(0), "bypassrls": row.get::<_, bool>(1), "inRoles": roles})
+}
+
+#[test]
+fn names_of_a_managed_role_do_not_end_the_comment() {
+    let grants = GrantsFor {
+        platform: Platform::CloudNativePg,
+        role: "rail\nDROP TABLE users; --".to_owned(),
+        database: "shop".to_owned(),
+        table_owners: Vec::new(),
+        schemas: Vec::new(),
+        backups: false,
+    };
+    assert_eq!(managed_role(&sql(&grants)), json!({"name": grants.role, "login": true, "inRoles": []}));
+}
+
 #[tokio::test]
 async fn a_superuser_runs_it_elsewhere_and_an_error_changes_nothing() {
     for_each_server(async |server| {
@@ -118,6 +155,10 @@ async fn a_superuser_runs_it_elsewhere_and_an_error_changes_nothing() {
         for platform in [Platform::Plain, Platform::CloudNativePg] {
             let output = psql(&server, &database.uri, &script(platform, &rail, &database, &owner));
             assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+            if platform == Platform::CloudNativePg {
+                let script = script(platform, &rail, &database, &owner);
+                assert_eq!(managed_role(&script), role_in_the_database(&root, &rail).await);
+            }
             run(&root, &format!("DROP OWNED BY {rail}; DROP ROLE {rail}")).await;
             let output = psql(&server, &database.uri, &script(platform, &rail, &database, "no such owner"));
             assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));

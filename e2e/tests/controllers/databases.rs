@@ -171,6 +171,55 @@ async fn a_superuser_is_told_that_it_is_more_than_pgrail_needs() {
     fixture.finish().await;
 }
 
+/// As with the Secret that CloudNativePG writes for the application.
+#[tokio::test]
+async fn the_owner_of_the_tables_is_not_a_role_of_its_own() {
+    for_each_server(async |server| {
+        let fixture = Fixture::new(&server, "owner").await;
+        let (owner, rail) = (server.role_name("owner"), server.role_name("rail"));
+        let database = &fixture.database.name;
+        fixture
+            .app
+            .batch_execute(&format!(
+                "CREATE ROLE {owner} LOGIN PASSWORD 'secret'; CREATE ROLE {rail} LOGIN PASSWORD 'secret' IN ROLE {owner};
+                 GRANT CREATE ON DATABASE {database} TO {owner}, {rail}; ALTER TABLE users OWNER TO {owner};
+                 ALTER TABLE leads OWNER TO {owner}; ALTER TABLE conversations OWNER TO {owner};
+                 ALTER TABLE messages OWNER TO {owner}; ALTER TABLE analytics OWNER TO {owner}"
+            ))
+            .await
+            .unwrap();
+        fixture.namespace.secret("shop-login", &[("uri", &fixture.database.uri_for(&owner, "secret"))]).await;
+        let fixture = fixture.database_ready().await;
+        let shop = until(&fixture, "LeastPrivilege", "False", "TableOwner").await;
+        let (_, _, message) = condition(&shop, "LeastPrivilege").unwrap();
+        assert!(message.contains(&format!("logs in as {owner}, which owns 5 of the 5 tables itself")), "{message}");
+        fixture.guard(&table_guard(&["users"]), "Enforced", "True", "Verified").await;
+
+        // The same database with a role of its own: the guards stay, and what the owner can do is reported.
+        fixture.namespace.secret("shop-login", &[("uri", &fixture.database.uri_for(&rail, "secret"))]).await;
+        fixture.namespace.annotate::<ProtectedDatabase>("shop", "example.com/check", Some("again")).await;
+        fixture
+            .app
+            .query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1::text", &[&owner])
+            .await
+            .unwrap();
+        until(&fixture, "LeastPrivilege", "True", "DedicatedRole").await;
+        fixture.guard_until("core", "TamperResistant", "False", "OwnerCanDisable").await;
+        fixture.guard_until("core", "Enforced", "True", "Verified").await;
+        assert_eq!(crate::fixture::refused(&fixture.app, "DELETE FROM users").await, "PGR01");
+
+        fixture.namespace.api::<TableGuard>().delete("core", &DeleteParams::default()).await.unwrap();
+        eventually("the guard is gone", async || {
+            fixture.namespace.api::<TableGuard>().get_opt("core").await.unwrap().is_none().then_some(())
+        })
+        .await;
+        fixture.app.batch_execute(&format!("DROP OWNED BY {rail}, {owner} CASCADE")).await.unwrap();
+        fixture.app.batch_execute(&format!("DROP ROLE {rail}, {owner}")).await.unwrap();
+        fixture.finish().await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_outage_is_told_with_the_last_known_state_and_over_when_it_is_over() {
     for_each_server(async |server| {

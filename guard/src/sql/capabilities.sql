@@ -8,9 +8,12 @@ SELECT current_user::text AS role,
        pg_catalog.current_setting('server_version') AS server_version,
        pg_catalog.pg_is_in_recovery() AS in_recovery,
        pg_catalog.current_setting('track_counts')::bool AS track_counts,
-       t.tables, t.not_owned
+       t.tables, t.not_owned, t.own
 FROM pg_catalog.pg_roles r,
-     LATERAL (SELECT pg_catalog.count(*) AS tables, pg_catalog.count(*) FILTER (WHERE NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')) AS not_owned
+     LATERAL (SELECT pg_catalog.count(*) AS tables, pg_catalog.count(*) FILTER (WHERE NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')) AS not_owned,
+                     -- A restore into a new schema creates tables as pgrail's role.
+                     pg_catalog.count(*) FILTER (WHERE c.relowner = r.oid
+                       AND coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '') NOT LIKE 'restored by pgrail %') AS own
               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pgrail', 'information_schema') AND n.nspname !~ '^pg_'
                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass

@@ -1,8 +1,11 @@
 -- Who, besides superusers and pgrail's own role, could undo or pass the guards: login roles only. $1: the guarded tables.
+-- pgrail's own role is the current one, and the owner of its schema, unless that owns a guarded table: pgrail logged in as the
+-- owner of the tables before.
 WITH logins AS (
   SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r
   WHERE r.rolcanlogin AND NOT r.rolsuper AND r.rolname <> current_user
-    AND r.oid IS DISTINCT FROM (SELECT n.nspowner FROM pg_catalog.pg_namespace n WHERE n.nspname = 'pgrail')
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = 'pgrail' AND n.nspowner = r.oid
+                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1::pg_catalog.oid[]) AND c.relowner = r.oid))
 ), guarded AS (
   SELECT c.oid, pg_catalog.format('%s.%s', n.nspname, c.relname) AS label, c.relowner, n.nspowner, c.relacl
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1::pg_catalog.oid[])

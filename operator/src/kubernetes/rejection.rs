@@ -56,6 +56,7 @@ reasons! {
     CatalogUnreadable = database::CATALOG_UNREADABLE,
     Superuser = database::SUPERUSER,
     ApplicationRole = database::APPLICATION_ROLE,
+    TableOwner = database::TABLE_OWNER,
     DedicatedRole = database::DEDICATED_ROLE,
     IsTemplate = database::IS_TEMPLATE,
 

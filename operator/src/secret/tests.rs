@@ -25,6 +25,7 @@ fn cloudnative_pg() {
         ("uri", "postgresql://shop:s3cret@shop-rw.shop:5432/shop"),
         ("fqdn-uri", "postgresql://shop:s3cret@shop-rw.shop.svc.cluster.local:5432/shop"),
         ("jdbc-uri", "jdbc:postgresql://shop-rw.shop:5432/shop?password=s3cret&user=shop"),
+        ("fqdn-jdbc-uri", "jdbc:postgresql://shop-rw.shop.svc.cluster.local:5432/shop?password=s3cret&user=shop"),
         ("pgpass", "shop-rw:5432:shop:shop:s3cret\n"),
     ];
     assert_eq!(shape(&settings(&secret)), ("shop-rw.shop", 5432, "shop", "shop", Some("s3cret"), TlsMode::Prefer));
@@ -47,6 +48,27 @@ fn crunchy_pgo() {
     assert_eq!(
         shape(&settings(&secret)),
         ("hippo-primary.shop.svc", 5432, "hippo", "hippo", Some("a/b?c"), TlsMode::Prefer)
+    );
+}
+
+/// Without `databases` in `spec.users`, PGO writes neither `dbname` nor `uri`.
+#[test]
+fn crunchy_pgo_without_databases_of_the_user() {
+    let secret = keys(&[
+        ("host", "hippo-primary.shop.svc"),
+        ("port", "5432"),
+        ("user", "pgrail"),
+        ("password", "a/b?c"),
+        ("verifier", "SCRAM-SHA-256$4096:…"),
+    ]);
+    let error = from_secret(&secret, &Overrides::default()).unwrap_err();
+    assert_eq!(error.to_string(), "the Secret lacks dbname: add the key, or set spec.connection.database");
+    let spec = Overrides { database: Some("hippo".into()), ..Overrides::default() };
+    let found = from_secret(&secret, &spec).unwrap();
+    assert!(!found.host_from_spec);
+    assert_eq!(
+        shape(&found.settings),
+        ("hippo-primary.shop.svc", 5432, "hippo", "pgrail", Some("a/b?c"), TlsMode::Prefer)
     );
 }
 

@@ -97,8 +97,16 @@ fn report_privilege(database: &ProtectedDatabase, reached: &Reached, conditions:
             reached.user
         );
         conditions.set(LEAST_PRIVILEGE, Status::False, Reason::Superuser, message);
+    } else if reached.capabilities.own_tables > 0 {
+        let message = format!(
+            "pgrail logs in as {}, which owns {} of the {} tables itself, as the role of migrations or of an application does: \
+             every session of that role can remove guards. Give pgrail a role of its own (`pgrail grants` prints the SQL)",
+            reached.user, reached.capabilities.own_tables, reached.capabilities.tables
+        );
+        conditions.set(LEAST_PRIVILEGE, Status::False, Reason::TableOwner, message);
     } else {
-        let message = format!("{} is neither a superuser nor an application's role", reached.user);
+        let message =
+            format!("{} is neither a superuser, nor an application's role, nor the owner of tables", reached.user);
         conditions.set(LEAST_PRIVILEGE, Status::True, Reason::DedicatedRole, message);
     }
 }
@@ -229,6 +237,7 @@ mod tests {
             role: "pgrail".into(),
             superuser: false,
             owns_tables: true,
+            own_tables: 0,
             event_triggers: false,
             read_all_data: true,
             bypass_rls: true,
