@@ -5,12 +5,13 @@
 #   e2e/test-all.sh STAGE[@VERSION]... some of it: engines, or controllers@v1.33.13. The rows of the page that are not run
 #                                      keep their date and commit
 #
-# e2e/tested.tsv has a line for each stage and version of Kubernetes: its last run. The exit code is 1 when a test failed.
+# Environment: PGRAIL_TEST_MAJORS, the PostgreSQL versions of the stages engines and controllers (default "15 16 17 18").
+# e2e/tested.tsv has a line for each stage, version of Kubernetes and versions of PostgreSQL: its last run. The exit code is 1 when a test failed.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 results=e2e/tested.tsv page=docs/src/tested.md
-majors="15 16 17 18"
+majors=${PGRAIL_TEST_MAJORS:-15 16 17 18}
 # shellcheck source=cluster/lib.sh
 source e2e/cluster/lib.sh
 # Versions of the README besides the one of e2e/cluster/kube/go.mod: none now.
@@ -41,8 +42,10 @@ for cell in "${cells[@]}"; do
     regress) postgres=$("$(e2e/postgres/software.sh 18)/postgres" --version | grep -oE '[0-9]+\.[0-9]+' | head -n 1) ;;
   esac
   case $stage in controllers | page | node | chart) kubernetes=$version ;; esac
-  # A stage and a version have one line: the last run.
-  { grep -v "^$stage	$kubernetes	" "$results" 2>/dev/null || true
+  # A stage and versions have one line: the last run. Minor versions of PostgreSQL make no difference.
+  { awk -F '\t' -v stage="$stage" -v kubernetes="$kubernetes" -v postgres="$postgres" '
+      function major(versions) { gsub(/\.[0-9]+/, "", versions); return versions }
+      !($1 == stage && $2 == kubernetes && major($3) == major(postgres))' "$results" 2>/dev/null || true
     printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$stage" "$kubernetes" "$postgres" "$(cut -f 2- "$counts")" "$(date -u +%F)" "$commit"; } >"$results.new"
   mv "$results.new" "$results"
 done

@@ -197,7 +197,8 @@ async fn the_owner_of_the_tables_is_not_a_role_of_its_own() {
 
         // The same database with a role of its own: the guards stay, and what the owner can do is reported.
         fixture.namespace.secret("shop-login", &[("uri", &fixture.database.uri_for(&rail, "secret"))]).await;
-        fixture.namespace.annotate::<ProtectedDatabase>("shop", "example.com/check", Some("again")).await;
+        // A Secret is read again when its login fails.
+        fixture.app.batch_execute(&format!("ALTER ROLE {owner} PASSWORD 'another'")).await.unwrap();
         fixture
             .app
             .query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1::text", &[&owner])
