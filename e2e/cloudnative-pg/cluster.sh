@@ -241,5 +241,5 @@ deleted() {
   must await 60 "the database is gone" gone pgdb shop
   must has_event core GuardsLeftBehind ""
   must test "$(in_phase Succeeded)" -gt 0
-  echo "the guard is gone after $(seconds "$took"), with the Event \`GuardsLeftBehind\`; the $(in_phase Succeeded) backups remain"
+  echo "the guard is deleted after $(seconds "$took"), with the Event \`GuardsLeftBehind\`; the $(in_phase Succeeded) backups remain"
 }
