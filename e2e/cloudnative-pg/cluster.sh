@@ -67,18 +67,11 @@ cluster_ready() {
 }
 
 undeclared() {
-  kubectl label namespace "$namespace" environment=production --overwrite >/dev/null
-  kubectl apply -f - >/dev/null <<'YAML'
-apiVersion: pgrail.dev/v1alpha1
-kind: GuardrailPolicy
-metadata: {name: production}
-spec: {namespaceSelector: {matchLabels: {environment: production}}, backups: {required: false}}
-YAML
+  declare_policy "backups: {required: false}"
   must await 90 "the Cluster is reported" violated Undeclared
   must grep -q "Undeclared:shop/shop:clusters.postgresql.cnpg.io/shop" <<<"$(violations)"
   echo "\`ViolationsFound\`: \`Undeclared\`, \`clusters.postgresql.cnpg.io/shop\`"
 }
-violations() { kubectl get gpolicy production -o 'jsonpath={range .status.violations[*]}{.rule}:{.database}:{.object} {end}'; }
 
 guarded_as_owner() {
   local seen

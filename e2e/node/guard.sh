@@ -93,22 +93,28 @@ drift_repaired() {
 }
 is_enabled() { [[ $(admin "SELECT tgenabled <> 'D' FROM pg_trigger WHERE tgrelid = 'users'::regclass AND tgname = '${1//\"/}'") == t ]]; }
 
-policy() {
+# The policy `production`, which selects the namespace.
+declare_policy() { # [RULES]
   kubectl label namespace "$namespace" environment=production --overwrite >/dev/null
-  kubectl apply -f - >/dev/null <<'YAML'
+  kubectl apply -f - >/dev/null <<YAML
 apiVersion: pgrail.dev/v1alpha1
 kind: GuardrailPolicy
 metadata: {name: production}
-spec: {namespaceSelector: {matchLabels: {environment: production}}}
+spec: {namespaceSelector: {matchLabels: {environment: production}}${1:+, $1}}
 YAML
+}
+
+policy() {
+  declare_policy
   must await 90 "the database is compliant" kubectl wait gpolicy/production --for=condition=Compliant --timeout=1s
   kubectl patch gpolicy production --type merge -p '{"spec": {"guards": {"maxLimits": {"maxRows": 5}}}}' >/dev/null
   must await 90 "it is not" violated guards.maxLimits
   kubectl delete gpolicy production >/dev/null
   echo "\`Compliant\` with guard, backup and drill as they are; with a lower \`maxLimits\`, the violation names the rule, the database and the guard"
 }
-violated() {
-  [[ $(kubectl get gpolicy production -o 'jsonpath={.status.conditions[?(@.type=="Compliant")].reason} {range .status.violations[*]}{.rule}:{.database}:{.object} {end}') == *"ViolationsFound"*"$1:shop/shop:"* ]]
+violated() { [[ $(violations) == *"ViolationsFound"*"$1:shop/shop:"* ]]; }
+violations() { # with the reason of `Compliant`
+  kubectl get gpolicy production -o 'jsonpath={.status.conditions[?(@.type=="Compliant")].reason} {range .status.violations[*]}{.rule}:{.database}:{.object} {end}'
 }
 
 secret_rotated() {

@@ -126,6 +126,12 @@ impl RootChecks {
         self.deleted.len() + self.updated.len()
     }
 
+    /// Whether a gate that judges the cascades of so many roots first asks whether this one lost rows: its own tables are
+    /// fewer than those that it reaches.
+    fn is_asked_first(&self, roots: usize) -> bool {
+        roots > 1 && self.leaves.len() < self.cascaded_tables()
+    }
+
     /// Whether the counter of the row's own table alone can show that no limit of this root is passed: what a transaction
     /// deleted is no less than what a statement of it did, and all that counts to its total where no other table loses rows.
     fn own_counter_decides(&self) -> bool {
@@ -225,7 +231,7 @@ impl Gate<'_> {
 
     /// The whole judgement of nearly every row that gets here, in one expression, since it is expressions that take the
     /// time: a known table, and no limit is passed, whatever the statement is and whichever way the row went. Of the roots
-    /// that reach a table, few lose rows in one statement: the tables of the others are not looked at. An expression is
+    /// that reach a table, few lose rows in one statement: the tables of the others are not counted. An expression is
     /// prepared as a whole, so sums of many tables are left to the statements that follow, except for the smallest.
     fn quiet(&self) -> Option<String> {
         let mut quiet = match self.known.iter().collect::<Vec<_>>().as_slice() {
@@ -256,10 +262,9 @@ impl Gate<'_> {
         });
         let mut unhurt: BTreeSet<Oid> = BTreeSet::new();
         for (root, kind, within, rows) in own.chain(cascades) {
-            let others = reached.iter().filter(|other| other.id != root.id);
-            let is_smallest = others.clone().all(|other| root.cascaded_tables() <= other.cascaded_tables());
-            let cheaper = !kind.is_empty() && others.count() > 0 && root.leaves.len() < root.cascaded_tables();
-            if cheaper && !is_smallest && root.cascaded_tables() > INLINE {
+            let asked_first = !kind.is_empty() && root.is_asked_first(reached.len());
+            let is_smallest = reached.iter().all(|other| root.cascaded_tables() <= other.cascaded_tables());
+            if asked_first && !is_smallest && root.cascaded_tables() > INLINE {
                 unhurt.extend(&root.leaves);
                 continue;
             }
@@ -268,9 +273,9 @@ impl Gate<'_> {
             let total =
                 total.map(|total| format!("{} {PLUS} {} {LE} {total}", sum("deleted", &root.leaves), cascaded(root)));
             let all = within.into_iter().chain(total).collect::<Vec<_>>().join(" AND ");
-            let unhurt = cheaper.then(|| format!("{} {EQ} 0", sum("deleted", &root.leaves)));
+            let lost_none = asked_first.then(|| format!("{} {EQ} 0", sum("deleted", &root.leaves)));
             let leased = leased(root, kind).map(|leased| format!("{rows} {LE} {leased}"));
-            let any = unhurt.into_iter().chain([all]).chain(leased).collect::<Vec<_>>();
+            let any = lost_none.into_iter().chain([all]).chain(leased).collect::<Vec<_>>();
             quiet.push(match any.as_slice() {
                 [one] => one.clone(),
                 many => format!("({})", many.join(" OR ")),
@@ -441,9 +446,8 @@ fn write_cascade(body: &mut String, roots: &[&RootChecks]) {
     for root in roots {
         let id = root.id;
         let own = sum("deleted", &root.leaves);
-        // The cascade of another root: its own tables are fewer than those that it reaches.
-        let apart = roots.len() > 1 && root.leaves.len() < root.cascaded_tables();
-        if apart {
+        let asked_first = root.is_asked_first(roots.len());
+        if asked_first {
             let _ = writeln!(body, "      IF ({own}) {GT} 0 THEN");
         }
         let _ = writeln!(body, "      c := {};", cascaded(root));
@@ -459,7 +463,7 @@ fn write_cascade(body: &mut String, roots: &[&RootChecks]) {
             let mut decides = vec![format!("(c {GT} {least}{total})")];
             decides.extend(leased(root, "cascade_").map(|rows| format!("c {GT} {rows}")));
             decides.extend(not_warned(assignment));
-            if !apart {
+            if !asked_first {
                 decides.push(format!("({own}) {GT} 0"));
             }
             if !root.above.is_empty() {
@@ -474,7 +478,7 @@ fn write_cascade(body: &mut String, roots: &[&RootChecks]) {
             decides.push(format!("pgrail.check_limits({id}, 1, rel)"));
             let _ = writeln!(body, "      IF {} THEN RETURN true; END IF;", decides.join(" AND "));
         }
-        if apart {
+        if asked_first {
             body.push_str("      END IF;\n");
         }
     }

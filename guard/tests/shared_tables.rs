@@ -77,7 +77,7 @@ async fn each_root_stops_at_its_own_limit() {
         let error =
             stopped(&app, "PGR01", "BEGIN; DELETE FROM graph WHERE id <= 2; DELETE FROM item WHERE id <= 3").await;
         assert!(error.message().contains("DELETE on public.item"), "{error:?}");
-        // What is deleted directly counts once the root loses a row, and a root that lost none is never looked at.
+        // What is deleted directly counts once the root loses a row, and a root that lost none has nothing counted.
         run(&app, "BEGIN; DELETE FROM leaf; DELETE FROM p1; DELETE FROM c1; ROLLBACK").await;
         run(&app, "BEGIN; DELETE FROM c1; DELETE FROM c2; DELETE FROM c3; DELETE FROM graph WHERE id <= 4; ROLLBACK")
             .await;

@@ -10,6 +10,7 @@ mod controllers;
 mod database;
 mod kubernetes;
 mod metrics;
+mod mutex;
 mod operator;
 mod secret;
 mod settings;

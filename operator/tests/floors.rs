@@ -8,7 +8,7 @@ fn imports_go_one_way() {
     pgrail_testing::floors::check(
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
         &[
-            &["clock", "secret", "signals"],
+            &["clock", "mutex", "secret", "signals"],
             &["agent"],
             &["kubernetes", "metrics"],
             &["database"],

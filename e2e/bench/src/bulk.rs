@@ -4,7 +4,7 @@ use pgrail_guard::{Allowance, GuardSpec, Operation, PartialLimits, TableLimits};
 use pgrail_testing::{Client, Server};
 
 use crate::Result;
-use crate::measure::{Session, guard, install, median, milliseconds, settle};
+use crate::measure::{Compared, Comparison, Session, guard, install, settle};
 use crate::page::Row;
 
 const ROWS: i64 = 200_000;
@@ -67,8 +67,7 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
     settle(&client).await?;
     let session = Session::of(client).await?;
     for case in &CASES {
-        let (mut times, mut processor) = (Vec::new(), Vec::new());
-        let (mut plain_ms, mut guarded_ms) = (Vec::new(), Vec::new());
+        let mut comparison = Comparison::default();
         for round in 0..=ROUNDS {
             let mut costs = Vec::new();
             for variant in ["plain", "guarded"] {
@@ -79,22 +78,15 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
             let [plain, guarded] = costs.as_slice() else { continue };
             // The first round fills caches.
             if round > 0 {
-                times.push(guarded.elapsed.as_secs_f64() / plain.elapsed.as_secs_f64());
-                processor.push(guarded.cpu.as_secs_f64() / plain.cpu.as_secs_f64());
-                plain_ms.push(milliseconds(plain.elapsed));
-                guarded_ms.push(milliseconds(guarded.elapsed));
+                comparison.add(plain, guarded);
             }
         }
-        let (time, processor) = (median(&times), median(&processor));
-        row.number(format!("{}_plain_ms", case.name), median(&plain_ms));
-        row.number(format!("{}_guarded_ms", case.name), median(&guarded_ms));
-        row.number(format!("{}_time_ratio", case.name), time);
-        row.number(format!("{}_cpu_ratio", case.name), processor);
+        let Compared { plain_ms, time_ratio, cpu_ratio } = comparison.record(case.name, &mut row);
         row.line(
             case.label,
-            format!("{:.0} ms × {time:.2} (CPU × {processor:.2})", median(&plain_ms)),
+            format!("{plain_ms:.0} ms × {time_ratio:.2} (CPU × {cpu_ratio:.2})"),
             &format!("≤ × {:.1}", case.bar),
-            time <= case.bar,
+            time_ratio <= case.bar,
         );
     }
     drop(session);

@@ -7,6 +7,7 @@ use pgrail_guard::{ClusterId, GuardName, GuardSpec, Protect, TableLimits, TableS
 use pgrail_testing::{Client, Database};
 
 use crate::Result;
+use crate::page::Row;
 
 /// A connection of which we know the server's process.
 pub(crate) struct Session {
@@ -52,6 +53,45 @@ fn cpu_time(process: i32) -> Result<Duration> {
     let fields: Vec<&str> = stat.rsplit_once(')').ok_or("a strange stat")?.1.split_whitespace().collect();
     let ticks = |at: usize| -> Result<u64> { Ok(fields.get(at).ok_or("a short stat")?.parse()?) };
     Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
+}
+
+/// What the same work costs without guards and with them, in alternation.
+#[derive(Default)]
+pub(crate) struct Comparison {
+    time_ratios: Vec<f64>,
+    cpu_ratios: Vec<f64>,
+    plain_ms: Vec<f64>,
+    guarded_ms: Vec<f64>,
+}
+
+/// The medians of a comparison.
+pub(crate) struct Compared {
+    pub(crate) plain_ms: f64,
+    pub(crate) time_ratio: f64,
+    pub(crate) cpu_ratio: f64,
+}
+
+impl Comparison {
+    pub(crate) fn add(&mut self, plain: &Cost, guarded: &Cost) {
+        self.time_ratios.push(guarded.elapsed.as_secs_f64() / plain.elapsed.as_secs_f64());
+        self.cpu_ratios.push(guarded.cpu.as_secs_f64() / plain.cpu.as_secs_f64());
+        self.plain_ms.push(milliseconds(plain.elapsed));
+        self.guarded_ms.push(milliseconds(guarded.elapsed));
+    }
+
+    /// Its medians, which are also numbers of the row.
+    pub(crate) fn record(&self, case: &str, row: &mut Row) -> Compared {
+        let compared = Compared {
+            plain_ms: median(&self.plain_ms),
+            time_ratio: median(&self.time_ratios),
+            cpu_ratio: median(&self.cpu_ratios),
+        };
+        row.number(format!("{case}_plain_ms"), compared.plain_ms);
+        row.number(format!("{case}_guarded_ms"), median(&self.guarded_ms));
+        row.number(format!("{case}_time_ratio"), compared.time_ratio);
+        row.number(format!("{case}_cpu_ratio"), compared.cpu_ratio);
+        compared
+    }
 }
 
 pub(crate) fn median(values: &[f64]) -> f64 {

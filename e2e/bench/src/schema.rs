@@ -6,7 +6,7 @@ use pgrail_guard::TableLimits;
 use pgrail_testing::{Client, Database, Server};
 
 use crate::Result;
-use crate::measure::{Cost, Session, guard, install, median, milliseconds, settle};
+use crate::measure::{Compared, Comparison, Cost, Session, guard, install, settle};
 use crate::page::Row;
 
 /// The file with the schema, which `e2e/bench/zabbix.sh` downloads.
@@ -106,8 +106,7 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
 }
 
 async fn measure_case(databases: &[(Database, Session)], case: &Case, row: &mut Row) -> Result<()> {
-    let (mut times, mut processor) = (Vec::new(), Vec::new());
-    let (mut plain_ms, mut guarded_ms) = (Vec::new(), Vec::new());
+    let mut comparison = Comparison::default();
     for round in 0..=ROUNDS {
         let mut costs = Vec::new();
         for (database, session) in databases {
@@ -117,20 +116,13 @@ async fn measure_case(databases: &[(Database, Session)], case: &Case, row: &mut 
         let [plain, guarded] = costs.as_slice() else { continue };
         // The first round fills caches.
         if round > 0 {
-            times.push(guarded.elapsed.as_secs_f64() / plain.elapsed.as_secs_f64());
-            processor.push(guarded.cpu.as_secs_f64() / plain.cpu.as_secs_f64());
-            plain_ms.push(milliseconds(plain.elapsed));
-            guarded_ms.push(milliseconds(guarded.elapsed));
+            comparison.add(plain, guarded);
         }
     }
-    let (time, processor) = (median(&times), median(&processor));
-    row.number(format!("{}_plain_ms", case.name), median(&plain_ms));
-    row.number(format!("{}_guarded_ms", case.name), median(&guarded_ms));
-    row.number(format!("{}_time_ratio", case.name), time);
-    row.number(format!("{}_cpu_ratio", case.name), processor);
-    let measured = format!("{:.1} ms × {time:.2} (CPU × {processor:.2})", median(&plain_ms));
+    let Compared { plain_ms, time_ratio, cpu_ratio } = comparison.record(case.name, row);
+    let measured = format!("{plain_ms:.1} ms × {time_ratio:.2} (CPU × {cpu_ratio:.2})");
     match case.bar {
-        Some(bar) => row.line(&case.label, measured, &format!("≤ × {bar:.1}"), time <= bar),
+        Some(bar) => row.line(&case.label, measured, &format!("≤ × {bar:.1}"), time_ratio <= bar),
         None => row.note(&case.label, measured),
     }
     Ok(())

@@ -11,6 +11,7 @@ use crate::clock::is_recent;
 use crate::kubernetes::places::wait_without_place;
 use crate::kubernetes::rejection::Reason;
 use crate::kubernetes::text::chain;
+use crate::mutex::locked;
 use futures::Stream;
 use jiff::{SignedDuration, Timestamp};
 use kube::{Client, ResourceExt};
@@ -19,7 +20,7 @@ use pgrail_guard::{Fingerprint, ObserveError};
 use pgrail_postgres::{AddressPolicy, Connection, ConnectionSettings, DEFAULT_CONNECT_TIMEOUT};
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::broadcast;
 
@@ -324,10 +325,6 @@ fn concerns_all(settings: &ConnectionSettings, reason: Reason) -> bool {
         Reason::Timeout => settings.connect_timeout >= DEFAULT_CONNECT_TIMEOUT,
         _ => false,
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Deref for Session {

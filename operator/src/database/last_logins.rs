@@ -3,9 +3,10 @@
 
 use super::resolve::ConnectionSource;
 use super::server::Key;
+use crate::mutex::locked;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// How long the login of a database that was deleted is kept.
 const KEPT: SignedDuration = SignedDuration::from_mins(10);
@@ -21,12 +22,12 @@ struct LastLogin {
 
 impl LastLogins {
     pub(super) fn record(&self, key: &Key, source: &Arc<ConnectionSource>) {
-        self.locked().insert(key.clone(), LastLogin { source: Arc::clone(source), ends: None });
+        locked(&self.0).insert(key.clone(), LastLogin { source: Arc::clone(source), ends: None });
     }
 
     /// The database is no longer declared.
     pub(super) fn end(&self, key: &Key, now: Timestamp) {
-        let mut logins = self.locked();
+        let mut logins = locked(&self.0);
         logins.retain(|_, login| login.ends.is_none_or(|ends| now < ends));
         if let Some(login) = logins.get_mut(key) {
             login.ends.get_or_insert(now + KEPT);
@@ -34,13 +35,9 @@ impl LastLogins {
     }
 
     pub(super) fn find(&self, key: &Key, now: Timestamp) -> Option<Arc<ConnectionSource>> {
-        let logins = self.locked();
+        let logins = locked(&self.0);
         let login = logins.get(key)?;
         login.ends.is_none_or(|ends| now < ends).then(|| Arc::clone(&login.source))
-    }
-
-    fn locked(&self) -> MutexGuard<'_, HashMap<Key, LastLogin>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -67,6 +64,6 @@ mod tests {
         logins.record(&key("b"), &source);
         assert!(logins.find(&key("b"), at(9999)).is_some(), "it is declared again");
         assert!(logins.find(&key("c"), at(9999)).is_some(), "it is declared");
-        assert_eq!(logins.locked().len(), 2, "nothing is kept for ever");
+        assert_eq!(locked(&logins.0).len(), 2, "nothing is kept for ever");
     }
 }

@@ -1,12 +1,13 @@
 //! The last regular check of each database. One connection serves the check of a database and of all its guards.
 
 use super::server::Key;
+use crate::mutex::locked;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use pgrail_crds::ProtectedDatabase;
 use pgrail_guard::{Counter, Fingerprint, WindowUse};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// What a regular check of a database found.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ type Identity = (Option<String>, Option<i64>);
 impl LightChecks {
     /// Keeps a check, unless the database notified of a change after it began.
     pub(super) fn record(&self, database: &ProtectedDatabase, check: LightCheck) {
-        let mut entries = self.locked();
+        let mut entries = locked(&self.0);
         let entry = entries.entry(key(database)).or_default();
         if entry.changed.is_none_or(|changed| changed < check.at) {
             entry.last = Some((identity(database), Arc::new(check)));
@@ -47,23 +48,19 @@ impl LightChecks {
 
     /// The last one of this database as it is declared now.
     pub(super) fn last(&self, database: &ProtectedDatabase) -> Option<Arc<LightCheck>> {
-        let entries = self.locked();
+        let entries = locked(&self.0);
         let (of, check) = entries.get(&key(database))?.last.as_ref()?;
         (*of == identity(database)).then(|| Arc::clone(check))
     }
 
     /// The database notified of a change: an earlier check does not show it.
     pub(super) fn changed(&self, key: &Key, at: Timestamp) {
-        let mut entries = self.locked();
+        let mut entries = locked(&self.0);
         *entries.entry(key.clone()).or_default() = Entry { changed: Some(at), last: None };
     }
 
     pub(super) fn forget(&self, key: &Key) {
-        self.locked().remove(key);
-    }
-
-    fn locked(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0).remove(key);
     }
 }
 

@@ -2,8 +2,9 @@
 //! alternately, so that neither waits for all of the other. Of what is declared, the one that has waited longest and the one
 //! that came last have it alternately: what is declared after a thousand others does not wait for them.
 
+use crate::mutex::locked;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 /// Those that wait.
@@ -94,10 +95,6 @@ impl Drop for Turn {
             drop(next.send(Turn(Arc::clone(&self.0))));
         }
     }
-}
-
-fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 use super::graphs::Graphs;
 use crate::clock::is_recent;
+use crate::mutex::locked;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::ProtectedDatabase;
 use pgrail_guard::{Fingerprint, GuardName};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Captured rows are checked no more often, whatever the interval of the checks.
 const PRUNE_EVERY: SignedDuration = SignedDuration::from_secs(60);
@@ -72,10 +73,6 @@ impl Memory {
         let mut seen = locked(&self.sightings);
         seen.insert(uid(database), sighting);
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(super) fn uid(database: &ProtectedDatabase) -> String {

@@ -1,12 +1,13 @@
 //! What the controller remembers: the last check of each guard, and deletions.
 
 use super::window::WindowMemory;
+use crate::mutex::locked;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::TableGuard;
 use pgrail_guard::Fingerprint;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 /// So many deletions within [`MASS_WINDOW`] are carried out at once; with one more, the rest wait for the user.
 pub(super) const MASS: usize = 10;
@@ -90,10 +91,6 @@ impl Deletions {
             |(of, count): (&str, usize)| if of == namespace { count } else { count.min(MASS_OF_ANOTHER_NAMESPACE) };
         others.into_iter().map(counted).sum()
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn uid(guard: &TableGuard) -> String {

@@ -127,7 +127,7 @@ async fn two_with_one_connection(server: &Server, label: &str) -> (Databases, Da
     (databases, database, ["shop", "other"].map(named))
 }
 
-/// A reconcile that holds the connection until it is told to end.
+/// A reconcile that holds the connection until `end`.
 async fn held(
     databases: &Databases,
     object: &ProtectedDatabase,

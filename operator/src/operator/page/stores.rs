@@ -9,13 +9,14 @@ use crate::controllers::guardrail_policy::compliance::Policies;
 use crate::controllers::protected_database::graphs::Graphs;
 use crate::kubernetes::optional::{Kind, Objects, Optional};
 use crate::kubernetes::watch::{Store, Watch, watch_only};
+use crate::mutex::locked;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use pgrail_crds::{BackupSchedule, DatabaseBackup, DatabaseRestore, GuardrailPolicy, ProtectedDatabase, TableGuard};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -215,8 +216,4 @@ where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     store.wait_until_ready().now_or_never().is_some_and(|listed| listed.is_ok())
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
