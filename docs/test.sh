@@ -23,6 +23,10 @@ for page in sys.argv[1:]:
     with open(page, encoding="utf-8") as file:
         text = file.read()
     for link in re.findall(r"\]\(([^) ]+)\)", text):
+        # Files of this repository, named by pages that are shown elsewhere.
+        own = "https://github.com/pgrail/pgrail/blob/main/"
+        if link.startswith(own):
+            link = os.path.relpath(link[len(own):], os.path.dirname(page) or ".")
         if "://" in link:
             continue
         path, _, anchor = link.partition("#")
@@ -68,6 +72,8 @@ echo "[x](no-such-page.md)" >"$broken"
 check "a broken link is found" not link_targets_exist "$broken"
 echo "[x]($root/README.md#no-such-heading)" >"$broken"
 check "a link to a heading that does not exist is found" not link_targets_exist "$broken"
+echo "[x](https://github.com/pgrail/pgrail/blob/main/no-such-page.md)" >"$broken"
+check "a link to a file that this repository does not have is found" not link_targets_exist "$broken"
 check "files that the book names exist" commands_exist
 mapfile -t texts < <(find README.md SECURITY.md CHANGELOG.md docs/src examples charts/pgrail/{README.md,values.yaml,templates/NOTES.txt} \
   crds/yaml deploy/alerts deploy/kustomize -type f ! -name '*.svg')

@@ -310,13 +310,9 @@ fn add_statement_triggers(catalog: &Catalog, desired: &mut Desired) {
             let (ident, id) = (&table.ident, checks.id);
             let mut add = |name: String, source: String| desired.triggers.insert((table.oid, name), source);
             if checks.limits_deletes() {
-                // Only in a procedure that has committed does the transaction begin after the client's statement.
-                let committed =
-                    "pg_catalog.transaction_timestamp() OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp() AND ";
-                let when = if checks.needs_note() { "" } else { committed };
                 add(
                     format!("pgrail_note_{id}"),
-                    format!("BEFORE DELETE ON {ident} FOR EACH STATEMENT WHEN ({when}pgrail.note_{id}())"),
+                    format!("BEFORE DELETE ON {ident} FOR EACH STATEMENT WHEN ({})", gate::note_is_due(checks)),
                 );
             }
             if !checks.windows.is_empty() {

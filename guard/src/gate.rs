@@ -108,9 +108,9 @@ impl RootChecks {
         self.sets().any(|(_, limits)| limits.total.is_some())
     }
 
-    /// Whether every statement on the root must note where the counters stand. The others do so only inside a procedure
-    /// that has committed.
-    pub fn needs_note(&self) -> bool {
+    /// Whether every statement on the root must note where the counters stand. The others do so only where the
+    /// counters contain an earlier transaction.
+    fn needs_note(&self) -> bool {
         self.limits_deletes()
             && (self.per_statement() || self.allowances_per_statement || self.partitioned || !self.updated.is_empty())
     }
@@ -485,6 +485,24 @@ fn write_cascade(body: &mut String, roots: &[&RootChecks]) {
     body.push_str("    END IF;\n");
 }
 
+/// Whether the counters contain what an earlier transaction did: a procedure has committed, so that the transaction began
+/// after the client's statement; or something was counted, and the transaction has no number, so that it has changed no row.
+fn follows_another(counted: &str) -> String {
+    format!(
+        "pg_catalog.transaction_timestamp() OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp() \
+         OR (pg_catalog.pg_current_xact_id_if_assigned() IS NULL AND {counted})"
+    )
+}
+
+/// When `note_<id>` is called, as the condition of its trigger: at every statement, or only where it notes a baseline.
+pub fn note_is_due(root: &RootChecks) -> String {
+    let note = format!("pgrail.note_{}()", root.id);
+    if root.needs_note() {
+        return note;
+    }
+    format!("({}) AND {note}", follows_another(&format!("({}) {GT} 0", sum("deleted", &root.leaves))))
+}
+
 /// `CREATE OR REPLACE FUNCTION pgrail.note_<id>()`: a statement on the root begins. Notes once per client statement where
 /// the counters stand, local to the transaction, as five fields: statement, rows, rows of other tables; updates before the
 /// first statement; inserts. Baselines of the transaction are noted where only pgrail can write, by `note_baseline`.
@@ -493,7 +511,7 @@ pub fn create_note(root: &RootChecks) -> String {
     let (rows, inserted) = (sum("deleted", &root.leaves), sum("inserted", &root.leaves));
     let (deleted, updated) = (sum("deleted", &root.deleted), sum("updated", &root.updated));
     let setting = format!("'pgrail.note_{id}'");
-    let committed = "pg_catalog.transaction_timestamp() OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp()";
+    let follows = follows_another(&format!("(r {GT} 0 OR c {GT} 0)"));
     let nulls = if root.updated.is_empty() { String::new() } else { format!(" OR (r {EQ} 0 AND u {GT} 0)") };
     format!(
         "CREATE OR REPLACE FUNCTION pgrail.note_{id}() RETURNS pg_catalog.bool
@@ -506,7 +524,7 @@ DECLARE
   u pg_catalog.int8 := {updated};
   u0 pg_catalog.int8 := u;
 BEGIN
-  IF {committed}{nulls} THEN
+  IF {follows}{nulls} THEN
     IF pgrail.note_baseline({id}) THEN RETURN true; END IF;
   END IF;
   IF pg_catalog.left(s, 16) {EQ} key THEN RETURN false; END IF;

@@ -104,7 +104,7 @@ END $window$"
 
 /// `CREATE OR REPLACE FUNCTION pgrail.removing_<id>()`: the usual case of `check_window` where each transaction is counted, in
 /// as few expressions as can be: each is prepared again in each transaction. Everything else is left to `check_window`: a
-/// procedure that has committed, a subscription's worker, a database that was restored from a dump, which has other tables.
+/// procedure that has committed, a transaction whose baselines were noted, a subscription's worker, a database that was restored from a dump, which has other tables.
 pub fn create_removing(root: &RootChecks) -> String {
     let id = root.id;
     let rows = own(root).0;
@@ -118,7 +118,7 @@ DECLARE
   here tid;
 BEGIN
   IF {rows} > 0 AND transaction_timestamp() <= statement_timestamp() AND current_setting('session_replication_role') <> 'replica'
-     AND {within} THEN
+     AND coalesce(current_setting('pgrail.baseline', true), '') = '' AND {within} THEN
     IF EXISTS (SELECT FROM pg_constraint k WHERE k.conname = 'count_removed' AND k.connamespace = 'pgrail'::regnamespace)
        AND EXISTS (SELECT FROM pg_proc p WHERE p.proname = 'config_install' AND p.pronamespace = 'pgrail'::regnamespace
                    AND p.prosrc ~ ('\"usage_table\": ' || to_regclass('pgrail.usage')::oid || '[,}}]')) THEN

@@ -128,6 +128,43 @@ async fn no_setting_and_no_kind_of_commit_changes_a_limit() {
     .await;
 }
 
+/// The counters contain an earlier transaction too, where PostgreSQL has no pause in which it resets them.
+#[tokio::test]
+async fn transactions_that_follow_each_other_without_a_pause_count_alone() {
+    for_each_server(async |server| {
+        let database = server.database("chained").await;
+        let mut client = star(&database, 4, 25).await;
+        install(&mut client, &limited("a/b", ROOT, 10, 1000)).await;
+        let app = database.connect().await;
+        // Each statement a message of its own.
+        run(&app, "BEGIN").await;
+        run(&app, "DELETE FROM root WHERE id <= 10").await;
+        run(&app, "COMMIT AND CHAIN").await;
+        run(&app, "DELETE FROM root WHERE id > 10 AND id <= 19").await;
+        run(&app, "DELETE FROM root WHERE id = 20").await;
+        run(&app, "COMMIT AND CHAIN").await;
+        run(&app, "DELETE FROM root WHERE id > 20 AND id <= 30").await;
+        stopped(&app, "PGR01", "DELETE FROM root WHERE id = 31").await;
+        assert_eq!((count(&client, "root").await, count(&client, "t1").await), (20, 500));
+        // What was rolled back, and direct deletes on another table, are the former transaction's, too.
+        run(&app, "BEGIN").await;
+        run(&app, "DELETE FROM root WHERE id <= 29").await;
+        run(&app, "ROLLBACK AND CHAIN").await;
+        run(&app, "DELETE FROM t2 WHERE root_id > 20").await;
+        run(&app, "COMMIT AND CHAIN").await;
+        run(&app, "DELETE FROM root WHERE id <= 30").await;
+        stopped(&app, "PGR01", "DELETE FROM root WHERE id = 31").await;
+        assert_eq!((count(&client, "root").await, count(&client, "t2").await), (20, 0));
+        // All in one message.
+        run(&app, "BEGIN; DELETE FROM root WHERE id <= 25; COMMIT; BEGIN; DELETE FROM root WHERE id <= 35; COMMIT").await;
+        assert_eq!(count(&client, "root").await, 5);
+        stopped(&app, "PGR01", "INSERT INTO root SELECT generate_series(1, 30); BEGIN; DELETE FROM root WHERE id <= 10; COMMIT; BEGIN; DELETE FROM root WHERE id <= 21").await;
+        assert_eq!(count(&client, "root").await, 25);
+        database.finish().await;
+    })
+    .await;
+}
+
 /// Rows that are set to NULL count by the counters of updates; the total counts all; warnings and allowances are as exact.
 #[tokio::test]
 async fn updates_totals_warnings_and_allowances_are_as_exact() {

@@ -197,6 +197,25 @@ async fn blocks_and_procedures_that_commit_are_counted() {
 }
 
 #[tokio::test]
+async fn chained_transactions_are_counted_once_each() {
+    for_each_server(async |server| {
+        let database = server.database("chained").await;
+        let mut client = users(&database, 300).await;
+        install(&mut client, &windowed(USERS, Some(100), None)).await;
+        let app = database.connect().await;
+        run(&app, "BEGIN").await;
+        for id in 1..=100 {
+            run(&app, &format!("DELETE FROM users WHERE id = {id}")).await;
+            run(&app, "COMMIT AND CHAIN").await;
+        }
+        stopped(&app, "PGR01", "DELETE FROM users WHERE id = 101").await;
+        assert_eq!(count(&client, "users").await, 200);
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_stopped_or_rolled_back_does_not_use_it_up() {
     for_each_server(async |server| {
         let database = server.database("rolled_back").await;

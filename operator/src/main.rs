@@ -15,6 +15,7 @@ mod operator;
 mod secret;
 mod settings;
 mod signals;
+mod version;
 
 use std::process::ExitCode;
 

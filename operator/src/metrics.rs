@@ -1,5 +1,7 @@
 //! What the operator counts. Labels are bounded: kinds, reasons, and the user's own objects.
 
+use crate::mutex::locked;
+use crate::version::VERSION;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -9,7 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -138,7 +140,7 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
-        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        let version = Info::new([("version", VERSION)]);
         registry.register("build", "The running version", version);
         registry.register("reconciles", "Reconciles by controller and result", self.reconciles.clone());
         registry.register_with_unit(
@@ -342,7 +344,7 @@ impl Metrics {
             shared_buffers: of("shared_buffers"),
             wal_level: of("wal_level"),
         };
-        let mut known = self.drill_servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = locked(&self.drill_servers);
         if let Some(before) = known.insert(schedule, labels.clone()).filter(|before| *before != labels) {
             self.drill_server.remove(&before);
         }
@@ -420,14 +422,14 @@ impl Metrics {
         self.drilled.remove(&object(namespace, name));
         self.last_drill.remove(&object(namespace, name));
         self.drill_seconds.remove(&object(namespace, name));
-        let mut known = self.drill_servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = locked(&self.drill_servers);
         if let Some(labels) = known.remove(&object(namespace, name)) {
             self.drill_server.remove(&labels);
         }
     }
 
     fn tables(&self) -> MutexGuard<'_, HashMap<ObjectLabels, HashSet<String>>> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.tables)
     }
 }
 

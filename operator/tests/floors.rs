@@ -8,7 +8,7 @@ fn imports_go_one_way() {
     pgrail_testing::floors::check(
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
         &[
-            &["clock", "mutex", "secret", "signals"],
+            &["clock", "mutex", "secret", "signals", "version"],
             &["agent"],
             &["kubernetes", "metrics"],
             &["database"],

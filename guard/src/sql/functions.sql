@@ -111,12 +111,13 @@ $$;
 
 -- Notes where the counters of a root stand before the first statement of this transaction on it. Where the client's
 -- statement began a transaction, all that is there is the transaction's: then only updates before the first delete are
--- not its cascade's. In a procedure that has committed, what was there before is an earlier transaction's. The first note
--- stands, and only this function writes it.
+-- not its cascade's. In a procedure that has committed, what was there before is an earlier transaction's. So it is while the
+-- transaction has no number, since it has changed no row then: after COMMIT AND CHAIN, or COMMIT and BEGIN in one message, the
+-- counters still contain the transaction before. The first note stands, and only this function writes it.
 CREATE OR REPLACE FUNCTION pgrail.note_baseline(p_root int) RETURNS bool
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  committed CONSTANT bool := transaction_timestamp() > statement_timestamp();
+  committed CONSTANT bool := transaction_timestamp() > statement_timestamp() OR pg_current_xact_id_if_assigned() IS NULL;
   root jsonb;
   n record;
 BEGIN
@@ -128,6 +129,8 @@ BEGIN
   DELETE FROM pgrail.baseline b WHERE b.backend = pg_backend_pid() AND b.xid <> pg_current_xact_id();
   INSERT INTO pgrail.baseline (root, xid, backend, deleted, cascaded, updated)
     VALUES (p_root, pg_current_xact_id(), pg_backend_pid(), CASE WHEN committed THEN n.deleted ELSE 0 END, CASE WHEN committed THEN n.cascaded ELSE 0 END, n.nulled);
+  -- Only says that counters are not to be taken as they are; see `removing_<root>`.
+  PERFORM set_config('pgrail.baseline', 'noted', true);
   RETURN false;
 END $$;
 

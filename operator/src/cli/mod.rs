@@ -21,6 +21,7 @@ mod storage;
 mod undo;
 
 use crate::kubernetes::text::chain;
+use crate::version::VERSION;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,12 +34,6 @@ const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(2);
 /// The owner that the command line stamps on what it installs.
 const OWNER: &str = "local";
-
-/// What `--version` prints: the version, and in builds of `make release` the commit.
-const VERSION: &str = match option_env!("PGRAIL_VERSION") {
-    Some(version) if !version.is_empty() => version,
-    _ => env!("CARGO_PKG_VERSION"),
-};
 
 /// Database guardrails on PostgreSQL: bulk deletes stopped, backups proven.
 #[derive(Debug, Parser)]

@@ -1,9 +1,10 @@
 //! When the operator last checked each database and guard. Statuses have no such time: they are written only when they say
 //! something new.
 
+use crate::mutex::locked;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// How much longer than twice its interval a check may take before it is overdue: it waits for a connection, and for locks.
@@ -42,7 +43,7 @@ impl Checks {
     }
 
     fn last(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.last)
     }
 }
 

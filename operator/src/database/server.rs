@@ -5,10 +5,11 @@ use super::DatabaseError;
 use crate::clock::is_recent;
 use crate::kubernetes::line::Line;
 use crate::kubernetes::places::cause;
+use crate::mutex::locked;
 use jiff::{SignedDuration, Timestamp};
 use pgrail_postgres::{Connection, MessageProblem};
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -88,7 +89,7 @@ impl Server {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Waits for a place within the budget. Fails immediately while the server is known to be out of reach.

@@ -1,7 +1,8 @@
 //! How long to wait before the next try of an object that keeps failing.
 
+use crate::mutex::locked;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(2);
@@ -16,7 +17,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Counts one more failure and returns how long to wait.
     pub(crate) fn next(&self, key: &str) -> Duration {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = locked(&self.failures);
         let count = failures.entry(key.to_owned()).or_default();
         let wait = FIRST.saturating_mul(1 << (*count).min(8)).min(LONGEST);
         *count = count.saturating_add(1);
@@ -25,12 +26,12 @@ impl Backoff {
 
     /// Forgets everything about an object that was deleted. Every key ends with the object's UID.
     pub(crate) fn forget(&self, uid: &str) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !key.ends_with(uid));
+        locked(&self.failures).retain(|key, _| !key.ends_with(uid));
     }
 
     /// The object succeeded.
     pub(crate) fn reset(&self, key: &str) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        locked(&self.failures).remove(key);
     }
 }
 

@@ -1,11 +1,12 @@
 //! Kubernetes Events: one per thing that happened; the same thing again within six minutes is counted, not repeated.
 
 use super::text::truncated;
+use crate::mutex::locked;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// The longest note that the apiserver accepts, in bytes.
 const LONGEST_NOTE: usize = 1024;
@@ -65,7 +66,7 @@ impl Events {
     }
 
     fn recorder(&self, key: Key, now: Timestamp) -> Recorder {
-        let mut recorders = self.recorders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recorders = locked(&self.recorders);
         recorders.retain(|_, (_, used)| now.duration_since(*used) < KEPT);
         let new = || (Recorder::new(self.client.clone(), self.reporter.clone()), now);
         let (recorder, used) = recorders.entry(key).or_insert_with(new);

@@ -3,13 +3,14 @@
 
 use super::text::chain;
 use super::watch;
+use crate::mutex::locked;
 use futures::StreamExt;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Error, Event};
 use kube::{Api, Client, ResourceExt};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 /// Without any kind of the group, the answer is no `Status`: it has a code and no reason.
@@ -174,7 +175,7 @@ impl Optional {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 }
 

@@ -4,10 +4,11 @@
 //! admitted: the number of those bounds the memory.
 
 use super::line::{Cause, Line};
+use crate::mutex::locked;
 use futures::poll;
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -105,7 +106,7 @@ pub(super) async fn limited<T>(limit: Duration, reconcile: impl Future<Output = 
 
 impl Held {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 }
 
@@ -182,7 +183,7 @@ impl Places {
     }
 
     fn of(&self, namespace: &str) -> Arc<OfNamespace> {
-        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut namespaces = locked(&self.namespaces);
         // Those that nobody uses or waits for are made again when needed.
         namespaces.retain(|_, of| Arc::strong_count(of) > 1);
         Arc::clone(namespaces.entry(namespace.to_owned()).or_default())

@@ -1,5 +1,6 @@
 //! One watch of a kind, however many controllers depend on its objects.
 
+use crate::mutex::locked;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{Stream, StreamExt};
 use kube::api::Api;
@@ -12,7 +13,7 @@ use serde::de::DeserializeOwned;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 
 /// Objects in one page of a list: a page is decoded as a whole, and its memory is not given back to the system.
@@ -80,7 +81,7 @@ where
     let events =
         kube::runtime::watcher(api, config()).default_backoff().modify(trim).reflect(writer).inspect(move |event| {
             if let Ok(event) = event {
-                told.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(|follower| follower(event));
+                locked(&told).iter_mut().for_each(|follower| follower(event));
             }
         });
     (events, Watch { store, followers })
@@ -100,7 +101,7 @@ where
     pub(crate) fn on_delete(&self, deleted: impl Fn(&ObjectRef<Watched<K>>) + Send + 'static) {
         let mut deletions = Deletions { store: self.store(), missing: HashSet::new() };
         let follower = move |event: &Event<Watched<K>>| deletions.of(event).iter().for_each(&deleted);
-        self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(follower));
+        locked(&self.followers).push(Box::new(follower));
     }
 
     /// Calls `seen` for every object that is listed, and after every change. To be called before the controller runs.
@@ -109,7 +110,7 @@ where
             Event::InitApply(object) | Event::Apply(object) => seen(object),
             Event::Init | Event::InitDone | Event::Delete(_) => {}
         };
-        self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(follower));
+        locked(&self.followers).push(Box::new(follower));
     }
 
     /// Calls `changed` each time that what `matters` of an object changes, and when it is created or deleted. To be called
@@ -140,7 +141,7 @@ where
                 changed();
             }
         };
-        self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(follower));
+        locked(&self.followers).push(Box::new(follower));
     }
 
     /// The objects of another kind that depend on one of this kind, each time that what `matters` of it changes, and when
@@ -188,7 +189,7 @@ where
                 }
             }
         };
-        self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(follower));
+        locked(&self.followers).push(Box::new(follower));
         receiver
     }
 }

@@ -19,6 +19,7 @@ use crate::kubernetes::watch::{watch, watch_only};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::signals::stop_requested;
+use crate::version::VERSION;
 use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -141,7 +142,7 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
         metrics: Metrics::default(),
         clock,
     });
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), cluster_id = context.cluster_id, "pgrail starts");
+    tracing::info!(version = VERSION, cluster_id = context.cluster_id, "pgrail starts");
 
     let stop = CancellationToken::new();
     let (shown, page) = match page::page(args.page, &context, &stop) {

@@ -11,6 +11,7 @@ use crate::kubernetes::api::untyped;
 use crate::kubernetes::events::Severity;
 use crate::kubernetes::text::{chain, listed};
 use crate::kubernetes::watch::Watched;
+use crate::mutex::locked;
 use futures::{StreamExt, stream};
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
@@ -18,7 +19,7 @@ use pgrail_crds::GuardrailPolicy;
 use pgrail_crds::conditions::reasons::event;
 use serde_json::json;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Requests to the apiserver at the same time.
 const REQUESTS: usize = 8;
@@ -32,7 +33,7 @@ pub(super) struct Memory(Mutex<HashSet<(&'static str, String, String)>>);
 impl Memory {
     /// Returns whether it was seen before.
     fn seen(&self, kind: &'static str, namespace: &str, name: &str) -> bool {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = locked(&self.0);
         !seen.insert((kind, namespace.to_owned(), name.to_owned()))
     }
 }

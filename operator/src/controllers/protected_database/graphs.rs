@@ -1,10 +1,11 @@
 //! The cascade graph of each database as its catalog was last read: kept for the page, so that no view of the page
 //! connects to a database.
 
+use crate::mutex::locked;
 use jiff::Timestamp;
 use pgrail_guard::Graph;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Tables of one graph that are kept: those with most rows at risk.
 pub(crate) const MOST_TABLES: usize = 400;
@@ -43,7 +44,7 @@ impl Graphs {
     }
 
     fn graphs(&self) -> MutexGuard<'_, HashMap<String, Arc<ReadGraph>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use crate::clock::is_recent;
 use crate::controllers::protected_database::two_digits;
+use crate::mutex::locked;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::{GuardMode, GuardedTable, TableGuard, TableGuardStatus, Time};
 use pgrail_guard::WindowUse;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// What the status says moves at most that often, unless a window is used up, or no longer.
 const MOVES_EVERY: SignedDuration = SignedDuration::from_mins(10);
@@ -47,7 +48,7 @@ impl WindowMemory {
         if uses.is_empty() {
             return Windows::default();
         }
-        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = locked(&self.0);
         let reported = memory.entry(guard.uid().unwrap_or_default()).or_default();
         let moves = reported.moved.is_none_or(|moved| !is_recent(moved, now, MOVES_EVERY));
         if moves {
@@ -72,7 +73,7 @@ impl WindowMemory {
 
     /// The guard with this UID was deleted.
     pub(super) fn deleted(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        locked(&self.0).remove(uid);
     }
 }
 

@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::controllers::guardrail_policy::compliance::{self, Policies, Row};
 use crate::controllers::guardrail_policy::fleet::Index;
 use crate::kubernetes::watch::{Store, Watched};
+use crate::version::VERSION;
 use axum::Json;
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, State};
@@ -52,7 +53,7 @@ pub(super) fn routes(api: Arc<Api>) -> Router {
 
 async fn session((State(api), peer, headers): Request<'_>) -> Answer {
     let user = api.user(&peer, &headers).await?;
-    Ok(Json(json!({"user": user.name(), "version": env!("CARGO_PKG_VERSION")})))
+    Ok(Json(json!({"user": user.name(), "version": VERSION})))
 }
 
 /// Every database that the user may `get` and `list`, worst first.

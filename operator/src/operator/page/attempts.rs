@@ -1,11 +1,12 @@
 //! Blocked attempts over time. A status has the total only: the page shows how it rose while this process watched.
 
+use crate::mutex::locked;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use pgrail_crds::TableGuard;
 use serde::Serialize;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// Seconds of one bucket.
 pub(super) const BUCKET: i64 = 300;
@@ -84,7 +85,7 @@ impl Attempts {
     }
 
     fn guards(&self) -> MutexGuard<'_, HashMap<String, Counted>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 
