@@ -27,6 +27,11 @@ const EVENT_TRIGGERS: [(&str, &str, &str); 3] = [
     ),
 ];
 
+/// Records the event triggers that exist, in the transaction that creates them: one that is missing later was dropped, and one
+/// that a process was killed before was not.
+const RECORD: &str = "SELECT pgrail.write_document('event_triggers', (SELECT jsonb_agg(e.evtname ORDER BY e.evtname) \
+     FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid WHERE p.pronamespace = 'pgrail'::regnamespace))";
+
 fn enforces(root: &Root, desired: &Desired, asked: fn(&Assignment) -> bool) -> bool {
     root.assignments.iter().any(|held| {
         asked(held) && desired.configuration.guards.iter().any(|guard| guard.id == held.guard && guard.enforce)
@@ -98,7 +103,7 @@ pub(crate) fn steps(desired: &Desired, observed: &Observed, drift: &mut Vec<Drif
         if name == ON_REWRITE && !rewrites {
             if found.is_some_and(|trigger| trigger.owned) {
                 let drop = format!("DROP EVENT TRIGGER {name}");
-                end.push(Step { change: Change::Remove, ..step(None, vec![drop]) });
+                end.push(Step { change: Change::Remove, ..step(None, vec![drop, RECORD.to_owned()]) });
             }
             continue;
         }
@@ -106,9 +111,12 @@ pub(crate) fn steps(desired: &Desired, observed: &Observed, drift: &mut Vec<Drif
         let always = format!("ALTER EVENT TRIGGER {name} ENABLE ALWAYS");
         match found {
             None if observed.live.may_create_event_triggers => {
-                // Another version of pgrail may not have had it.
-                let known = observed.recorded.as_ref().is_some_and(|it| it.routines.contains_key(function));
-                if unchanged && known {
+                let existed = observed.recorded.as_ref().is_some_and(|recorded| match &recorded.event_triggers {
+                    Some(created) => created.contains(name),
+                    // A version that did not record them may not have had it.
+                    None => unchanged && recorded.routines.contains_key(function),
+                });
+                if existed {
                     drift.push(drifted("the event trigger is missing"));
                 }
                 let create = format!("CREATE EVENT TRIGGER {name} {events} EXECUTE FUNCTION pgrail.{function}()");
@@ -123,6 +131,7 @@ pub(crate) fn steps(desired: &Desired, observed: &Observed, drift: &mut Vec<Drif
         }
     }
     if !statements.is_empty() {
+        statements.push(RECORD.to_owned());
         let step = step(None, statements);
         add.push(if creates { step.creating() } else { step });
     }

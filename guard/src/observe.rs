@@ -1,6 +1,6 @@
 //! What is in the database now: its catalog, and what of ours is installed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Deserialize;
@@ -197,6 +197,8 @@ pub struct Recorded {
     pub triggers: BTreeMap<(Oid, String), RecordedTrigger>,
     /// Functions, by name.
     pub routines: BTreeMap<String, RecordedRoutine>,
+    /// Names of the event triggers; `None` where no version that records them has created any.
+    pub event_triggers: Option<BTreeSet<String>>,
     /// Blocked attempts by assignment.
     pub counters: BTreeMap<i32, i64>,
     /// When it was first installed, as RFC 3339 text.
@@ -248,6 +250,7 @@ struct RawRecorded {
     configuration: Configuration,
     triggers: Vec<RecordedTrigger>,
     routines: Vec<RecordedRoutine>,
+    event_triggers: Option<BTreeSet<String>>,
     counters: Vec<RawCounter>,
 }
 
@@ -338,7 +341,15 @@ async fn read_recorded(client: &Client, server_version: i32) -> Result<Option<Re
     let Some(row) = client.query_opt(include_str!("sql/configuration.sql"), &[]).await? else { return Ok(None) };
     let raw: RawRecorded = serde_json::from_str(row.try_get(0)?)?;
     let RawRecorded {
-        schema_version, digest, installed_at, configuration, mut triggers, mut routines, counters, ..
+        schema_version,
+        digest,
+        installed_at,
+        configuration,
+        mut triggers,
+        mut routines,
+        event_triggers,
+        counters,
+        ..
     } = raw;
     let moved = match (raw.restored_from, raw.server_version.map(|version| version / 10_000)) {
         (Some(database), _) => Some(Moved::Restored { database }),
@@ -357,6 +368,7 @@ async fn read_recorded(client: &Client, server_version: i32) -> Result<Option<Re
         digest,
         triggers: triggers.into_iter().map(|trigger| ((trigger.rel, trigger.name.clone()), trigger)).collect(),
         routines: routines.into_iter().map(|routine| (routine.name.clone(), routine)).collect(),
+        event_triggers,
         counters: counters.into_iter().map(|counter| (counter.assignment, counter.blocked)).collect(),
         installed_at,
         moved,

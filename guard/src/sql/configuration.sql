@@ -20,6 +20,8 @@ SELECT json_build_object(
   'members', coalesce((SELECT json_agg(m ORDER BY root, rel, effect) FROM (SELECT root, rel::oid::int8 AS rel, effect, path FROM pgrail.member) m), '[]'),
   'triggers', coalesce((SELECT json_agg(t) FROM (SELECT rel::oid::int8 AS rel, name, source, fingerprint FROM pgrail.trigger) t), '[]'),
   'routines', coalesce((SELECT json_agg(r) FROM (SELECT name, source, fingerprint FROM pgrail.routine) r), '[]'),
+  'event_triggers', (SELECT split_part(p.prosrc, '$json$', 2)::json FROM pg_proc p
+                     WHERE p.proname = 'config_event_triggers' AND p.pronamespace = 'pgrail'::regnamespace AND p.pronargs = 0),
   'counters', coalesce((
       SELECT json_agg(json_build_object('assignment', a.id, 'blocked',
         coalesce(pg_sequence_last_value(c.oid::regclass), 0) - a.skipped

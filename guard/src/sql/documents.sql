@@ -71,6 +71,8 @@ BEGIN
   IF pgrail.document('counters') IS NULL THEN
     PERFORM pgrail.write_document('counters', jsonb_build_object('server_start', pg_postmaster_start_time(), 'seen', '{}'::jsonb, 'skipped', '{}'::jsonb));
   END IF;
+  -- None yet; where an earlier version installed, it is not known which.
+  IF pgrail.document('install') IS NULL THEN PERFORM pgrail.write_document('event_triggers', '[]'); END IF;
   PERFORM pgrail.write_document('install', p_about || jsonb_build_object('owner', p_configuration -> 'owner', 'usage_table', usage_table::int8, 'database', current_database(),
     'server_version', current_setting('server_version_num')::int, 'installed_at', coalesce(pgrail.document('install') -> 'installed_at', to_jsonb(now())),
     'drop_partition', EXISTS (SELECT FROM jsonb_array_elements(p_configuration -> 'assignments') a WHERE (a.value ->> 'protect_drop_partition')::bool),

@@ -26,6 +26,7 @@ parts(part) AS (
   FROM pg_catalog.pg_event_trigger e JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid JOIN ours ON p.pronamespace = ours.oid
  UNION ALL
   SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', s.setdatabase, s.setrole, s.setconfig), 9)) FROM pg_catalog.pg_db_role_setting s
+  WHERE s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()))
  UNION ALL
   SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws('|', m.roleid, m.member), 10)) FROM pg_catalog.pg_auth_members m
  UNION ALL
