@@ -1,15 +1,17 @@
-//! Stores behind TLS with a CA of their own, and credentials that change during a run.
+//! Stores behind TLS with a CA of their own, credentials that change during a run, and buckets whose objects are locked.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod support;
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pgrail_dump::{
-    Compression, CompressionMethod, CredentialSource, Reason, Scope, Store, StoreCredentials, StoreSettings,
-    UploadLimits, dump, list, verify,
+    Compression, CompressionMethod, CredentialSource, PruneRequest, Reason, Scope, Store, StoreCredentials,
+    StoreSettings, StoreUrl, UploadLimits, dump, list, prune, verify,
 };
 use pgrail_testing::server;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -121,5 +123,71 @@ async fn credentials_are_read_again_when_they_change() {
     // The same store, without being opened again.
     let result = dump(&request, &store, &quiet).await.unwrap();
     verify(&verify_request(&result), &store, &quiet).await.unwrap();
+    database.finish().await;
+}
+
+/// What only the owner of a bucket does, and the client library has no function for.
+fn put(url: &str, headers: &[&str], body: &str) {
+    let mut curl = Command::new("curl");
+    curl.args([
+        "--silent",
+        "--show-error",
+        "--fail-with-body",
+        "--request",
+        "PUT",
+        "--aws-sigv4",
+        "aws:amz:us-east-1:s3",
+    ]);
+    curl.args([
+        "--user",
+        &format!("{}:{}", s3("key"), s3("secret")),
+        "--header",
+        "x-amz-content-sha256: UNSIGNED-PAYLOAD",
+    ]);
+    curl.args(headers.iter().flat_map(|header| ["--header", header]));
+    let output = curl.args(["--data-binary", body, url]).output().unwrap();
+    assert!(output.status.success(), "{url}: {}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// Object lock in compliance mode: for a day, nobody can remove an object or replace it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_with_a_default_retention_takes_dumps_and_keeps_them() {
+    let bucket = unique("locked");
+    let url = format!("{}/{bucket}", s3("endpoint"));
+    put(&url, &["x-amz-bucket-object-lock-enabled: true"], "");
+    let lock = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
+         <Mode>COMPLIANCE</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
+    put(&format!("{url}?object-lock="), &["Content-MD5: bAtV4GhRHjlhyrqo+OfhYg=="], lock);
+    let database = server(18).database("locked").await;
+    database
+        .connect()
+        .await
+        .batch_execute("CREATE TABLE blob AS SELECT repeat(md5(n::text), 40) AS text FROM generate_series(1, 20000) n")
+        .await
+        .unwrap();
+    let mut settings = support::s3_settings("shop");
+    (settings.url, settings.sha256) = (StoreUrl::parse(&format!("s3://{bucket}/shop")).unwrap(), true);
+    let store = Store::open(&settings).unwrap();
+    let mut request = request(&database);
+    request.compression = Compression { method: CompressionMethod::None, level: None };
+    request.upload = UploadLimits { part_bytes: 5 * 1024 * 1024, parts_in_flight: 2, parts_per_segment: 3 };
+    let result = dump(&request, &store, &quiet).await.unwrap();
+    verify(&verify_request(&result), &store, &quiet).await.unwrap();
+
+    let schedule = request.identity.schedule_identity();
+    let listed = async || list(&store, Scope::Schedule(&schedule)).await.unwrap().ours;
+    let before = listed().await;
+    let location = before[0].location.clone();
+    let request = PruneRequest::new(schedule.clone(), vec![location.clone()], jiff::Timestamp::now());
+    let report = prune(&store, &request).await.unwrap();
+    assert_eq!(report.deleted, Vec::<String>::new());
+    let [refused] = &report.refused[..] else { panic!("{report:?}") };
+    assert_eq!((&refused.location, refused.reason), (&location, Reason::AccessDenied));
+    assert!(refused.message.contains("lock"), "{}", refused.message);
+    // It is whole.
+    assert_eq!(listed().await, before);
+    let files = Path::new(&s3("folder")).join(&bucket).join("shop").join(&location);
+    let sizes = files.read_dir().unwrap().map(|file| file.unwrap().metadata().unwrap().len());
+    assert!(sizes.sum::<u64>() > result.size_bytes);
     database.finish().await;
 }

@@ -79,7 +79,8 @@ impl StoreError {
     }
 }
 
-/// The parts of a store's error response that its reader needs: S3's and Azure's are XML.
+/// The parts of a store's error response that its reader needs: S3's and Azure's are XML. What S3 answers to the deletion of
+/// several objects, the client library has as text.
 struct Answer<'a> {
     /// `403 Forbidden`
     status: Option<&'a str>,
@@ -90,10 +91,12 @@ struct Answer<'a> {
 impl<'a> Answer<'a> {
     fn of(text: &'a str) -> Self {
         let between = |start: &str, end: &str| Some(text.split_once(start)?.1.split_once(end)?.0.trim());
+        let not_deleted = || text.split_once("DeleteObjects request failed for key ")?.1.split_once(" (code: ");
         Self {
             status: between("status code: ", ": ").filter(|status| status.len() < 60),
-            code: between("<Code>", "</Code>"),
-            message: between("<Message>", "</Message>"),
+            code: between("<Code>", "</Code>").or_else(|| not_deleted()?.1.split_once(')').map(|(code, _)| code)),
+            message: between("<Message>", "</Message>")
+                .or_else(|| not_deleted()?.0.split_once(": ").map(|(_, message)| message)),
         }
     }
 
@@ -201,6 +204,10 @@ mod tests {
         assert_eq!(
             failed(&xml),
             (Reason::AccessDenied, "403 Forbidden: InvalidAccessKeyId: The key does not exist.".into())
+        );
+        assert_eq!(
+            failed("DeleteObjects request failed for key shop/a: protected by object lock (code: AccessDenied)"),
+            (Reason::AccessDenied, "AccessDenied: protected by object lock".into())
         );
         let (reason, detail) = failed(&"y".repeat(1000));
         assert_eq!(
