@@ -15,6 +15,9 @@ pub const RELEASE: &str = "pgrail.dev/release";
 pub const ACKNOWLEDGE_SHRINK: &str = "pgrail.dev/acknowledge-shrink";
 /// `"true"` on a `DatabaseBackup` that was found in the store: a user vouches for the dump, and it can be restored.
 pub const ADOPT: &str = "pgrail.dev/adopt";
+/// ID of another, lost cluster, on a `BackupSchedule`: the dumps that a schedule of the same name and namespace made there are
+/// recorded. The ID is the UID of the namespace `kube-system`.
+pub const ADOPT_CLUSTER: &str = "pgrail.dev/adopt-cluster";
 /// `"true"`: allows a `DatabaseRestore` with mode `InPlace`.
 pub const ALLOW_IN_PLACE: &str = "pgrail.dev/allow-in-place";
 /// User who created a `GuardExemption`. An admission policy of the chart verifies it and refuses changes.

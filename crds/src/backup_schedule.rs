@@ -517,4 +517,31 @@ pub struct StoreCheck {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(max = 128)))]
     pub split_brain: Vec<String>,
+    /// The directory of the cluster in the annotation `pgrail.dev/adopt-cluster`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_cluster: Option<LostClusterCheck>,
+    /// IDs of other clusters whose directories contain dumps of a schedule of this name and namespace, at most 4. They are searched
+    /// for a new schedule, and while its own directory is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), inner(length(max = 36)))]
+    pub other_clusters: Vec<String>,
+}
+
+/// What the directory of a lost cluster contained when it was last compared with the backups of a schedule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LostClusterCheck {
+    /// ID of the cluster.
+    #[schemars(length(max = 36))]
+    pub id: String,
+    /// Number of dumps of a schedule of this name and namespace.
+    pub dumps: i64,
+    /// Number of these that no `DatabaseBackup` records.
+    pub unrecorded: i64,
+    /// Number of dumps whose manifest cannot be used, or is of another schedule or cluster.
+    pub unreadable: i64,
+    /// Why the directory could not be listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub failure: Option<String>,
 }

@@ -32,6 +32,9 @@ pub const DRILLED: &str = "Drilled";
 pub const SHRUNK: &str = "Shrunk";
 /// `BackupSchedule`: the retention was applied.
 pub const RETENTION_HEALTHY: &str = "RetentionHealthy";
+/// `BackupSchedule`: the dumps of the cluster in the annotation `pgrail.dev/adopt-cluster` are recorded. The condition is removed
+/// without it, unless another cluster with such dumps was found.
+pub const CLUSTER_ADOPTED: &str = "ClusterAdopted";
 
 /// `GuardrailPolicy`: all selected databases are compliant.
 pub const COMPLIANT: &str = "Compliant";
@@ -48,6 +51,8 @@ pub mod reasons {
     pub const UNPARSABLE: &str = "Unparsable";
     /// A field has an invalid value.
     pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// An annotation has an invalid value.
+    pub const INVALID_ANNOTATION: &str = "InvalidAnnotation";
 
     /// Reasons of `Reachable`.
     pub mod reachable {
@@ -259,6 +264,10 @@ pub mod reasons {
         pub const SPLIT_BRAIN: &str = "SplitBrain";
         /// The store could not be compared with the backups. Nothing is removed.
         pub const STORE_UNCHECKED: &str = "StoreUnchecked";
+        /// The store contains dumps of a schedule of the same name and namespace in another cluster.
+        pub const OTHER_CLUSTER: &str = "OtherCluster";
+        /// The other cluster has no dumps of a schedule of the same name and namespace.
+        pub const NO_DUMPS: &str = "NoDumps";
         /// The `BackupSchedule` does not exist.
         pub const SCHEDULE_NOT_FOUND: &str = "ScheduleNotFound";
     }

@@ -10,13 +10,13 @@ use tempfile::NamedTempFile;
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     process::ChildStdout,
-    sync::Mutex,
+    sync::{Mutex, OnceCell},
     task::JoinHandle,
 };
 
 use crate::{
     Block, ClientTools, Manifest, ManifestError, Reason, Store, StoreError, TableRows, ToolError,
-    archive::RowReader,
+    archive::{Merged, RowReader},
     clients::Running,
     encryption::decrypt_part,
     segments::{segment_stream, segments_of},
@@ -114,6 +114,8 @@ pub struct Extract {
     pub(crate) bytes: Bytes,
     /// The heads of other archives that were read.
     others: Arc<Mutex<BTreeMap<u32, Bytes>>>,
+    /// What the heads list, once they were read.
+    pub(crate) contents: Arc<OnceCell<Merged>>,
 }
 
 impl Extract {
@@ -121,7 +123,8 @@ impl Extract {
     pub async fn open(store: &Store, manifest: Manifest) -> Result<Self, ExtractError> {
         let manifest = manifest.reveal(store).await?;
         let bytes = read_head(store, &manifest, 0).await?;
-        Ok(Self { store: store.clone(), manifest: Arc::new(manifest), bytes, others: Arc::default() })
+        let (others, contents) = (Arc::default(), Arc::default());
+        Ok(Self { store: store.clone(), manifest: Arc::new(manifest), bytes, others, contents })
     }
 
     /// The head of an archive.

@@ -89,6 +89,15 @@ impl BackupIdentity {
     }
 }
 
+/// Whether a text has the form of a cluster's id: the UID of a namespace, in lowercase hexadecimal digits.
+pub fn is_cluster_id(text: &str) -> bool {
+    let is_expected = |(at, byte): (usize, u8)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+    };
+    text.len() == 36 && text.bytes().enumerate().all(is_expected)
+}
+
 /// Whether a location, or an object in it, is of a run whose id starts with one of these.
 pub(crate) fn is_running(key: &str, run_ids: &[String]) -> bool {
     let run = key.split('/').nth(3).and_then(|run| Some(run.split_once('-')?.1));
@@ -154,6 +163,26 @@ mod tests {
             backup_name: "nightly-20261123-021500".into(),
             timestamp: "2026-11-23T02:15:00.987Z".parse().unwrap(),
             run_id: "a1b2c3".into(),
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_cluster_is_a_uid() {
+        let id = "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0";
+        assert!(is_cluster_id(id));
+        let others = [
+            String::new(),
+            "local".into(),
+            "..".into(),
+            id.to_uppercase(),
+            format!("{id}/"),
+            format!("{id}0"),
+            id.replace('-', "0"),
+            id.replace("4f50", "../."),
+            id.repeat(1000),
+        ];
+        for other in others {
+            assert!(!is_cluster_id(&other), "{other}");
         }
     }
 

@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Failure, Manifest, ManifestError, Phase, Reason, ScheduleIdentity, Store, StoreError,
+    Failure, MANIFEST, Manifest, ManifestError, Phase, Reason, ScheduleIdentity, Store, StoreError,
     catalog::{self, Run},
-    identity::is_run,
+    identity::{is_cluster_id, is_run},
     text::{error_chain, truncated},
 };
 
@@ -31,12 +31,42 @@ const LARGEST_MANIFEST: u64 = 16 * 1024 * 1024;
 /// How names of an archive's parts start.
 const PART: &str = "dump.pgc.";
 
+/// How many other clusters are named.
+const CLUSTERS_NAMED: usize = 4;
+
+/// How many directories are searched for them.
+const CLUSTERS_SEARCHED: usize = 64;
+
+/// How many objects of each.
+const OBJECTS_SEARCHED: usize = 1000;
+
 /// What to compare.
 #[derive(Debug, Clone)]
 pub struct InventoryRequest {
     /// The schedule.
     pub ours: ScheduleIdentity,
     /// The dumps that are recorded.
+    pub known: Vec<Known>,
+    /// A lost cluster, whose dumps of the same namespace and schedule are listed, too.
+    pub lost: Option<LostCluster>,
+    /// Whether other clusters with such dumps are named. They are anyway if the schedule's own directory is empty.
+    pub find_clusters: bool,
+}
+
+impl InventoryRequest {
+    /// The schedule's own directory alone.
+    pub fn new(ours: ScheduleIdentity, known: Vec<Known>) -> Self {
+        Self { ours, known, lost: None, find_clusters: false }
+    }
+}
+
+/// Another cluster than the schedule's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LostCluster {
+    /// See [`ScheduleIdentity::cluster_id`].
+    pub cluster_id: String,
+    /// Its dumps that are recorded.
     pub known: Vec<Known>,
 }
 
@@ -71,6 +101,15 @@ pub struct Inventory {
     /// Why, for one of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// The same of the lost cluster's directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Box<Inventory>>,
+    /// Why that could not be listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_failure: Option<Failure>,
+    /// Other clusters with dumps of the same namespace and schedule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clusters: Vec<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -114,12 +153,12 @@ pub struct Found {
 
 impl Found {
     fn new(run: &str, manifest: &Manifest, manifest_sha256: String, ours: &ScheduleIdentity) -> Self {
-        let uid = &manifest.identity.schedule_uid;
+        let uid = plain(&manifest.identity.schedule_uid, 63);
         Self {
             run: run.to_owned(),
             backup_name: plain(&manifest.identity.backup_name, 253),
             database_uid: plain(&manifest.identity.database_uid, 63),
-            earlier_schedule: (*uid != ours.schedule_uid).then(|| plain(uid, 63)),
+            earlier_schedule: (uid != ours.schedule_uid).then_some(uid),
             snapshot_time: manifest.snapshot_time,
             completion_time: manifest.completion_time,
             size_bytes: manifest.size_bytes,
@@ -188,6 +227,9 @@ impl From<String> for Marks {
 impl Inventory {
     /// Takes the oldest unrecorded dump out, so that the rest fits into a container's message.
     pub(crate) fn shorten(&mut self) -> bool {
+        if self.lost.as_mut().is_some_and(|lost| lost.shorten()) {
+            return true;
+        }
         let dropped = self.unknown.pop().is_some();
         self.not_listed += u64::from(dropped);
         dropped
@@ -221,18 +263,76 @@ impl InventoryError {
 }
 
 /// Lists the schedule's directory once, and reads the manifests of dumps that are not recorded.
+///
+/// If the directory of the lost cluster cannot be listed, the rest is returned nevertheless.
 pub async fn inventory(store: &Store, request: &InventoryRequest) -> Result<Inventory, InventoryError> {
-    if request.known.len() > KNOWN_AT_MOST {
-        return Err(InventoryError::TooMany(request.known.len()));
+    let known = request.known.len() + request.lost.as_ref().map_or(0, |lost| lost.known.len());
+    if known > KNOWN_AT_MOST {
+        return Err(InventoryError::TooMany(known));
     }
-    let directory = catalog::directory_of(&request.ours)?;
+    let mut inventory = inventory_of(store, &request.ours, &request.known).await?;
+    if let Some(lost) = &request.lost {
+        match inventory_of_lost(store, &request.ours, lost).await {
+            Ok(found) => inventory.lost = Some(Box::new(found)),
+            Err(error) => {
+                let mut failure = InventoryError::from(error).failure(store);
+                failure.message = truncated(&failure.message.replace(char::is_control, " "), 300);
+                inventory.lost_failure = Some(failure);
+            }
+        }
+    } else if request.find_clusters || inventory.published == 0 {
+        // The credentials need not allow it.
+        inventory.clusters = other_clusters(store, &request.ours).await.unwrap_or_default();
+    }
+    Ok(inventory)
+}
+
+/// Of the same namespace and schedule in another cluster, which has given the schedule another UID: a manifest with that of
+/// this schedule is forged.
+async fn inventory_of_lost(
+    store: &Store,
+    ours: &ScheduleIdentity,
+    lost: &LostCluster,
+) -> Result<Inventory, StoreError> {
+    let theirs = ScheduleIdentity { cluster_id: lost.cluster_id.clone(), ..ours.clone() };
+    let mut inventory = inventory_of(store, &theirs, &lost.known).await?;
+    let before = inventory.unknown.len();
+    inventory.unknown.retain(|found| found.earlier_schedule.is_some());
+    inventory.foreign += (before - inventory.unknown.len()) as u64;
+    Ok(inventory)
+}
+
+/// The clusters that have published dumps of the same namespace and schedule. No manifest is read.
+async fn other_clusters(store: &Store, ours: &ScheduleIdentity) -> Result<Vec<String>, StoreError> {
+    let names = store.directories().await?.into_iter();
+    let mut clusters = Vec::new();
+    for cluster_id in names.filter(|it| is_cluster_id(it) && *it != ours.cluster_id).take(CLUSTERS_SEARCHED) {
+        let directory = catalog::directory_of(&ScheduleIdentity { cluster_id: cluster_id.clone(), ..ours.clone() })?;
+        let objects = store.list(&directory)?.take(OBJECTS_SEARCHED);
+        let is_manifest = |key: &str| {
+            let run = key.strip_prefix(&directory).and_then(|rest| rest.strip_prefix('/')?.split_once('/'));
+            run.is_some_and(|(run, name)| is_run(run) && name == MANIFEST)
+        };
+        let mut manifests = std::pin::pin!(objects.try_filter(|object| std::future::ready(is_manifest(&object.key))));
+        if manifests.try_next().await?.is_some() {
+            clusters.push(cluster_id);
+        }
+        if clusters.len() == CLUSTERS_NAMED {
+            break;
+        }
+    }
+    Ok(clusters)
+}
+
+async fn inventory_of(store: &Store, identity: &ScheduleIdentity, known: &[Known]) -> Result<Inventory, StoreError> {
+    let directory = catalog::directory_of(identity)?;
     let listed = catalog::runs(store, &directory).await?;
     let published: BTreeMap<&str, &Run> = listed
         .iter()
         .filter(|(_, run)| run.is_published())
         .filter_map(|(location, run)| Some((location.strip_prefix(&directory)?.strip_prefix('/')?, run)))
         .collect();
-    let numbered = || request.known.iter().enumerate();
+    let numbered = || known.iter().enumerate();
     let missing = numbered().filter(|(_, Known(run, _))| !published.contains_key(run.as_str()));
     let differs = |Known(run, size): &Known| {
         published.get(run.as_str()).zip(*size).is_some_and(|(run, size)| archive_bytes(run) != size)
@@ -243,9 +343,9 @@ pub async fn inventory(store: &Store, request: &InventoryRequest) -> Result<Inve
         incomplete: numbered().filter(|(_, known)| differs(known)).map(|(position, _)| position).collect(),
         ..Inventory::default()
     };
-    let known: BTreeSet<&str> = request.known.iter().map(|Known(run, _)| run.as_str()).collect();
+    let known: BTreeSet<&str> = known.iter().map(|Known(run, _)| run.as_str()).collect();
     let unknown: Vec<&str> = published.keys().rev().copied().filter(|run| !known.contains(run)).collect();
-    read_unknown(store, request, &directory, &unknown, &mut inventory).await?;
+    read_unknown(store, identity, &directory, &unknown, &mut inventory).await?;
     Ok(inventory)
 }
 
@@ -258,7 +358,7 @@ fn archive_bytes(run: &Run) -> u64 {
 /// Directories begin with the time of their run, so the last names are of the newest.
 async fn read_unknown(
     store: &Store,
-    request: &InventoryRequest,
+    identity: &ScheduleIdentity,
     directory: &str,
     newest_first: &[&str],
     inventory: &mut Inventory,
@@ -280,8 +380,8 @@ async fn read_unknown(
             Ok(Some((manifest, _))) if manifest.location != format!("{directory}/{run}") => {
                 Some("its manifest is of another directory".to_owned())
             }
-            Ok(Some((manifest, sha256))) if manifest.is_of_name(&request.ours) => {
-                inventory.unknown.push(Found::new(&run, &manifest, sha256, &request.ours));
+            Ok(Some((manifest, sha256))) if manifest.is_of_name(identity) => {
+                inventory.unknown.push(Found::new(&run, &manifest, sha256, identity));
                 None
             }
             Ok(Some(_)) => {
@@ -341,6 +441,12 @@ mod tests {
     #[test]
     fn an_inventory_of_many_dumps_fits_into_a_message() {
         let every_other: Marks = (0..KNOWN_AT_MOST).filter(|position| position % 2 == 1).collect();
+        let lost = Inventory {
+            unknown: (0..300).map(found).collect(),
+            not_listed: 7,
+            problem: Some("\"".repeat(200)),
+            ..Inventory::default()
+        };
         let inventory = Inventory {
             published: 5000,
             missing: every_other.clone(),
@@ -350,6 +456,9 @@ mod tests {
             foreign: 7,
             unreadable: 9,
             problem: Some("\"".repeat(200)),
+            lost: Some(Box::new(lost)),
+            lost_failure: None,
+            clusters: vec!["c".repeat(36); CLUSTERS_NAMED],
         };
         let message = Message::Inventory(inventory).to_json();
         assert!(message.len() <= MESSAGE_BYTES, "{}", message.len());
@@ -357,5 +466,7 @@ mod tests {
         assert_eq!((read.missing.len(), read.missing), (KNOWN_AT_MOST / 2, every_other));
         assert!(read.unknown.len() > 1 && read.unknown[0] == found(0), "{}", read.unknown.len());
         assert_eq!(read.unknown.len() as u64 + read.not_listed, 305);
+        let lost = read.lost.unwrap();
+        assert_eq!((lost.unknown.len(), lost.not_listed), (0, 307), "the schedule's own come first");
     }
 }

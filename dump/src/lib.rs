@@ -105,8 +105,10 @@ pub use dump::{DumpError, GLOBALS, INDEX, ROWS, dump, dump_until};
 pub use encryption::{Identities, IdentityTextError, RecipientError, Recipients, RowsKey};
 pub use extract::{Extract, ExtractError, RowStream};
 pub use filter::{Filter, PatternError};
-pub use identity::{BackupIdentity, IdentityError, ScheduleIdentity};
-pub use inventory::{Found, Inventory, InventoryError, InventoryRequest, KNOWN_AT_MOST, Known, Marks, inventory};
+pub use identity::{BackupIdentity, IdentityError, ScheduleIdentity, is_cluster_id};
+pub use inventory::{
+    Found, Inventory, InventoryError, InventoryRequest, KNOWN_AT_MOST, Known, LostCluster, Marks, inventory,
+};
 pub use load::{Load, LoadRows};
 pub use manifest::{Archive, MANIFEST, MANIFEST_VERSION, Manifest, ManifestError, Verification};
 pub use outcome::{

@@ -130,10 +130,15 @@ fn only_setting_failed(ended: &Ended) -> bool {
 impl Extract {
     /// Its table of contents; of several archives, all of them as one.
     pub async fn entries(&self) -> Result<Vec<Entry>, ExtractError> {
-        Ok(self.contents().await?.entries)
+        Ok(self.contents().await?.entries.clone())
     }
 
-    async fn contents(&self) -> Result<Merged, ExtractError> {
+    /// Read once.
+    async fn contents(&self) -> Result<&Merged, ExtractError> {
+        self.contents.get_or_try_init(|| self.read_contents()).await
+    }
+
+    async fn read_contents(&self) -> Result<Merged, ExtractError> {
         let invalid = |error: crate::archive::FramingError| ExtractError::Index(error.to_string());
         let mut archives = Vec::new();
         for archive in 0..self.manifest().archive_count() {

@@ -207,20 +207,10 @@ disaster() {
   kubectl delete namespace "$namespace" --wait=false >/dev/null
   must await 180 "the namespace is gone" not kubectl get namespace "$namespace"
   local took=$awaited
-  logged again e2e/cluster/workloads/up.sh --name "$name" "$namespace" postgres
-  create_shop
-  admin "ALTER ROLE pgrail CREATEDB" >/dev/null
-  store_keys
-  kc create secret generic backup-key --from-file=identity="$work/backup-key.txt" >/dev/null
-  declare_shop
-  schedule nightly <<<'  runOnCreate: false'
-  schedule sealed <<<'  runOnCreate: false'
+  set_up_again
   must await 180 "the backups are recorded" found "$count"
   local listed=$awaited
-  recover nightly "" recovered
-  must test "$(digest recovered)" == "$before"
-  recover sealed 'decryption: {identitySecretRef: {name: backup-key}}' recovered_sealed
-  must test "$(digest recovered_sealed)" == "$before"
+  recover_both "$before"
   in_database postgres "ALTER DATABASE shop WITH ALLOW_CONNECTIONS false" >/dev/null
   in_database postgres "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ('shop', 'recovered')" >/dev/null
   in_database postgres "ALTER DATABASE shop RENAME TO shop_empty" >/dev/null
@@ -231,12 +221,78 @@ disaster() {
   must stopped
   echo "the namespace was deleted within $(seconds "$took"); all $count backups were \`Discovered\` $(seconds "$listed") after their schedules were created; one of each, also of the encrypted ones, restored into a new database: ${before% *} rows, the same as before; guarded again"
 }
+# As the book says: an empty database, and the objects as they were.
+set_up_again() {
+  logged again e2e/cluster/workloads/up.sh --name "$name" "$namespace" postgres
+  create_shop
+  admin "ALTER ROLE pgrail CREATEDB" >/dev/null
+  store_keys
+  kc create secret generic backup-key --from-file=identity="$work/backup-key.txt" >/dev/null
+  declare_shop
+  schedule nightly <<<'  runOnCreate: false'
+  schedule sealed <<<'  runOnCreate: false'
+}
+recover_both() { # DIGEST
+  recover nightly "" recovered
+  must test "$(digest recovered)" == "$1"
+  recover sealed 'decryption: {identitySecretRef: {name: backup-key}}' recovered_sealed
+  must test "$(digest recovered_sealed)" == "$1"
+}
+
+# The cluster is ended with everything in it. The bucket, its keys and the private key are outside of it; the bucket is copied from
+# one S3 server to another, since that is a workload of the cluster here.
+cluster_lost() {
+  local lost before count from name_of
+  lost=$(cluster_id)
+  before=$(digest)
+  kubectl -n storage get secret s3 -o json | sed '/"uid"/d; /"resourceVersion"/d' >"$work/store-keys.json"
+  cp -a "$(directory_of_store)" "$work/store"
+  count=$(find "$work/store/backups/shop/$lost/$namespace"/{nightly,sealed} -name manifest.json | wc -l)
+  must test "$count" -gt 1
+  e2e/cluster/down.sh --name "$name" >/dev/null 2>&1
+  start_cluster
+  must test "$(cluster_id)" != "$lost"
+  kubectl create namespace storage >/dev/null
+  kubectl apply -f "$work/store-keys.json" >/dev/null
+  logged storage e2e/cluster/workloads/up.sh --name "$name" storage s3
+  cp -a "$work/store/." "$(directory_of_store)"
+  installed >/dev/null
+  set_up_again
+  for name_of in nightly sealed; do
+    must await 180 "the lost cluster is named" is bsched "$name_of" ClusterAdopted "False OtherCluster"
+    must grep -q "annotate bsched $name_of pgrail.dev/adopt-cluster=$lost" <<<"$(message bsched "$name_of" ClusterAdopted)"
+  done
+  must found 0
+  from=$(now)
+  kc annotate bsched nightly sealed "pgrail.dev/adopt-cluster=$lost" >/dev/null
+  must await 180 "the backups are recorded" found "$count"
+  local listed=$(( $(now) - from ))
+  kc wait --for=condition=ClusterAdopted --timeout=60s bsched/nightly bsched/sealed >/dev/null
+  recover_both "$before"
+  backup after-loss
+  must await 180 "a backup of the new cluster succeeds" succeeded after-loss
+  must is bsched nightly RetentionHealthy "True Retained"
+  must diff -r "$work/store/backups/shop/$lost" "$(directory_of_store)/backups/shop/$lost" >&2
+  echo "another cluster has nothing but the bucket and the private key; \`ClusterAdopted\` names the ID of the lost one; all $count backups were \`Discovered\` $(seconds "$listed") after the annotation; one of each schedule, also of the encrypted one, restored into a new database: ${before% *} rows, the same as before; no byte of the lost cluster's directory has changed"
+}
+cluster_id() { kubectl get namespace kube-system -o 'jsonpath={.metadata.uid}'; }
+# Where the node keeps the volume of the S3 server.
+directory_of_store() {
+  local run
+  run=$(source e2e/cluster/lib.sh; run_dir "$name")
+  echo "$run/node/volumes/$(kubectl -n storage get pvc s3 -o 'jsonpath={.spec.volumeName}')"
+}
 in_phase() { kc get dbbackup -o "jsonpath={.items[?(@.status.phase=='$1')].metadata.name}" | wc -w; }
 found() { [[ $(in_phase Discovered) == "$1" ]]; }
+# `kubectl pgrail adopt`
+adopt() {
+  ln -sf "$(realpath "${PGRAIL_BIN:-${CARGO_TARGET_DIR:-$root/target}/debug/pgrail}")" "$work/kubectl-pgrail"
+  "$work/kubectl-pgrail" adopt "$1" -n "$namespace"
+}
 recover() { # SCHEDULE SPEC DATABASE: the newest that was found
   local backup
   backup=$(kc get dbbackup -l "pgrail.dev/schedule=$1" --sort-by .status.startTime -o 'jsonpath={.items[-1:].metadata.name}')
-  kc annotate dbbackup "$backup" pgrail.dev/adopt=true >/dev/null
+  adopt "$backup" >/dev/null
   kc apply -f - >/dev/null <<YAML
 apiVersion: pgrail.dev/v1alpha1
 kind: DatabaseRestore

@@ -101,12 +101,15 @@ not() { ! "$@"; }
 # start_node NAME IMAGE: a node with pgrail's image. It ends with the script, unless $keep is set. The rest of its directory, $work,
 # is removed by `end_node`.
 start_node() {
-  local owner=(--owner $$)
   name=$1 image=$2
-  [[ -z ${keep:-} ]] || owner=()
   e2e/cluster/requirements.sh node || exit 77
   work=$(mktemp -d "${TMPDIR:-/tmp}/pgrail-$name.XXXXXX")
   trap end_node EXIT
+  start_cluster
+}
+start_cluster() {
+  local owner=(--owner $$)
+  [[ -z ${keep:-} ]] || owner=()
   logged up e2e/cluster/up.sh --node --name "$name" "${owner[@]}"
   eval "$(e2e/cluster/env.sh --name "$name")"
   logged image e2e/cluster/image.sh --name "$name" --tag "$image" --binary "${PGRAIL_BIN:-${CARGO_TARGET_DIR:-$root/target}/debug/pgrail}"

@@ -49,6 +49,7 @@ run leader_killed "the leader is killed while it installs a guard"
 run upgraded "\`helm upgrade\` and \`helm rollback\`"
 run disaster "nothing is left but the bucket and the private key"
 run uninstalled "uninstallation"
+run cluster_lost "the cluster is ended; another one has nothing but the bucket and the private key"
 
 printf '%s\n' "${rows[@]}"
 if [[ -z $only ]] && (( failed == 0 )); then

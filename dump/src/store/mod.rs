@@ -20,7 +20,11 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    list::{PaginatedListOptions, PaginatedListStore},
+    path::Path,
+};
 
 pub use credentials::StoreCredentials;
 pub use error::StoreError;
@@ -38,11 +42,15 @@ const READ_BYTES: u64 = 4 * 1024 * 1024;
 /// How many such requests are under way at once.
 const READS_IN_FLIGHT: usize = 2;
 
+/// How many pages of directories are listed: what else can write to a store is not trusted.
+const DIRECTORY_PAGES: usize = 4;
+
 /// A store that was opened: everything in it lies below the URL's prefix.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Store {
     settings: StoreSettings,
     objects: Arc<dyn ObjectStore>,
+    pages: Option<Arc<dyn PaginatedListStore>>,
     secrets: Redactor,
     bytes_read: Arc<AtomicU64>,
     identities: Option<Identities>,
@@ -64,8 +72,8 @@ pub struct Listed {
 impl Store {
     /// Makes the client. Nothing is asked of the store yet, except that a directory must exist.
     pub fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let settings::Client { objects, secrets } = settings::client(settings)?;
-        Ok(Self { settings: settings.clone(), objects, secrets, bytes_read: Arc::default(), identities: None })
+        let settings::Client { objects, pages, secrets } = settings::client(settings)?;
+        Ok(Self { settings: settings.clone(), objects, pages, secrets, bytes_read: Arc::default(), identities: None })
     }
 
     /// With private keys: encrypted backups can be read, too.
@@ -229,6 +237,29 @@ impl Store {
             .try_filter_map(move |meta| async move { Ok(self.key_of(&meta.location).map(|key| listed(key, &meta))) }))
     }
 
+    /// Names of the directories right below the prefix: those of the first pages, if there are many.
+    pub(crate) async fn directories(&self) -> Result<Vec<String>, StoreError> {
+        let failed = |error: object_store::Error| self.classify("list the store".to_owned(), &error);
+        let prefix = Some(self.full_path("")?).filter(|path| !path.as_ref().is_empty());
+        let Some(pages) = &self.pages else {
+            let found = self.objects.list_with_delimiter(prefix.as_ref()).await.map_err(failed)?;
+            return Ok(names_of(&found.common_prefixes));
+        };
+        let prefix = prefix.map(|path| format!("{path}/"));
+        let (mut names, mut page_token) = (Vec::new(), None);
+        for _ in 0..DIRECTORY_PAGES {
+            let delimiter = Some("/".into());
+            let options = PaginatedListOptions { delimiter, page_token, ..PaginatedListOptions::default() };
+            let page = pages.list_paginated(prefix.as_deref(), options).await.map_err(failed)?;
+            names.extend(names_of(&page.result.common_prefixes));
+            page_token = page.page_token;
+            if page_token.is_none() {
+                break;
+            }
+        }
+        Ok(names)
+    }
+
     /// Removes an object; a missing object is no error.
     pub(crate) async fn delete(&self, key: &str) -> Result<(), StoreError> {
         match self.objects.delete(&self.full_path(key)?).await {
@@ -254,6 +285,16 @@ impl Store {
             other => other,
         }
     }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Store").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+fn names_of(directories: &[Path]) -> Vec<String> {
+    directories.iter().filter_map(|path| path.filename().map(str::to_owned)).collect()
 }
 
 fn listed(key: String, meta: &object_store::ObjectMeta) -> Listed {

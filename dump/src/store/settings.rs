@@ -7,6 +7,7 @@ use object_store::{
     aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, Checksum},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
+    list::PaginatedListStore,
     local::LocalFileSystem,
 };
 
@@ -68,6 +69,8 @@ impl StoreSettings {
 
 pub(super) struct Client {
     pub(super) objects: Arc<dyn ObjectStore>,
+    /// The same, for lists of a few pages; absent for a directory.
+    pub(super) pages: Option<Arc<dyn PaginatedListStore>>,
     pub(super) secrets: Redactor,
 }
 
@@ -83,15 +86,20 @@ pub(super) fn client(settings: &StoreSettings) -> Result<Client, StoreError> {
         Scheme::S3 => s3(settings, &secrets)?,
         Scheme::Gcs => gcs(settings)?,
         Scheme::Azure => azure(settings)?,
-        Scheme::File => return Ok(Client { objects: directory(settings)?, secrets }),
+        Scheme::File => return Ok(Client { objects: directory(settings)?, pages: None, secrets }),
     };
     match built {
-        Ok(objects) => Ok(Client { objects, secrets }),
+        Ok((objects, pages)) => Ok(Client { objects, pages: Some(pages), secrets }),
         Err(error) => Err(StoreError::Settings(secrets.clean(&error_chain(&error)))),
     }
 }
 
-type Built = Result<Arc<dyn ObjectStore>, object_store::Error>;
+type Built = Result<(Arc<dyn ObjectStore>, Arc<dyn PaginatedListStore>), object_store::Error>;
+
+fn both(store: impl ObjectStore + PaginatedListStore) -> (Arc<dyn ObjectStore>, Arc<dyn PaginatedListStore>) {
+    let store = Arc::new(store);
+    (Arc::<_>::clone(&store) as Arc<dyn ObjectStore>, store)
+}
 
 fn options(settings: &StoreSettings) -> Result<ClientOptions, StoreError> {
     let mut options = ClientOptions::new()
@@ -164,7 +172,7 @@ fn check_region(region: &str) -> Result<(), StoreError> {
 }
 
 fn s3(settings: &StoreSettings, secrets: &Redactor) -> Result<Built, StoreError> {
-    Ok(s3_builder(settings, secrets)?.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
+    Ok(s3_builder(settings, secrets)?.build().map(both))
 }
 
 fn check_endpoint(endpoint: &str, allow_http: bool) -> Result<(), StoreError> {
@@ -221,7 +229,7 @@ fn gcs(settings: &StoreSettings) -> Result<Built, StoreError> {
         .with_bucket_name(settings.url.bucket())
         .with_client_options(options(settings)?)
         .with_retry(retry(settings));
-    Ok(builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
+    Ok(builder.build().map(both))
 }
 
 fn azure(settings: &StoreSettings) -> Result<Built, StoreError> {
@@ -260,7 +268,7 @@ fn azure(settings: &StoreSettings) -> Result<Built, StoreError> {
         .with_container_name(settings.url.bucket())
         .with_client_options(options(settings)?)
         .with_retry(retry(settings));
-    Ok(builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
+    Ok(builder.build().map(both))
 }
 
 fn directory(settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, StoreError> {

@@ -71,7 +71,7 @@ impl Backups {
     }
 
     /// Until the store was compared after the newest backup.
-    async fn compared(&self) {
+    pub(crate) async fn compared(&self) {
         let compared = |it: &BackupSchedule| {
             let (check, newest) = (field(it, "/status/storeCheck/time"), field(it, "/status/lastVerifiedTime"));
             check.as_str().is_some_and(|check| newest.as_str().is_none_or(|newest| check > newest))
@@ -698,7 +698,7 @@ async fn a_store_that_cannot_be_listed_is_reported_and_nothing_is_removed() {
 }
 
 /// The files of a backup in the store.
-fn directory_of(backup: &DatabaseBackup) -> PathBuf {
+pub(crate) fn directory_of(backup: &DatabaseBackup) -> PathBuf {
     let location = field(backup, "/status/location").as_str().unwrap().to_owned();
     files_of_the_store().join(location.strip_prefix("s3://").unwrap())
 }

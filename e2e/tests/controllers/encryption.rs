@@ -7,8 +7,8 @@ use pgrail_e2e::{condition, field, holds, wait_for};
 use serde_json::{Value, json};
 
 /// The key pair of age's own tests.
-const SECRET: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
-const PUBLIC: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+pub(crate) const SECRET: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+pub(crate) const PUBLIC: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
 
 fn restore(name: &str, decryption: &Value) -> Value {
     json!({"metadata": {"name": name, "annotations": {"pgrail.dev/allow-in-place": "true"}}, "spec": {

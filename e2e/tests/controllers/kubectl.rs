@@ -15,14 +15,14 @@ use std::process::{Output, Stdio};
 use tokio::process::Command;
 
 /// The program under the names that kubectl looks for.
-struct Plugin {
+pub(crate) struct Plugin {
     directory: PathBuf,
     kubeconfig: PathBuf,
     namespace: String,
 }
 
 impl Plugin {
-    fn new(namespace: &TestNamespace) -> Self {
+    pub(crate) fn new(namespace: &TestNamespace) -> Self {
         let directory = std::env::temp_dir().join(format!("pgrail-plugin-{}", namespace.name));
         std::fs::create_dir_all(&directory).unwrap();
         for name in ["kubectl-pgrail", "kubectl_complete-pgrail"] {
@@ -39,7 +39,7 @@ impl Plugin {
     }
 
     /// Runs a command in the namespace: exit status, standard output, standard error.
-    async fn run(&self, args: &[&str]) -> (i32, String, String) {
+    pub(crate) async fn run(&self, args: &[&str]) -> (i32, String, String) {
         self.run_as(args, &self.kubeconfig).await
     }
 
@@ -55,7 +55,7 @@ impl Plugin {
         (code, serde_json::from_str(&out).unwrap_or_else(|_| panic!("{code} {out} {error}")))
     }
 
-    fn finish(self) {
+    pub(crate) fn finish(self) {
         let _ = std::fs::remove_dir_all(self.directory);
     }
 }

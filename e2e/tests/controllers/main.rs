@@ -14,6 +14,7 @@ mod gitops;
 mod guard_faults;
 mod guards;
 mod kubectl;
+mod lost_cluster;
 mod page;
 mod policies;
 mod quiet;

@@ -4,7 +4,9 @@
 //! [`CONNECTION_DIRECTORY`], [`CA_DIRECTORY`] and [`STORE_DIRECTORY`], one file per key of the Secret.
 
 use super::run_name::RunName;
-use pgrail_dump::{Compression, Filter, Known, RowCounts, ScheduleIdentity, ShrinkAlarm, StoreUrl, VerificationLevel};
+use pgrail_dump::{
+    Compression, Filter, Known, LostCluster, RowCounts, ScheduleIdentity, ShrinkAlarm, StoreUrl, VerificationLevel,
+};
 use pgrail_postgres::AddressPolicy;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -284,6 +286,13 @@ pub(crate) struct ConnectionConfig {
 pub(crate) struct InventoryConfig {
     /// By the position in this list, the result names them.
     pub(crate) known: Vec<Known>,
+    /// Another cluster, whose dumps of the same namespace and schedule are listed, too: the only part of the identity that a user
+    /// chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lost: Option<LostCluster>,
+    /// Whether other clusters with such dumps are named.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) find_clusters: bool,
 }
 
 /// What to remove from the store.

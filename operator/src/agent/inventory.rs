@@ -3,6 +3,7 @@
 use pgrail_dump::{Failure, InventoryRequest, Message, Phase, Reason, inventory};
 
 use super::Places;
+use super::config::InventoryConfig;
 use super::outcome::failed;
 use super::settings::{SettingsError, config, store};
 use crate::signals::stop_requested;
@@ -18,7 +19,8 @@ async fn attempt(places: &Places) -> Result<Message, SettingsError> {
     let config = config(places)?;
     let store = store(&config, places).await?;
     let wanted = config.inventory.ok_or(SettingsError::MissingSection("inventory"))?;
-    let request = InventoryRequest { ours: config.identity, known: wanted.known };
+    let InventoryConfig { known, lost, find_clusters } = wanted;
+    let request = InventoryRequest { ours: config.identity, known, lost, find_clusters };
     let counted = tokio::select! {
         counted = inventory(&store, &request) => counted,
         () = stop_requested() => {

@@ -117,6 +117,12 @@ pub(crate) fn location_in(store: &StoreUrl, backup: &DatabaseBackup) -> Option<S
     location.strip_prefix(&store.join("")).filter(|rest| !rest.is_empty()).map(str::to_owned)
 }
 
+/// Whether a location is a directory right below another.
+pub(crate) fn is_below(location: &str, directory: &str) -> bool {
+    let run = location.strip_prefix(directory).and_then(|rest| rest.strip_prefix('/'));
+    run.is_some_and(|run| !run.is_empty() && !run.contains('/'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,7 +21,9 @@ pub(super) struct BackupsArgs {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// List the backups of a store, newest first
-    #[command(after_help = "Example:\n  pgrail backups list --storage-url s3://backups/shop")]
+    #[command(
+        after_help = "Example:\n  pgrail backups list --storage-url s3://backups/shop\n\nA location is CLUSTER/NAMESPACE/SCHEDULE/RUN. To record the backups of a lost cluster in another one, annotate the BackupSchedule\nthere with pgrail.dev/adopt-cluster=CLUSTER."
+    )]
     List(ListArgs),
     /// Find the newest backup that still has a row, reading only that table's part of each
     #[command(
@@ -104,7 +106,8 @@ async fn count(request: &RowsRequest, store: &Store, manifest: &Manifest) -> Res
 fn print(found: &[(&Manifest, Option<i64>)], format: Format) -> Result<(), CommandError> {
     let object = |(manifest, matching): &(&Manifest, Option<i64>)| {
         json!({
-            "location": manifest.location, "backup": manifest.identity.backup_name, "database": manifest.identity.database,
+            "location": manifest.location, "cluster": manifest.identity.cluster_id, "namespace": manifest.identity.namespace,
+            "schedule": manifest.identity.schedule, "backup": manifest.identity.backup_name, "database": manifest.identity.database,
             "snapshotTime": manifest.snapshot_time, "tables": manifest.table_count(), "rows": manifest.rows,
             "sizeBytes": manifest.size_bytes, "partial": manifest.is_partial(), "encrypted": manifest.is_encrypted(), "verification": manifest.verification.level,
             "tableIndex": manifest.has_index(), "matchingRows": matching,

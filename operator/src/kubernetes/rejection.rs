@@ -36,6 +36,7 @@ reasons! {
     Suspended = reasons::SUSPENDED,
     Unparsable = reasons::UNPARSABLE,
     InvalidSpec = reasons::INVALID_SPEC,
+    InvalidAnnotation = reasons::INVALID_ANNOTATION,
 
     Connected = reachable::CONNECTED,
     ConnectionRefused = reachable::CONNECTION_REFUSED,
@@ -134,6 +135,8 @@ reasons! {
     Discovered = backup::DISCOVERED,
     SplitBrain = backup::SPLIT_BRAIN,
     StoreUnchecked = backup::STORE_UNCHECKED,
+    OtherCluster = backup::OTHER_CLUSTER,
+    NoDumps = backup::NO_DUMPS,
     ScheduleNotFound = backup::SCHEDULE_NOT_FOUND,
 
     InPlaceNotAllowed = restore::IN_PLACE_NOT_ALLOWED,

@@ -68,6 +68,8 @@ async fn a_deleted_user_is_found_in_the_backups_and_restored() {
         let listed = shop.with_store(&["backups", "list", "-o", "json"]);
         let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
         let location = |at: usize| listed[at]["location"].as_str().unwrap().to_owned();
+        let directories = ["cluster", "namespace", "schedule"].map(|part| listed[0][part].as_str().unwrap()).join("/");
+        assert!(directories == "c/shop/nightly" && location(0).starts_with(&directories), "{directories}");
         assert_eq!((listed.as_array().unwrap().len(), &listed[1]["rows"], &listed[1]["tableIndex"]), (2, &json!(5110), &json!(true)));
 
         let find = ["backups", "find", "--table", "public.users", "-o", "name", "--where"];

@@ -209,7 +209,7 @@ fn a_prune_has_no_login() {
 fn the_largest_inventory_fits_into_a_variable() {
     let job = of_schedule(&schedule(json!({})), &database(), Secrets::default(), "cluster").unwrap();
     let known = Known(format!("20261123T021500Z-{}", "a".repeat(13)), Some(u64::MAX));
-    let config = InventoryConfig { known: vec![known; KNOWN_AT_MOST] };
+    let config = InventoryConfig { known: vec![known; KNOWN_AT_MOST], ..InventoryConfig::default() };
     let job = inventory_job(&job.destination, &Installation::for_tests(), config).unwrap();
     let job = serde_json::to_value(job).unwrap();
     let pod = &job["spec"]["template"]["spec"];

@@ -1,6 +1,7 @@
 //! `kubectl pgrail`: the same program under the name `kubectl-pgrail`. It acts in a cluster, with the kubeconfig and the
 //! rights of its user.
 
+mod adopt;
 mod backup;
 mod cluster;
 mod complete;
@@ -45,6 +46,8 @@ enum Command {
     Exempt(exempt::ExemptArgs),
     /// Make a backup with the settings of a BackupSchedule, and wait for its result
     Backup(backup::BackupArgs),
+    /// Vouch for dumps that were found in the store: they can be restored then
+    Adopt(adopt::AdoptArgs),
     /// Restore rows of a backup into the tables that they came from, and wait for the result
     Restore(restore::RestoreArgs),
     /// List the transactions of a database whose deleted rows are kept, or put the rows of one back
@@ -93,6 +96,7 @@ pub(super) async fn run() -> Option<Result<ExitCode, CommandError>> {
         Command::Status(args) => status::run(args).await,
         Command::Exempt(args) => exempt::run(args).await,
         Command::Backup(args) => backup::run(args).await,
+        Command::Adopt(args) => adopt::run(args).await,
         Command::Restore(args) => restore::run(args).await,
         Command::Undo(mut args) => match args.settings().await {
             Ok(settings) => undo::run(args.command.of(settings)).await,

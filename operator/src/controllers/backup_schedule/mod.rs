@@ -9,6 +9,7 @@ mod drill;
 mod finalize;
 mod freshness;
 mod history;
+mod lost_cluster;
 mod observe;
 mod plan;
 mod report;
@@ -124,7 +125,9 @@ impl Reconciler for BackupSchedules {
             context.events.publish(&schedule, severity, "Drill", reason, note, now).await;
         }
         report::measure(&schedule, &report, &context.metrics);
-        Ok(wait(&schedule, validated.is_err() || applied.rejected.is_some(), report.next_change, context))
+        let is_stalled =
+            validated.map_or(true, |it| matches!(it.lost_cluster, Some(Err(_)))) || applied.rejected.is_some();
+        Ok(wait(&schedule, is_stalled, report.next_change, context))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::cron_job;
 use super::drill::cron_job::{desired, is_taken};
 use super::history::{self, Failure, History, Scope};
+use super::lost_cluster;
 use super::observe::{CheckState, DrillState, Observed, PruneState};
 use super::retention::{self, Rules};
 use super::shrink;
@@ -12,7 +13,7 @@ use crate::agent::config::{InventoryConfig, PruneConfig};
 use crate::agent::run_name::run_name;
 use crate::backup_jobs::destination::Destination;
 use crate::backup_jobs::jobs::config_of;
-use crate::backup_jobs::names::{backup_name, bounded, created, location_in, scheduled_time};
+use crate::backup_jobs::names::{backup_name, bounded, created, is_below, location_in, scheduled_time};
 use crate::backup_jobs::pod::Installation;
 use crate::backup_jobs::record::{has_dump, is_verified};
 use crate::kubernetes::rejection::Reason;
@@ -22,6 +23,7 @@ use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use pgrail_crds::annotations::{DATABASE_LABEL, JOB, MANAGED_BY, RECORDED, SCHEDULE_LABEL, SCHEDULE_UID};
 use pgrail_crds::{BackupSchedule, DatabaseBackup, DatabaseBackupSpec, DrillOutcome, Time};
+use pgrail_dump::{KNOWN_AT_MOST, LostCluster, ScheduleIdentity};
 use std::collections::BTreeMap;
 
 /// The most dumps that one prune removes.
@@ -86,12 +88,11 @@ pub(super) fn plan(
         succeeded = history.last_successful;
         let first = first_run(schedule, validated, observed);
         // The first run is followed by a comparison.
-        let due = first.is_none() && check_is_due(schedule, observed, &history, now);
+        let due = first.is_none() && check_is_due(schedule, validated, observed, &history, now);
         steps.extend(first.or_else(|| late_run(schedule, validated, observed, &history, now)));
         if due {
             let destination = Box::new(validated.job.destination.clone());
-            let (store, identity) = (&destination.store.config.url, &destination.identity);
-            let inventory = InventoryConfig { known: store_check::known(&observed.backups, store, identity) };
+            let inventory = inventory(schedule, validated, observed);
             steps.push(Step::StartCheck { destination, inventory });
         }
         // What is removed is decided from what is there.
@@ -282,10 +283,31 @@ fn sweep_is_due(schedule: &BackupSchedule, history: &History, is_full: bool, now
     since_full || now.duration_since(last.unwrap_or_else(|| created(schedule))) >= SWEEP_INTERVAL
 }
 
-fn check_is_due(schedule: &BackupSchedule, observed: &Observed, history: &History, now: Timestamp) -> bool {
+fn check_is_due(
+    schedule: &BackupSchedule,
+    validated: &Validated,
+    observed: &Observed,
+    history: &History,
+    now: Timestamp,
+) -> bool {
     let has_more = store_check::has_more(schedule, &observed.backups);
     let is_free = observed.check.is_none() && observed.prune.is_none() && !history.running;
-    is_free && store_check::is_due(schedule, history, has_more, now)
+    let of_lost = store_check::last(schedule).is_some_and(|last| lost_cluster::is_due(last, validated.adopts(), now));
+    is_free && (of_lost || store_check::is_due(schedule, history, has_more, now))
+}
+
+/// What is compared.
+fn inventory(schedule: &BackupSchedule, validated: &Validated, observed: &Observed) -> InventoryConfig {
+    let destination = &validated.job.destination;
+    let known =
+        |identity: &ScheduleIdentity| store_check::known(&observed.backups, &destination.store.config.url, identity);
+    let lost = validated.adopts().map(|cluster| {
+        let theirs = ScheduleIdentity { cluster_id: cluster.to_owned(), ..destination.identity.clone() };
+        LostCluster { cluster_id: cluster.to_owned(), known: known(&theirs) }
+    });
+    let mut own = known(&destination.identity);
+    own.truncate(KNOWN_AT_MOST.saturating_sub(lost.as_ref().map_or(0, |lost| lost.known.len())));
+    InventoryConfig { known: own, lost, find_clusters: store_check::last(schedule).is_none() }
 }
 
 /// What to do after a comparison of the store. `succeeded` is when the newest dump was complete.
@@ -350,8 +372,11 @@ pub(super) fn removal(
     if observed.prune.is_some() {
         return prune_step(observed, now);
     }
+    // What is elsewhere is not the schedule's to remove, whatever its object claims.
+    let directory = destination.identity.directory().unwrap_or_default();
     let locations: Vec<String> = removable(schedule, observed)
         .filter_map(|it| location_in(&destination.store.config.url, it))
+        .filter(|it| is_below(it, &directory))
         .take(PRUNED_AT_ONCE)
         .collect();
     let prune = PruneConfig { locations, ..PruneConfig::default() };
@@ -402,6 +427,8 @@ mod tests {
             unrecorded: 0,
             unreadable: 0,
             newest_time: Time(now()),
+            lost_cluster: None,
+            other_clusters: Vec::new(),
             split_brain: split_brain.iter().map(|run| (*run).to_owned()).collect(),
         }
     }
@@ -665,6 +692,34 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_cluster_is_listed_as_soon_as_it_is_declared_and_its_dumps_are_never_removed() {
+        let lost = "11111111-2222-3333-4444-555555555555";
+        let (schedule, mut validated) = example(last_only());
+        let mut theirs = good(19);
+        theirs.annotations_mut().insert(SCHEDULE_UID.into(), "theirs".into());
+        let status = theirs.status.as_mut().unwrap();
+        status.phase = Some(pgrail_crds::BackupPhase::Discovered);
+        status.location = Some(format!("s3://backups/shop/{lost}/shop/nightly/19"));
+        let observed = Observed {
+            cron_job: Some(applied(&schedule, &validated)),
+            backups: vec![theirs, good(20), good(23)],
+            ..Observed::default()
+        };
+        let prune = "prune cluster/shop/nightly/2026-11-20T02:15:00Z";
+        assert!(named(&planned(&schedule, Some(&validated), &observed)).contains(&prune.to_owned()));
+        validated.lost_cluster = Some(Ok(lost.to_owned()));
+        let steps = planned(&schedule, Some(&validated), &observed);
+        let start = steps.iter().find_map(|step| match step {
+            Step::StartCheck { inventory, .. } => Some(inventory.clone()),
+            _ => None,
+        });
+        let inventory = start.unwrap();
+        let of_lost = inventory.lost.unwrap();
+        assert_eq!((inventory.known.len(), inventory.find_clusters), (2, false));
+        assert_eq!((of_lost.cluster_id.as_str(), of_lost.known[0].0.as_str()), (lost, "19"));
+    }
+
+    #[test]
     fn one_run_makes_up_for_all_missed_ones() {
         let steps = |patch: Value, backups: Vec<DatabaseBackup>| {
             let (schedule, validated) = example(patch);
@@ -694,7 +749,10 @@ mod tests {
         pinned.spec.pinned = true;
         let mut earlier = good(21);
         earlier.annotations_mut().insert(SCHEDULE_UID.into(), "another".into());
-        let observed = Observed { backups: vec![pinned, earlier, good(22)], ..Observed::default() };
+        let mut of_another_cluster = good(19);
+        of_another_cluster.status.as_mut().unwrap().location = Some("s3://backups/shop/other/shop/nightly/19".into());
+        let backups = vec![pinned, earlier, of_another_cluster, good(22)];
+        let observed = Observed { backups, ..Observed::default() };
         let step = removal(&schedule, &observed, &validated.job.destination, now()).unwrap();
         assert_eq!(named(&[step]), ["prune cluster/shop/nightly/2026-11-22T02:15:00Z"]);
     }

@@ -4,6 +4,7 @@ use super::apply::Applied;
 use super::drill::report::report as report_drilled;
 use super::freshness::{self, Facts};
 use super::history::{self, History, Scope};
+use super::lost_cluster;
 use super::observe::{CheckState, DrillState, Observed, PruneState};
 use super::plan::{is_out_of_space, last_failure, last_scheduled, name_is_taken};
 use super::shrink::{self, ShrinkEvent};
@@ -16,7 +17,9 @@ use crate::metrics::Metrics;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::annotations::TAKE_OVER;
-use pgrail_crds::conditions::{BACKUP_FRESH, DRILLED, LAST_BACKUP_SUCCEEDED, READY, RETENTION_HEALTHY, VERIFIED};
+use pgrail_crds::conditions::{
+    BACKUP_FRESH, CLUSTER_ADOPTED, DRILLED, LAST_BACKUP_SUCCEEDED, READY, RETENTION_HEALTHY, VERIFIED,
+};
 use pgrail_crds::{
     BackupPhase, BackupSchedule, BackupScheduleStatus, DrillOutcome, DrillReport, StoreCheck, StructureOutcome, Time,
     VerificationLevel,
@@ -75,6 +78,15 @@ pub(super) fn report(
     let finished = observed.backups.iter().filter(|it| scope.is_run(it) && phase(it) == BackupPhase::Succeeded);
     shrink::report(schedule, &shrinks, finished.max_by_key(|it| snapshot_time(it)), &mut conditions);
     report_retention(basis, &previous, &mut conditions);
+    match validated {
+        Ok(validated) => {
+            let check = applied.check.as_ref().or(previous.store_check.as_ref());
+            lost_cluster::report(schedule, validated.lost_cluster.as_ref(), check, &mut conditions);
+        }
+        Err(_) => {
+            conditions.keep(CLUSTER_ADOPTED);
+        }
+    }
     let fresh = conditions.holds(BACKUP_FRESH);
     let events = shrink::events(&previous, &shrinks);
     let mut status = times(basis, previous);
@@ -146,6 +158,8 @@ fn report_ready(basis: &Basis<'_>, conditions: &mut Conditions) {
         conditions.stalled(Reason::NameTaken, message);
     } else if let Some(message) = &basis.applied.rejected {
         conditions.stalled(Reason::InvalidSpec, format!("the apiserver rejects the CronJob: {message}"));
+    } else if let Some(Err(Rejection { reason, message })) = &validated.lost_cluster {
+        conditions.stalled(reason, format!("{message}. Backups are made nevertheless"));
     } else if let Some(cause) = validated.suspended {
         conditions.set(READY, Status::True, Reason::Suspended, format!("no backups are made: {cause}"));
     } else {
@@ -389,6 +403,20 @@ mod tests {
         let applied = Applied { rejected: Some("memory limit below request".into()), ..Applied::default() };
         let report = reported(json!({}), vec![], "2026-11-20T12:10:00Z", &applied);
         assert_eq!(conditions_of(&report)[..2], ["Ready=False InvalidSpec", "Stalled=True InvalidSpec"]);
+    }
+
+    #[test]
+    fn an_invalid_annotation_is_stalled_and_backups_are_made_nevertheless() {
+        let (mut schedule, mut validated) = example(json!({}));
+        schedule.annotations_mut().insert(pgrail_crds::annotations::ADOPT_CLUSTER.into(), "../x".into());
+        validated.lost_cluster = lost_cluster::declared(&schedule, "cluster");
+        let now = "2026-11-20T12:10:00Z".parse().unwrap();
+        let report = report(&schedule, Ok(&validated), &Observed::default(), &Applied::default(), now);
+        let conditions = conditions_of(&report);
+        assert_eq!(conditions[..2], ["Ready=False InvalidAnnotation", "Stalled=True InvalidAnnotation"]);
+        assert_eq!(conditions.last().unwrap(), "ClusterAdopted=False InvalidAnnotation");
+        assert!(report.status.conditions[0].message.ends_with("Backups are made nevertheless"));
+        assert!(report.status.next_schedule_time.is_some());
     }
 
     #[test]

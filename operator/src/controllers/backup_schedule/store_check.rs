@@ -19,14 +19,14 @@ use pgrail_crds::annotations::{DATABASE_LABEL, DISCOVERED, MANAGED_BY, SCHEDULE_
 use pgrail_crds::conditions::{READY, STALLED};
 use pgrail_crds::{
     BackupPhase, BackupSchedule, BackupVerification, Condition, DatabaseBackup, DatabaseBackupSpec,
-    DatabaseBackupStatus, StoreCheck, Time, VerificationLevel,
+    DatabaseBackupStatus, LostClusterCheck, StoreCheck, Time, VerificationLevel,
 };
 use pgrail_dump::{Found, Inventory, KNOWN_AT_MOST, Known, ScheduleIdentity, StoreUrl};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often the store is compared, besides after every run.
 const INTERVAL: SignedDuration = SignedDuration::from_hours(24);
-/// The most dumps of a schedule that were found in the store and are recorded.
+/// The most dumps of a schedule that were found in the store and are recorded, with those of a lost cluster.
 const ADOPTED_AT_MOST: usize = 100;
 /// How many dumps of another control plane are listed.
 const LISTED: usize = 8;
@@ -37,6 +37,9 @@ const NOT_THERE: &str = "the dump is not in the store";
 const OTHER_SIZE: &str = "the archive in the store has another size than the dump had";
 const FOUND: &str =
     "found in the store, and not verified by this cluster: it does not count, and the retention keeps it";
+
+const FOUND_OF_CLUSTER: &str =
+    "found in the store, and not verified by this cluster: it does not count, and is never removed from the store";
 
 /// The result of one comparison.
 #[derive(Clone, Debug)]
@@ -64,9 +67,8 @@ impl Mark {
 /// Whether the store is to be compared now: for a new schedule, after every successful run, daily, and while there is more to
 /// adopt.
 pub(super) fn is_due(schedule: &BackupSchedule, history: &History, has_more: bool, now: Timestamp) -> bool {
-    let check = schedule.status.as_ref().and_then(|status| status.store_check.as_ref());
     // Of a new schedule: an earlier one of the same name may have left dumps, which a user waits for after a disaster.
-    let Some(check) = check else { return true };
+    let Some(check) = last(schedule) else { return true };
     let last = check.time.0;
     history.newest_good.is_some_and(|started| started >= last)
         || now.duration_since(last) >= INTERVAL
@@ -74,11 +76,21 @@ pub(super) fn is_due(schedule: &BackupSchedule, history: &History, has_more: boo
         || has_more
 }
 
+/// The last comparison for this schedule. A reconcile that was in progress when an earlier one of its name was deleted can have
+/// written its status to this one.
+pub(super) fn last(schedule: &BackupSchedule) -> Option<&StoreCheck> {
+    let check = schedule.status.as_ref().and_then(|status| status.store_check.as_ref());
+    check.filter(|check| check.time.0 >= created(schedule))
+}
+
 /// Whether the last comparison left dumps that the next one can adopt.
 pub(super) fn has_more(schedule: &BackupSchedule, backups: &[DatabaseBackup]) -> bool {
     let check = schedule.status.as_ref().and_then(|status| status.store_check.as_ref());
     let adopted = discovered(backups).filter(|it| check.is_some_and(|check| created(*it) >= check.time.0)).count();
-    check.is_some_and(|check| check.unrecorded > 0 && check.split_brain.is_empty())
+    let has_unrecorded = |check: &StoreCheck| {
+        check.unrecorded > 0 || check.lost_cluster.as_ref().is_some_and(|lost| lost.unrecorded > 0)
+    };
+    check.is_some_and(|check| has_unrecorded(check) && check.split_brain.is_empty())
         && adopted > 0
         && discovered(backups).count() < ADOPTED_AT_MOST
 }
@@ -130,7 +142,8 @@ pub(super) struct Basis<'a> {
 
 pub(super) fn evaluate(basis: &Basis<'_>, inventory: &Inventory) -> Evaluated {
     let known = basis.config.inventory.as_ref().map_or(&[][..], |config| &config.known);
-    let is_recorded = |found: &&Found| basis.backups.iter().any(|it| basis.run_of(it).as_ref() == Some(&found.run));
+    let ours = &basis.config.identity;
+    let is_recorded = |found: &&Found| basis.is_recorded(found, ours);
     // A run that has not ended is recorded when it has.
     let unrecorded: Vec<_> =
         inventory.unknown.iter().filter(|found| !is_recorded(found) && !basis.is_running(found)).collect();
@@ -145,11 +158,11 @@ pub(super) fn evaluate(basis: &Basis<'_>, inventory: &Inventory) -> Evaluated {
         newer.iter().filter(|_| !taken_over).take(LISTED).map(|found| found.run.clone()).collect();
     let room = ADOPTED_AT_MOST.saturating_sub(discovered(basis.backups).count());
     // While it is not known which control plane is the right one, nothing is recorded.
-    let adopted: Vec<_> = if split_brain.is_empty() {
-        unrecorded.iter().take(room).map(|found| basis.adopted(found)).collect()
-    } else {
-        Vec::new()
-    };
+    let room = if split_brain.is_empty() { room } else { 0 };
+    let mut adopted: Vec<_> = unrecorded.iter().take(room).map(|found| basis.adopted(found, ours)).collect();
+    let unadopted = unrecorded.len() - adopted.len();
+    let (of_lost, lost_cluster) = basis.of_lost(inventory, room - adopted.len()).unzip();
+    adopted.extend(of_lost.into_iter().flatten());
     let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let completed = basis.compared(known).filter_map(completion);
     let of_others = newer.iter().filter(|_| taken_over).map(|found| found.completion_time);
@@ -158,16 +171,18 @@ pub(super) fn evaluate(basis: &Basis<'_>, inventory: &Inventory) -> Evaluated {
         .max()
         .map_or(baseline, |newest| newest.min(basis.now + CLOCK_TOLERANCE).max(baseline));
     Evaluated {
-        marks: basis.marks(known, inventory),
+        marks: basis.marks(inventory),
         check: StoreCheck {
             time: Time(whole_seconds(basis.time)),
             dumps: i64::try_from(inventory.published).unwrap_or(i64::MAX),
             missing: number(inventory.missing.len() + inventory.incomplete.len()),
-            unrecorded: number(unrecorded.len() - adopted.len()).saturating_add_unsigned(inventory.not_listed),
+            unrecorded: number(unadopted).saturating_add_unsigned(inventory.not_listed),
             unreadable: i64::try_from(inventory.unreadable).unwrap_or(i64::MAX),
             // It stays where it was until the other control plane's dumps are gone, or are taken over.
             newest_time: Time(whole_seconds(if split_brain.is_empty() { newest } else { baseline })),
             split_brain,
+            lost_cluster,
+            other_clusters: inventory.clusters.clone(),
         },
         adopted,
         taken_over,
@@ -180,8 +195,42 @@ fn completion(backup: &DatabaseBackup) -> Option<Timestamp> {
 }
 
 impl Basis<'_> {
-    fn run_of(&self, backup: &DatabaseBackup) -> Option<String> {
-        run_of(backup, &self.config.store.url, &self.config.identity)
+    fn run_of(&self, backup: &DatabaseBackup, identity: &ScheduleIdentity) -> Option<String> {
+        run_of(backup, &self.config.store.url, identity)
+    }
+
+    fn is_recorded(&self, found: &Found, identity: &ScheduleIdentity) -> bool {
+        self.backups.iter().any(|it| self.run_of(it, identity).as_ref() == Some(&found.run))
+    }
+
+    /// The lost cluster that was compared, too.
+    fn lost(&self) -> Option<(ScheduleIdentity, &[Known])> {
+        let lost = self.config.inventory.as_ref()?.lost.as_ref()?;
+        Some((ScheduleIdentity { cluster_id: lost.cluster_id.clone(), ..self.config.identity.clone() }, &lost.known))
+    }
+
+    /// Dumps of a lost cluster say nothing about this control plane, and are never removed: their schedule has another UID.
+    fn of_lost(&self, inventory: &Inventory, room: usize) -> Option<(Vec<DatabaseBackup>, LostClusterCheck)> {
+        let (theirs, _) = self.lost()?;
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let mut check = LostClusterCheck {
+            id: theirs.cluster_id.clone(),
+            dumps: 0,
+            unrecorded: 0,
+            unreadable: 0,
+            failure: inventory.lost_failure.as_ref().map(|failure| format!("{}: {}", failure.reason, failure.message)),
+        };
+        let Some(found) = &inventory.lost else { return Some((Vec::new(), check)) };
+        let unrecorded: Vec<_> = found
+            .unknown
+            .iter()
+            .filter(|found| found.earlier_schedule.is_some() && !self.is_recorded(found, &theirs))
+            .collect();
+        let adopted: Vec<_> = unrecorded.iter().take(room).map(|found| self.adopted(found, &theirs)).collect();
+        check.dumps = number(found.published);
+        check.unrecorded = number((unrecorded.len() - adopted.len()) as u64 + found.not_listed);
+        check.unreadable = number(found.unreadable + found.foreign);
+        Some((adopted, check))
     }
 
     /// Dumps that were completed until then were recorded when the store was last compared.
@@ -198,7 +247,7 @@ impl Basis<'_> {
     fn compared(&self, known: &[Known]) -> impl Iterator<Item = &DatabaseBackup> {
         let runs: BTreeSet<String> = known.iter().map(|Known(run, _)| run.clone()).collect();
         let succeeded = self.backups.iter().filter(|it| phase(it) == BackupPhase::Succeeded);
-        succeeded.filter(move |it| self.run_of(it).is_some_and(|run| runs.contains(&run)))
+        succeeded.filter(move |it| self.run_of(it, &self.config.identity).is_some_and(|run| runs.contains(&run)))
     }
 
     fn is_running(&self, found: &Found) -> bool {
@@ -217,10 +266,19 @@ impl Basis<'_> {
         self.backups.iter().any(|it| it.name_any() == found.backup_name && is_lost(it))
     }
 
-    fn marks(&self, known: &[Known], inventory: &Inventory) -> Vec<Mark> {
+    fn marks(&self, inventory: &Inventory) -> Vec<Mark> {
+        let known = self.config.inventory.as_ref().map_or(&[][..], |config| &config.known);
+        let mut marks = self.marks_in(&self.config.identity, known, inventory);
+        if let Some(((theirs, known), inventory)) = self.lost().zip(inventory.lost.as_deref()) {
+            marks.extend(self.marks_in(&theirs, known, inventory));
+        }
+        marks
+    }
+
+    fn marks_in(&self, identity: &ScheduleIdentity, known: &[Known], inventory: &Inventory) -> Vec<Mark> {
         let mut marks = Vec::new();
         for backup in self.backups.iter().filter(|it| has_dump(it) && it.metadata.deletion_timestamp.is_none()) {
-            let run = self.run_of(backup);
+            let run = self.run_of(backup, identity);
             let position = run.and_then(|run| known.iter().position(|Known(known, _)| *known == run));
             let Some(position) = position else { continue };
             let problem = if inventory.missing.has(position) {
@@ -246,7 +304,9 @@ impl Basis<'_> {
                     "{problem}: {location}. It was removed or changed by another program. If it cannot be recovered, delete this object"
                 ),
             ),
-            None if phase(backup) == BackupPhase::Discovered => (Status::Unknown, Reason::Discovered, FOUND.to_owned()),
+            None if phase(backup) == BackupPhase::Discovered => {
+                (Status::Unknown, Reason::Discovered, status.message.clone())
+            }
             None => {
                 let (value, reason, proof) = ready(proof(backup));
                 (value, reason, format!("the dump is in the store again: {proof}"))
@@ -256,11 +316,15 @@ impl Basis<'_> {
     }
 
     /// The object for a dump that was found. Its name is not the one that the manifest claims: that can be a future run's.
-    fn adopted(&self, found: &Found) -> DatabaseBackup {
+    fn adopted(&self, found: &Found, identity: &ScheduleIdentity) -> DatabaseBackup {
         let schedule = self.schedule;
         let spec = DatabaseBackupSpec::of_schedule(schedule.name_any());
         let run = found.run.to_ascii_lowercase().replace(['_', '.'], "-");
-        let name = format!("{}-found-{}", bounded(&schedule.name_any(), 100), bounded(run.trim_end_matches('-'), 100));
+        let run = bounded(run.trim_end_matches('-'), 100);
+        // Two clusters can have a run of the same name.
+        let of_cluster = self.is_foreign(identity).then(|| identity.cluster_id.get(..8)).flatten();
+        let of_cluster = of_cluster.map(|id| format!("-{id}")).unwrap_or_default();
+        let name = format!("{}-found-{run}{of_cluster}", bounded(&schedule.name_any(), 100));
         let mut backup = DatabaseBackup::new(&name, spec);
         let labels = [
             ("app.kubernetes.io/managed-by", MANAGED_BY.to_owned()),
@@ -276,18 +340,26 @@ impl Basis<'_> {
             annotations: Some(annotations.into_iter().map(owned).collect()),
             ..ObjectMeta::default()
         };
-        backup.status = Some(self.status_of(found));
+        backup.status = Some(self.status_of(found, identity));
         backup
+    }
+
+    fn is_foreign(&self, identity: &ScheduleIdentity) -> bool {
+        identity.cluster_id != self.config.identity.cluster_id
     }
 
     fn schedule_uid<'b>(&'b self, found: &'b Found) -> &'b str {
         found.earlier_schedule.as_ref().unwrap_or(&self.config.identity.schedule_uid)
     }
 
-    fn status_of(&self, found: &Found) -> DatabaseBackupStatus {
+    fn status_of(&self, found: &Found, identity: &ScheduleIdentity) -> DatabaseBackupStatus {
         let number = |value: u64| i64::try_from(value).ok();
-        let directory = self.config.identity.directory().unwrap_or_default();
-        let message = FOUND.to_owned();
+        let directory = identity.directory().unwrap_or_default();
+        let message = if self.is_foreign(identity) {
+            format!("of the cluster {}, {FOUND_OF_CLUSTER}", identity.cluster_id)
+        } else {
+            FOUND.to_owned()
+        };
         let ready = condition(&[], Some(1), self.now, (Status::Unknown, Reason::Discovered, &message));
         DatabaseBackupStatus {
             phase: Some(BackupPhase::Discovered),
@@ -329,6 +401,7 @@ mod tests {
     use crate::agent::config::InventoryConfig;
     use crate::backup_jobs::examples;
     use crate::controllers::backup_schedule::validate::example;
+    use pgrail_dump::LostCluster;
     use serde_json::{Value, json};
 
     fn at(text: &str) -> Timestamp {
@@ -367,14 +440,18 @@ mod tests {
         }
     }
 
+    const LOST: &str = "11111111-2222-3333-4444-555555555555";
+
     struct Case {
         schedule: BackupSchedule,
         backups: Vec<DatabaseBackup>,
+        /// Whether the lost cluster is compared, too.
+        lost: bool,
     }
 
     impl Case {
         fn new(backups: Vec<DatabaseBackup>) -> Self {
-            Self { schedule: example(json!({})).0, backups }
+            Self { schedule: example(json!({})).0, backups, lost: false }
         }
 
         /// After an earlier comparison, when the newest dump was of that day.
@@ -388,13 +465,18 @@ mod tests {
         fn evaluate(&self, inventory: Value) -> Evaluated {
             let validated = example(json!({})).1;
             let destination = validated.job.destination;
-            let known = known(&self.backups, &destination.store.config.url, &destination.identity);
+            let known_of = |identity: &ScheduleIdentity| known(&self.backups, &destination.store.config.url, identity);
+            let lost = self.lost.then(|| LostCluster {
+                cluster_id: LOST.into(),
+                known: known_of(&ScheduleIdentity { cluster_id: LOST.into(), ..destination.identity.clone() }),
+            });
+            let known = known_of(&destination.identity);
             let config = AgentConfig {
                 addresses: None,
                 identity: destination.identity,
                 store: destination.store.config,
                 dump: None,
-                inventory: Some(InventoryConfig { known }),
+                inventory: Some(InventoryConfig { known, lost, find_clusters: false }),
                 prune: None,
                 restore: None,
                 drill: None,
@@ -463,6 +545,59 @@ mod tests {
     }
 
     #[test]
+    fn dumps_of_a_lost_cluster_are_recorded_as_its_own_and_are_no_other_control_planes() {
+        let theirs = |day, name| Found { earlier_schedule: Some("theirs".into()), ..found(day, name) };
+        // Of the same name as a run that is in progress here, and newer than all of this cluster.
+        let running = examples::backup("own", "2026-11-23T02:15:00Z", json!({"phase": "Running"}));
+        let mut case = Case::new(vec![good(22), running]).compared(22);
+        case.lost = true;
+        let of_lost = |inventory: Value| {
+            let mut lost = serde_json::to_value(Inventory::default()).unwrap();
+            lost.as_object_mut().unwrap().extend(inventory.as_object().unwrap().clone());
+            json!({"published": 1, "lost": lost})
+        };
+        let forged = Found { earlier_schedule: None, ..found(23, "forged") };
+        let unknown = json!([theirs(23, "own"), forged]);
+        let evaluated = case.evaluate(of_lost(json!({"published": 4, "foreign": 2, "unknown": unknown})));
+        assert!(evaluated.check.split_brain.is_empty() && evaluated.marks.is_empty());
+        assert_eq!((evaluated.check.dumps, evaluated.check.unrecorded), (1, 0), "the schedule's own");
+        assert_eq!(evaluated.check.newest_time.0, at("2026-11-22T02:15:01Z"));
+        let check = evaluated.check.lost_cluster.unwrap();
+        assert_eq!((check.id.as_str(), check.dumps, check.unrecorded, check.unreadable), (LOST, 4, 0, 2));
+        assert_eq!(evaluated.adopted.len(), 1);
+        let adopted = evaluated.adopted[0].clone();
+        assert_eq!(adopted.name_any(), "nightly-found-20261123t021500z-abc-11111111");
+        assert_eq!(adopted.annotations()[SCHEDULE_UID], "theirs");
+        let status = adopted.status.as_ref().unwrap();
+        let location = format!("s3://backups/shop/{LOST}/shop/nightly/{}", run(23));
+        assert_eq!((status.phase, status.location.as_deref()), (Some(BackupPhase::Discovered), Some(&*location)));
+        assert!(status.message.contains(LOST), "{}", status.message);
+
+        // It is recorded once, and missing if it is deleted there; not if the directory could not be listed.
+        case.backups.push(adopted);
+        let again = case.evaluate(of_lost(json!({"published": 1, "unknown": [theirs(23, "own")]})));
+        assert!(again.adopted.is_empty() && again.marks.is_empty());
+        let name = "nightly-found-20261123t021500z-abc-11111111";
+        let deleted = case.evaluate(of_lost(json!({"missing": "1"})));
+        assert_eq!(marked(&deleted), [format!("{name} False Missing")]);
+        case.backups[2].status.as_mut().unwrap().conditions = vec![deleted.marks[0].ready.clone()];
+        let back = case.evaluate(of_lost(json!({"published": 1})));
+        assert_eq!(marked(&back), [format!("{name} Unknown Discovered")]);
+        assert!(back.marks[0].ready.message.contains(LOST), "{}", back.marks[0].ready.message);
+        let failure = json!({"phase": "inventory", "reason": "AccessDenied", "message": "no", "retryable": false});
+        let failed = case.evaluate(json!({"published": 1, "lostFailure": failure}));
+        assert!(failed.marks.is_empty() && failed.adopted.is_empty());
+        assert_eq!(failed.check.lost_cluster.unwrap().failure.as_deref(), Some("AccessDenied: no"));
+
+        // Nothing at all is recorded while another control plane is at work here.
+        let mut split = of_lost(json!({"published": 1, "unknown": [theirs(20, "x")]}));
+        split["unknown"] = json!([found(23, "b23")]);
+        let split = case.evaluate(split);
+        assert!(split.adopted.is_empty() && !split.check.split_brain.is_empty());
+        assert_eq!(split.check.lost_cluster.unwrap().unrecorded, 1);
+    }
+
+    #[test]
     fn a_run_of_this_control_plane_is_not_anothers() {
         let with = |status: Value| {
             let own = examples::backup("own", "2026-11-23T02:15:00Z", status);
@@ -476,6 +611,17 @@ mod tests {
         assert_eq!(with(json!({"phase": "Failed", "conditions": lost})), (0, 1), "its result was lost");
         // The other control plane has the same schedule, and so the same names.
         assert_eq!(with(examples::succeeded("2026-11-23T02:15:00Z")), (1, 0));
+    }
+
+    #[test]
+    fn a_comparison_for_an_earlier_schedule_of_its_name_is_not_its_own() {
+        let due = |time: &str| {
+            let mut schedule = Case::new(Vec::new()).compared(19).schedule;
+            schedule.status.as_mut().unwrap().store_check.as_mut().unwrap().time = Time(at(time));
+            is_due(&schedule, &History::default(), false, at("2026-11-20T12:05:00Z"))
+        };
+        assert!(due("2026-11-20T11:59:59Z"));
+        assert!(!due("2026-11-20T12:00:00Z"));
     }
 
     #[test]

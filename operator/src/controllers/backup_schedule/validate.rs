@@ -3,6 +3,7 @@
 use super::cron::{Schedule, ScheduleError};
 use super::dereference::References;
 use super::drill::declared::{DrillPlan, validate as validate_drill};
+use super::lost_cluster;
 use crate::backup_jobs::error::JobSpecError;
 use crate::backup_jobs::job_spec::{self, JobSpec};
 use crate::kubernetes::rejection::{Reason, Rejection};
@@ -23,6 +24,15 @@ pub(super) struct Validated {
     pub(super) suspended: Option<&'static str>,
     /// The drills, if they are declared.
     pub(super) drill: Option<Result<DrillPlan, Rejection>>,
+    /// The lost cluster whose dumps are recorded, if one is declared.
+    pub(super) lost_cluster: Option<Result<String, Rejection>>,
+}
+
+impl Validated {
+    /// The lost cluster whose dumps are recorded.
+    pub(super) fn adopts(&self) -> Option<&str> {
+        self.lost_cluster.as_ref()?.as_deref().ok()
+    }
 }
 
 /// Why a schedule cannot be carried out.
@@ -63,7 +73,8 @@ pub(super) fn validate(
     };
     let interval = schedule.largest_gap(now);
     let drill = validate_drill(declared, &seed, now);
-    Ok(Validated { schedule, job, interval, suspended, drill })
+    let lost_cluster = lost_cluster::declared(declared, cluster_id);
+    Ok(Validated { schedule, job, interval, suspended, drill, lost_cluster })
 }
 
 /// The longest age of the newest verified backup: as declared, or by the schedule's largest gap.

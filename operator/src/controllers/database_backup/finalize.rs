@@ -7,7 +7,7 @@ use crate::agent::config::PruneConfig;
 use crate::backup_jobs::dereference;
 use crate::backup_jobs::destination::Destination;
 use crate::backup_jobs::jobs::{create, delete, failure_of, job_of, running_run_ids};
-use crate::backup_jobs::names::{Task, job_name, location_in};
+use crate::backup_jobs::names::{Task, is_below, job_name, location_in};
 use crate::backup_jobs::outcome::outcome;
 use crate::backup_jobs::pod::{self, Installation, PRUNE_CONTAINER};
 use crate::backup_jobs::record::has_dump;
@@ -45,6 +45,11 @@ pub(super) async fn finalize(backup: &DatabaseBackup, context: &Context) -> Resu
         let message = format!("it is not below {}, the store that its schedule has now", destination.store.config.url);
         return leave_behind(backup, &message, context).await;
     };
+    let directory = destination.identity.directory().unwrap_or_default();
+    if !is_below(&location, &directory) {
+        let message = format!("it is not in {directory}, the directory of its schedule in this cluster");
+        return leave_behind(backup, &message, context).await;
+    }
     remove_dump(backup, &destination, location, context).await
 }
 
