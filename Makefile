@@ -64,7 +64,7 @@ release: ## build the files of a release into target/release-VERSION: program, i
 	@release/release.sh
 
 .PHONY: bench
-bench: ## measure the guard, write docs/src/benchmarks.md (ten minutes; ROWS="block single bulk install schema" for some)
+bench: ## measure the guard, dumps and the operator, write docs/src/benchmarks.md and its pages (ROWS="block single", ROWS=dump for some)
 	@e2e/bench.sh $(ROWS)
 
 check: ## the quick inner loop: format, lints, tests that need no server

@@ -39,6 +39,8 @@ pub struct ObjectStore {
     pub secret: String,
     /// The bucket.
     pub bucket: String,
+    /// Where it keeps its buckets: an object is a file.
+    pub files: PathBuf,
 }
 
 impl ObjectStore {
@@ -54,7 +56,13 @@ impl ObjectStore {
             let value = line.split([' ', '"', '\n']).find_map(|entry| entry.strip_prefix(&format!("{name}=")));
             value.unwrap_or_else(|| panic!("no {name} of the S3 server")).to_owned()
         };
-        Self { endpoint: part("endpoint"), key: part("key"), secret: part("secret"), bucket: part("bucket") }
+        Self {
+            endpoint: part("endpoint"),
+            key: part("key"),
+            secret: part("secret"),
+            bucket: part("bucket"),
+            files: part("folder").into(),
+        }
     }
 
     /// The keys of a Secret that opens it.

@@ -11,7 +11,8 @@ fi
 shift
 azurite=$(e2e/stores/tools.sh)
 data=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$data"' EXIT
+# Azurite writes until it has ended, and waits for its clients before it ends by itself.
+trap 'kill -KILL $(jobs -p) 2>/dev/null || true; wait; rm -rf "$data"' EXIT
 trap 'exit 130' INT TERM HUP
 port=$(free_port)
 # In the container of its well-known account; the version that the client asks for need not be known to it.

@@ -1,13 +1,11 @@
 //! The agent as a pod runs it: a process with mounted Secrets, a configuration in its environment, a termination message.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use pgrail_testing::{Database, as_server_user, programs, reachable_programs, server};
+use pgrail_testing::{Database, Sidecar, programs, server};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -118,37 +116,9 @@ async fn database() -> Database {
     database
 }
 
-/// The container `postgres`, as a user that PostgreSQL accepts. Without any Secret.
-struct Sidecar {
-    process: Child,
-    _software: TempDir,
-}
-
-impl Sidecar {
-    fn start(pod: &Pod) -> Self {
-        let software = TempDir::new().unwrap();
-        let open = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-        for directory in [software.path(), pod.directory.path()] {
-            open(directory, 0o755);
-        }
-        for directory in ["drill", "scratch"] {
-            std::fs::create_dir(pod.path(directory)).unwrap();
-            open(&pod.path(directory), 0o777);
-        }
-        let agent = software.path().join("pgrail");
-        std::fs::copy(env!("CARGO_BIN_EXE_pgrail"), &agent).unwrap();
-        let programs = reachable_programs(software.path(), 18);
-        let mut command = as_server_user(&agent);
-        command.args(["agent", "postgres", "--drill"]).arg(pod.path("drill")).arg("--scratch").arg(pod.path("scratch"));
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("PGRAIL_PG_BIN", programs);
-        Self { process: command.stderr(Stdio::null()).spawn().unwrap(), _software: software }
-    }
-
-    /// As the kubelet ends it. Returns its exit status.
-    fn end(mut self) -> Option<i32> {
-        assert!(Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap().success());
-        self.process.wait().unwrap().code()
-    }
+/// The container `postgres`.
+fn sidecar(pod: &Pod) -> Sidecar {
+    Sidecar::start(Path::new(env!("CARGO_BIN_EXE_pgrail")), pod.directory.path(), 18)
 }
 
 #[tokio::test]
@@ -156,7 +126,7 @@ async fn the_structure_is_restored_into_the_server_of_the_sidecar() {
     let database = database().await;
     let mut pod = Pod::new(&database);
     pod.config["dump"]["structure"] = json!(true);
-    let sidecar = Sidecar::start(&pod);
+    let sidecar = sidecar(&pod);
     assert_eq!(pod.run("dump").0, 0);
     assert!(!pod.path("scratch/data").exists(), "the server starts only when it is needed");
     let (status, message) = pod.run("verify");
@@ -186,7 +156,7 @@ async fn the_structure_is_restored_into_the_server_of_the_sidecar() {
 async fn a_drill_restores_everything_into_the_server_of_the_sidecar() {
     let database = database().await;
     let mut pod = Pod::new(&database);
-    let sidecar = Sidecar::start(&pod);
+    let sidecar = sidecar(&pod);
     let (_, dumped) = pod.run("dump");
     let (_, verified) = pod.run("verify");
     // It has no login.
@@ -215,7 +185,7 @@ async fn a_drill_restores_everything_into_the_server_of_the_sidecar() {
 async fn the_server_of_the_sidecar_reaches_no_network() {
     let database = database().await;
     let pod = Pod::new(&database);
-    let sidecar = Sidecar::start(&pod);
+    let sidecar = sidecar(&pod);
     std::fs::write(pod.path("drill/start"), "").unwrap();
     let socket = pod.path("drill/.s.PGSQL.5432");
     let deadline = Instant::now() + Duration::from_mins(2);

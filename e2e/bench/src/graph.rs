@@ -205,7 +205,8 @@ pub(crate) fn panels(title: &str, axis: &str, positions: &[String], all: &[Panel
         let _ = writeln!(svg, "<polyline class=\"stroke1\" points=\"{}\"/>", points.join(" "));
         for (at, value) in panel.values.iter().enumerate() {
             let _ = writeln!(svg, "<circle class=\"fill1\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>", x(at), y(*value));
-            let label = if *value < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") };
+            let digits = if *value < 2.0 { 2 } else { usize::from(*value < 10.0) };
+            let label = format!("{value:.digits$}");
             text(&mut svg, "small", "middle", x(at), y(*value) - 7.0, &label);
             text(&mut svg, "small", "middle", x(at), bottom + 18.0, positions.get(at).map_or("", String::as_str));
         }

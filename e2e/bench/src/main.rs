@@ -6,6 +6,7 @@
 mod block;
 mod bulk;
 mod capture;
+mod dump;
 mod graph;
 mod install;
 mod machine;
@@ -29,6 +30,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const ROWS: [&str; 6] = ["install", "single", "capture", "schema", "bulk", "block"];
 /// The row of the operator: all servers together, and a Kubernetes. Measured alone, on servers of its own.
 const SCALE: &str = "scale";
+/// The row of dumps and restores: the newest server, and a store. Measured alone.
+const DUMP: &str = "dump";
 
 async fn row(name: &str, server: &Server) -> Result<page::Row> {
     match name {
@@ -49,11 +52,15 @@ async fn main() -> Result<()> {
     let results = Path::new("target/bench");
     fs::create_dir_all(results)?;
     let machine = machine::describe(&servers()).await?;
-    if rows == [SCALE] {
-        return scale(&machine, results).await;
+    if rows == [SCALE] || rows == [DUMP] {
+        return own_page(rows[0], &machine, results).await;
     }
     if let Some(unknown) = rows.iter().find(|name| !ROWS.contains(name)) {
-        return Err(format!("no row is called {unknown}; there are {}, and {SCALE} alone", ROWS.join(", ")).into());
+        return Err(format!(
+            "no row is called {unknown}; there are {}, and {SCALE} and {DUMP}, each alone",
+            ROWS.join(", ")
+        )
+        .into());
     }
     let started = Instant::now();
     let mut measured = Vec::new();
@@ -77,21 +84,31 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn scale(machine: &Value, results: &Path) -> Result<()> {
+/// A row with a page of its own.
+async fn own_page(name: &str, machine: &Value, results: &Path) -> Result<()> {
     let started = Instant::now();
-    let row = scale::measure(&servers()).await?;
+    // Other numbers of databases than the usual ones are for whoever works on it.
+    let (row, graph, time, shows, usual) = if name == SCALE {
+        let row = scale::measure(&servers()).await?;
+        let usual = std::env::var_os("PGRAIL_BENCH_SCALE").is_none();
+        let graph = scale::graph(&row);
+        (row, graph, "three quarters of an hour", "The operator by number of databases", usual)
+    } else {
+        let row = dump::measure(servers().last().ok_or("no server")?).await?;
+        let graph = dump::graph(&row);
+        (row, graph, "ten minutes", "Dumps and restores by size of the database", true)
+    };
     for line in &row.lines {
         println!("  {line}");
     }
     println!("  ({:.0} s)", started.elapsed().as_secs_f64());
-    write_row(machine, &row, &results.join("scale.json"))?;
-    // Other numbers of databases than the usual ones are for whoever works on it.
-    if std::env::var_os("PGRAIL_BENCH_SCALE").is_none() {
+    write_row(machine, &row, &results.join(format!("{name}.json")))?;
+    if usual {
         let book = Path::new("docs/src/benchmarks");
         fs::create_dir_all(book)?;
-        fs::write(book.join("scale.svg"), scale::graph(&row))?;
-        fs::write(book.join("scale.md"), page::scale(machine, &row))?;
-        println!("written: docs/src/benchmarks/scale.md");
+        fs::write(book.join(format!("{name}.svg")), graph)?;
+        fs::write(book.join(format!("{name}.md")), page::own(machine, &row, time, shows))?;
+        println!("written: docs/src/benchmarks/{name}.md");
     }
     Ok(())
 }

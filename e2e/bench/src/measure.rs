@@ -55,6 +55,13 @@ fn cpu_time(process: i32) -> Result<Duration> {
     Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
 }
 
+/// A size that `/proc` reports of a process, in MiB: such as `VmHWM:`, the most that was resident.
+pub(crate) fn memory_field(process: u32, name: &str) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find(|line| line.starts_with(name)).ok_or("a short status")?;
+    Ok(line.split_whitespace().nth(1).ok_or("a short line")?.parse::<f64>()? / 1024.0)
+}
+
 /// What the same work costs without guards and with them, in alternation.
 #[derive(Default)]
 pub(crate) struct Comparison {

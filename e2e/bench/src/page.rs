@@ -62,6 +62,20 @@ impl Row {
         self.numbers.insert(name.into(), value);
     }
 
+    /// The steps of a row that was measured in steps, in ascending order: the values of the numbers whose names end so.
+    pub(crate) fn steps(&self, ending: &str) -> Vec<f64> {
+        let of_steps = self.numbers.iter().filter(|(name, _)| name.ends_with(ending));
+        let mut steps: Vec<f64> = of_steps.map(|(_, step)| *step).collect();
+        steps.sort_by(f64::total_cmp);
+        steps
+    }
+
+    /// A number of each step.
+    pub(crate) fn of_steps(&self, steps: &[f64], what: &str) -> Vec<f64> {
+        let number = |step| self.numbers.get(&format!("{step}_{what}")).copied().unwrap_or(f64::NAN);
+        steps.iter().map(number).collect()
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         let lines: Vec<_> = self
             .lines
@@ -76,10 +90,16 @@ impl Row {
 pub(crate) fn guards(machine: &Value, rows: &[Row]) -> String {
     let mut page = String::from(
         "# Benchmarks\n\nWritten by `make bench`, which measures everything on this page again in about ten minutes. Every ratio compares work on a guarded table \
-         with the same work on an unguarded table, in one run and in alternation. The numbers are medians. The operator with up to a thousand databases \
-         has [a page of its own](benchmarks/scale.md).\n\n",
+         with the same work on an unguarded table, in one run and in alternation. The numbers are medians. [The operator with up to a thousand \
+         databases](benchmarks/scale.md) and [dumps and restores](benchmarks/dump.md) have pages of their own.\n\n",
     );
     begin(&mut page, machine, rows);
+    // Pages of their own are of another program.
+    if machine["optimised"] == false {
+        page.push_str(
+            "\nThe benchmark program was built without optimization, which increases the time of an installation.\n",
+        );
+    }
     let mut names: Vec<&str> = Vec::new();
     for row in rows {
         if !names.contains(&row.name) {
@@ -111,18 +131,18 @@ pub(crate) fn guards(machine: &Value, rows: &[Row]) -> String {
             }
         }
     }
-    page.push_str("\n## Not measured yet\n\nRepair of drift, backups (dump against bare `pg_dump`, the agent's memory), many cores, managed services.\n");
+    page.push_str("\n## Not measured yet\n\nRepair of drift, many cores, managed services.\n");
     page
 }
 
-/// The page of the operator at scale.
-pub(crate) fn scale(machine: &Value, row: &Row) -> String {
+/// The page of a row that has its own, with a graph beside it. `time` is what a run takes, `graph` what the graph shows.
+pub(crate) fn own(machine: &Value, row: &Row, time: &str, graph: &str) -> String {
+    let (title, name, how) = (row.title, row.name, &row.how);
     let mut page = format!(
-        "# {}\n\nWritten by `make bench ROWS=scale`, which measures everything on this page again in about three quarters of an hour.\n\n",
-        row.title
+        "# {title}\n\nWritten by `make bench ROWS={name}`, which measures everything on this page again in about {time}.\n\n"
     );
     begin(&mut page, machine, std::slice::from_ref(row));
-    let _ = writeln!(page, "\n{}\n\n![The operator by number of databases](scale.svg)\n", row.how);
+    let _ = writeln!(page, "\n{how}\n\n![{graph}]({name}.svg)\n");
     page.push_str("| | Measured | Bar | |\n| --- | --- | --- | --- |\n");
     for line in &row.lines {
         let _ = writeln!(page, "| {} | {} | {} | {} |", line.what, line.measured, line.bar, verdict(line.met));
@@ -156,11 +176,6 @@ fn begin(page: &mut String, machine: &Value, rows: &[Row]) {
         let _ = writeln!(
             page,
             "\nThe machine was not idle: its load was {load:.1} at the start. This affects elapsed times most, and CPU times least."
-        );
-    }
-    if machine["optimised"] == false {
-        page.push_str(
-            "\nThe benchmark program was built without optimization, which increases the time of an installation.\n",
         );
     }
     let bars = rows.iter().flat_map(|row| &row.lines).filter_map(|line| line.met);

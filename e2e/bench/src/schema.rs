@@ -9,7 +9,7 @@ use crate::Result;
 use crate::measure::{Compared, Comparison, Cost, Session, guard, install, settle};
 use crate::page::Row;
 
-/// The file with the schema, which `e2e/bench/zabbix.sh` downloads.
+/// The file with the schema, which `e2e/postgres/schema.sh` downloads.
 const FILE: &str = "PGRAIL_BENCH_ZABBIX";
 const ROUNDS: usize = 9;
 const GRAPHS: i64 = 4_000;
@@ -71,7 +71,9 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
     );
     let mut row = Row::new("schema", "A large schema", server.major.to_string(), how);
     let Some(file) = env::var_os(FILE) else {
-        eprintln!("NOT MEASURED: the row schema needs the schema of Zabbix, which e2e/bench/zabbix.sh could not get");
+        eprintln!(
+            "NOT MEASURED: the row schema needs the schema of Zabbix, which e2e/postgres/schema.sh could not get"
+        );
         row.note("every table of Zabbix", "**not measured**: Debian's package could not be downloaded".to_owned());
         return Ok(row);
     };

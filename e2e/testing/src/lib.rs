@@ -24,6 +24,7 @@ mod environment;
 pub mod floors;
 mod own_server;
 mod proxy;
+mod sidecar;
 mod small_disk;
 
 pub use database::{Client, Database, connect};
@@ -33,6 +34,7 @@ pub use environment::{
 };
 pub use own_server::{OwnServer, as_server_user, reachable_programs};
 pub use proxy::{Fault, Proxy, Request};
+pub use sidecar::Sidecar;
 pub use small_disk::SmallDisk;
 
 /// Runs a test against every test server, one after the other, and says which one it failed on.

@@ -550,7 +550,7 @@ async fn a_dump_that_was_removed_from_the_store_is_missing_and_stops_counting() 
     backups.apply(&json!({"runOnCreate": false, "retention": retention(1)})).await;
     let first = backups.by_hand("first").await;
     backups.until("BackupFresh", "True", "Fresh").await;
-    let (files, aside) = (directory_of(&first), files_of_the_store().join("aside"));
+    let (files, aside) = (directory_of(&first), ObjectStore::of_this_run().files.join("aside"));
     // Another program empties the bucket; the next run finds out.
     std::fs::rename(&files, &aside).unwrap();
     let archive = |backup: &DatabaseBackup| directory_of(backup).join("dump.pgc.000");
@@ -700,13 +700,7 @@ async fn a_store_that_cannot_be_listed_is_reported_and_nothing_is_removed() {
 /// The files of a backup in the store.
 pub(crate) fn directory_of(backup: &DatabaseBackup) -> PathBuf {
     let location = field(backup, "/status/location").as_str().unwrap().to_owned();
-    files_of_the_store().join(location.strip_prefix("s3://").unwrap())
-}
-
-/// Where the S3 server of this run keeps its objects.
-fn files_of_the_store() -> PathBuf {
-    let line = std::env::var("PGRAIL_TEST_S3").unwrap();
-    line.split(' ').find_map(|entry| entry.strip_prefix("folder=")).unwrap().into()
+    ObjectStore::of_this_run().files.join(location.strip_prefix("s3://").unwrap())
 }
 
 /// An S3 server whose disk has a few megabytes (a tmpfs: needs root).

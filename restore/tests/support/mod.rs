@@ -1,6 +1,8 @@
 //! Real backups of real databases: what the tests of the restore share.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, missing_docs, reason = "not every test file uses everything")]
 
+pub mod whole;
+
 use std::collections::BTreeSet;
 
 use pgrail_dump::{

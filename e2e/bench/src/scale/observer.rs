@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::Result;
+use crate::measure::memory_field;
 
 /// A phase that takes longer failed.
 const BOUND: Duration = Duration::from_mins(15);
@@ -128,11 +129,7 @@ pub(super) struct Memory {
 }
 
 pub(super) fn memory(operator: &Operator) -> Result<Memory> {
-    let status = fs::read_to_string(format!("/proc/{}/status", operator.id()))?;
-    let field = |name: &str| -> Result<f64> {
-        let line = status.lines().find(|line| line.starts_with(name)).ok_or("a short status")?;
-        Ok(line.split_whitespace().nth(1).ok_or("a short line")?.parse::<f64>()? / 1024.0)
-    };
+    let field = |name| memory_field(operator.id(), name);
     Ok(Memory { peak: field("VmHWM:")?, anonymous: field("RssAnon:")? })
 }
 

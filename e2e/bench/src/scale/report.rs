@@ -133,13 +133,8 @@ fn count(number: usize) -> f64 {
 
 /// Every figure against the number of databases.
 pub(crate) fn graph(row: &Row) -> String {
-    let mut steps: Vec<f64> =
-        row.numbers.iter().filter(|(name, _)| name.ends_with("_databases")).map(|(_, count)| *count).collect();
-    steps.sort_by(f64::total_cmp);
-    let values = |what: &str| {
-        steps.iter().map(|step| row.numbers.get(&format!("{step}_{what}")).copied().unwrap_or(f64::NAN)).collect()
-    };
-    let panel = |title, unit, bar, what: &str| Panel { title, unit, bar, values: values(what) };
+    let steps = row.steps("_databases");
+    let panel = |title, unit, bar, what: &str| Panel { title, unit, bar, values: row.of_steps(&steps, what) };
     panels(
         "The operator by number of databases, ten guarded tables in each",
         "databases",
