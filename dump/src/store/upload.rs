@@ -42,9 +42,9 @@ impl UploadLimits {
 }
 
 impl Default for UploadLimits {
-    /// Parts of 16 MiB, 3 in memory, segments of 100 GiB.
+    /// Parts of 8 MiB, 5 in memory, segments of 75 GiB.
     fn default() -> Self {
-        Self { part_bytes: 16 * 1024 * 1024, parts_in_flight: 3, parts_per_segment: 6400 }
+        Self { part_bytes: 8 * 1024 * 1024, parts_in_flight: 5, parts_per_segment: 9600 }
     }
 }
 
@@ -321,6 +321,6 @@ mod tests {
             assert!(memory(shared, workers) <= memory(limits, 1), "{jobs}: {shared:?}");
             assert!(shared.part_bytes >= SMALLEST_PART && shared.parts_in_flight >= 1, "{jobs}: {shared:?}");
         }
-        assert_eq!((limits.workers(4), limits.workers(64)), (4, 9));
+        assert_eq!((limits.workers(4), limits.workers(64)), (4, 8));
     }
 }

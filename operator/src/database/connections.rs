@@ -1,7 +1,7 @@
 //! Connections to the databases of all objects. One is used inside [`Databases::with`] and returns to its server's pool
 //! only when the work on it ended well, so that a cancelled reconcile leaves no lock and no setting behind.
 
-use super::entry::{Entry, Resolved, Shared};
+use super::entry::{Entry, Locked, Resolved, Shared};
 use super::last_logins::LastLogins;
 use super::light_checks::{LightCheck, LightChecks};
 use super::resolve::{ConnectionSource, resolve};
@@ -211,7 +211,12 @@ impl Databases {
         Arc::clone(locked(&self.servers).entry((host, settings.port)).or_insert_with(new))
     }
 
-    async fn connect(&self, key: &Key, login: Login<'_>, entry: &mut Entry) -> Result<(Place, Session), DatabaseError> {
+    async fn connect(
+        &self,
+        key: &Key,
+        login: Login<'_>,
+        entry: &mut Locked<'_>,
+    ) -> Result<(Place, Session), DatabaseError> {
         let handed_on = entry.handed_on();
         let (source, renewed) = match login {
             Login::Declared(declared) => self.resolve(key, declared, entry).await?,
@@ -239,7 +244,7 @@ impl Databases {
         {
             return Ok((place, session(connection)));
         }
-        let place = wait_without_place(server.place(key, self.clock)).await?;
+        let place = wait_without_place(server.place(key, self.clock, entry.behind())).await?;
         if let Some(connection) = place.take(key) {
             return Ok((place, session(connection)));
         }

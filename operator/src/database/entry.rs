@@ -2,6 +2,8 @@
 
 use super::resolve::ConnectionSource;
 use super::server::{Key, Place, Server};
+use crate::kubernetes::line::{Behind, Cause};
+use crate::kubernetes::places::cause;
 use jiff::Timestamp;
 use pgrail_crds::Connection as DeclaredConnection;
 use pgrail_postgres::Connection;
@@ -37,6 +39,8 @@ pub(super) struct Shared {
     entry: Mutex<Entry>,
     /// Those that wait for the lock.
     waiting: AtomicUsize,
+    /// Those of them with something that a user has declared.
+    behind: Behind,
 }
 
 /// The right to use a database.
@@ -50,15 +54,16 @@ struct Waiting<'a>(&'a Shared);
 
 impl Shared {
     pub(super) fn new(key: Key) -> Self {
-        Self { key, entry: Mutex::default(), waiting: AtomicUsize::new(0) }
+        Self { key, entry: Mutex::default(), waiting: AtomicUsize::new(0), behind: Behind::default() }
     }
 
     /// Waits until nobody else uses the database.
     pub(super) async fn lock(&self) -> Locked<'_> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let waiting = Waiting(self);
+        let declared = (cause() == Cause::Declared).then(|| self.behind.one());
         let entry = self.entry.lock().await;
-        drop(waiting);
+        drop((waiting, declared));
         Locked { entry, shared: self }
     }
 
@@ -91,7 +96,12 @@ impl Entry {
     }
 }
 
-impl Locked<'_> {
+impl<'a> Locked<'a> {
+    /// Those that wait behind this one.
+    pub(super) fn behind(&self) -> &'a Behind {
+        &self.shared.behind
+    }
+
     /// Ends the use of the database. The connection and its place are handed on where another reconcile of the same
     /// database already waits: a new connection costs the server more than most checks.
     pub(super) fn hand_on(self, place: Place, connection: Connection) {

@@ -3,7 +3,7 @@
 
 use super::DatabaseError;
 use crate::clock::is_recent;
-use crate::kubernetes::line::Line;
+use crate::kubernetes::line::{Behind, Line};
 use crate::kubernetes::places::cause;
 use crate::mutex::locked;
 use jiff::{SignedDuration, Timestamp};
@@ -92,15 +92,21 @@ impl Server {
         locked(&self.state)
     }
 
-    /// Waits for a place within the budget. Fails immediately while the server is known to be out of reach.
-    pub(super) async fn place(self: &Arc<Self>, key: &Key, clock: fn() -> Timestamp) -> Result<Place, DatabaseError> {
+    /// Waits for a place within the budget, with those that wait `behind`. Fails immediately while the server is known to be out
+    /// of reach.
+    pub(super) async fn place(
+        self: &Arc<Self>,
+        key: &Key,
+        clock: fn() -> Timestamp,
+        behind: &Behind,
+    ) -> Result<Place, DatabaseError> {
         let limit = {
             let mut state = self.state();
             state.databases.insert(key.clone());
             state.limit
         };
         self.check(clock())?;
-        let _turn = self.line.turn(cause()).await;
+        let _turn = self.line.turn_before(cause(), behind).await;
         // It may have failed meanwhile.
         self.check(clock())?;
         let waited = tokio::time::timeout(PATIENCE, Arc::clone(&self.permits).acquire_owned()).await;
@@ -261,12 +267,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_waits_for_notifications_only_while_every_database_can_have_one() {
-        let server = Arc::new(Server::new(5));
+        let (server, behind) = (Arc::new(Server::new(5)), Behind::default());
         server.fit(40);
-        drop(server.place(&key(1), || Timestamp::UNIX_EPOCH).await.unwrap());
-        drop(server.place(&key(2), || Timestamp::UNIX_EPOCH).await.unwrap());
+        drop(server.place(&key(1), || Timestamp::UNIX_EPOCH, &behind).await.unwrap());
+        drop(server.place(&key(2), || Timestamp::UNIX_EPOCH, &behind).await.unwrap());
         assert!(server.has_room());
-        drop(server.place(&key(3), || Timestamp::UNIX_EPOCH).await.unwrap());
+        drop(server.place(&key(3), || Timestamp::UNIX_EPOCH, &behind).await.unwrap());
         assert!(!server.has_room());
         assert!(server.forget(&key(3)));
         assert!(server.has_room());
@@ -274,28 +280,28 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_to_reach_the_server_is_shared_and_one_tries_again() {
-        let server = Arc::new(Server::new(5));
+        let (server, behind) = (Arc::new(Server::new(5)), Behind::default());
         server.fit(1000);
         let at = |second| Timestamp::from_second(second).unwrap();
         server.failed(at(100), DatabaseError::busy(1));
-        assert!(server.place(&key(1), || Timestamp::from_second(101).unwrap()).await.is_err());
+        assert!(server.place(&key(1), || Timestamp::from_second(101).unwrap(), &behind).await.is_err());
         let late: fn() -> Timestamp = || Timestamp::from_second(102).unwrap();
-        let probe = server.place(&key(2), late).await.unwrap();
-        assert!(server.place(&key(3), late).await.is_err(), "one tries");
+        let probe = server.place(&key(2), late, &behind).await.unwrap();
+        assert!(server.place(&key(3), late, &behind).await.is_err(), "one tries");
         drop(probe);
-        let probe = server.place(&key(3), late).await.unwrap();
+        let probe = server.place(&key(3), late, &behind).await.unwrap();
         server.answered();
-        assert!(server.place(&key(4), late).await.is_ok());
+        assert!(server.place(&key(4), late, &behind).await.is_ok());
         drop(probe);
     }
 
     #[tokio::test]
     async fn what_waits_for_a_connection_does_not_try_a_server_that_failed_meanwhile() {
-        let server = Arc::new(Server::new(1));
+        let (server, behind) = (Arc::new(Server::new(1)), Behind::default());
         let now: fn() -> Timestamp = || Timestamp::from_second(100).unwrap();
-        let first = server.place(&key(1), now).await.unwrap();
+        let first = server.place(&key(1), now, &behind).await.unwrap();
         let second = key(2);
-        let mut waiting = Box::pin(server.place(&second, now));
+        let mut waiting = Box::pin(server.place(&second, now, &behind));
         assert!((&mut waiting).now_or_never().is_none());
         server.failed(now(), DatabaseError::busy(1));
         drop(first);

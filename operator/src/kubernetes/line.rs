@@ -5,7 +5,7 @@
 use crate::mutex::locked;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Those that wait.
 #[derive(Default)]
@@ -36,6 +36,32 @@ pub(crate) enum Cause {
 /// The turn. It ends when this is dropped.
 pub(crate) struct Turn(Arc<Mutex<State>>);
 
+/// How many wait, with something that a user has declared, for one that waits in a line.
+#[derive(Default)]
+pub(crate) struct Behind(watch::Sender<usize>);
+
+/// One of them.
+pub(crate) struct OneBehind<'a>(&'a Behind);
+
+impl Behind {
+    /// One more waits, until this is dropped.
+    pub(crate) fn one(&self) -> OneBehind<'_> {
+        self.0.send_modify(|count| *count += 1);
+        OneBehind(self)
+    }
+
+    async fn any(&self) {
+        // The sender is borrowed here.
+        let _ = self.0.subscribe().wait_for(|count| *count > 0).await;
+    }
+}
+
+impl Drop for OneBehind<'_> {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|count| *count -= 1);
+    }
+}
+
 impl Line {
     /// Waits for a turn.
     pub(crate) async fn turn(&self, cause: Cause) -> Turn {
@@ -61,6 +87,18 @@ impl Line {
                 Err(_) => std::future::pending().await,
             },
         }
+    }
+}
+
+impl Line {
+    /// The same for one behind whom others wait. As soon as what a user has declared is among them, it waits for that.
+    pub(crate) async fn turn_before(&self, cause: Cause, behind: &Behind) -> Turn {
+        tokio::select! {
+            biased;
+            turn = self.turn(cause) => return turn,
+            () = behind.any(), if cause == Cause::Check => {}
+        }
+        self.turn(Cause::Declared).await
     }
 }
 
@@ -147,6 +185,26 @@ mod tests {
         let (check, declared) = (Cause::Check, Cause::Declared);
         assert_eq!(order(&[check, check, check, declared]).await, [3, 0, 1, 2]);
         assert_eq!(order(&[declared, declared, declared, declared, check, check]).await, [0, 4, 3, 5, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_check_that_something_declared_waits_for_has_its_turn_as_what_is_declared() {
+        let (line, behind) = (Line::default(), Behind::default());
+        let turn = line.turn(Cause::Check).await;
+        let mut others: Vec<_> = (0..3).map(|_| wait(&line, Cause::Check)).collect();
+        let mut check = line.turn_before(Cause::Check, &behind).boxed_local();
+        assert!((&mut check).now_or_never().is_none());
+        let one = behind.one();
+        assert!((&mut check).now_or_never().is_none(), "it waits as what is declared");
+        drop(turn);
+        let turn = check.now_or_never().expect("it is before the other checks");
+        drop((turn, one));
+        assert!(others.remove(0).now_or_never().is_some());
+        // Nothing waits behind it any more.
+        let mut check = line.turn_before(Cause::Check, &behind).boxed_local();
+        assert!((&mut check).now_or_never().is_none());
+        let order: Vec<bool> = others.into_iter().map(|other| other.now_or_never().is_some()).collect();
+        assert_eq!(order, [true, true], "it is behind them");
     }
 
     #[tokio::test]

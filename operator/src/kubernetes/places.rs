@@ -190,6 +190,12 @@ impl Places {
     }
 }
 
+/// Runs something as a reconcile with this cause.
+#[cfg(test)]
+pub(crate) async fn with_cause<T>(cause: Cause, reconcile: impl Future<Output = T>) -> T {
+    Arc::<Places>::default().run("test", cause, std::future::pending(), || reconcile).await.unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

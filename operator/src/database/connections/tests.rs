@@ -1,6 +1,8 @@
 //! On a real server, since what counts is what the server keeps.
 
 use super::*;
+use crate::kubernetes::line::Cause;
+use crate::kubernetes::places::with_cause;
 use pgrail_testing::{Database, Server};
 use serde_json::json;
 use std::future::pending;
@@ -177,6 +179,45 @@ async fn on_real_servers_a_reconcile_that_is_cancelled_while_it_waits_keeps_no_c
         // It has the connection now, and never learns of it.
         drop(second);
         timeout(SOON * 20, databases.with(&other, async |session| pid(session).await)).await.unwrap().unwrap();
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn on_real_servers_what_is_declared_does_not_wait_for_the_checks_of_other_databases_behind_one_of_its_own() {
+    pgrail_testing::for_each_server(async |server| {
+        let (databases, database, [shop, other]) = two_with_one_connection(&server, "declared").await;
+        for name in ["third", "fourth", "fifth"] {
+            cache_as(name, &databases, &database).await;
+        }
+        let [third, fourth, fifth] = ["third", "fourth", "fifth"].map(named);
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let mut first = Box::pin(held(&databases, &shop, ended));
+        assert!(waits(&mut first).await);
+        let order = Mutex::new(Vec::new());
+        let check = |object, name: &'static str| {
+            let (databases, order) = (&databases, &order);
+            Box::pin(databases.with(object, async move |session: &mut Session| {
+                locked(order).push(name);
+                pid(session).await
+            }))
+        };
+        // The first of them has the turn. The others wait in this order, and the last of them holds up what is declared.
+        let mut checks =
+            vec![check(&other, "other"), check(&third, "third"), check(&fourth, "fourth"), check(&fifth, "fifth")];
+        for check in &mut checks {
+            assert!(timeout(SOON, check).await.is_err());
+        }
+        let mut all = Box::pin(futures::future::join(
+            futures::future::join_all(checks),
+            with_cause(Cause::Declared, check(&fifth, "declared")),
+        ));
+        assert!(timeout(SOON, &mut all).await.is_err());
+        end.send(()).unwrap();
+        let (first, (checks, declared)) = futures::join!(first, all);
+        assert!(first.is_ok() && declared.is_ok() && checks.iter().all(Result::is_ok));
+        assert_eq!(*locked(&order), ["other", "third", "fifth", "declared", "fourth"]);
         database.finish().await;
     })
     .await;
