@@ -1,10 +1,12 @@
 //! A stream of unknown length into the store: equal parts, few in flight, segments, nothing visible before the end.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use object_store::{MultipartUpload, PutPayload};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use super::{Store, StoreError};
 use crate::text::{base64, hex};
@@ -22,6 +24,9 @@ pub struct UploadLimits {
 
 /// The smallest part, in bytes, that stores take of an object in several parts.
 const SMALLEST_PART: usize = 5 * 1024 * 1024;
+
+/// How long parts in flight are waited for when an upload is given up.
+const RECEIVING: Duration = Duration::from_secs(2);
 
 impl UploadLimits {
     /// How many uploads at the same time keep to the same memory, at most so many.
@@ -289,9 +294,13 @@ impl Upload {
         Ok(segments)
     }
 
-    /// Deletes everything: parts in flight, uploaded parts, completed segments.
+    /// Deletes everything: uploaded parts, completed segments. A store can still receive a part that was broken off, after the
+    /// upload was aborted: parts in flight may end.
     pub(crate) async fn abort(mut self) {
-        self.parts.shutdown().await;
+        let end = async { while self.parts.join_next().await.is_some() {} };
+        if timeout(RECEIVING, end).await.is_err() {
+            self.parts.shutdown().await;
+        }
         for segment in &mut self.segments {
             let key = format!("{}/{}", self.directory, segment.name);
             if let Err(error) = segment.upload.abort().await {
