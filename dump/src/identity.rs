@@ -67,6 +67,12 @@ impl ScheduleIdentity {
         part("schedule", &self.schedule)?;
         Ok(format!("{}/{}/{}", self.cluster_id, self.namespace, self.schedule))
     }
+
+    /// The schedule of the same name and namespace in another cluster.
+    #[must_use]
+    pub fn in_cluster(&self, cluster_id: &str) -> Self {
+        Self { cluster_id: cluster_id.to_owned(), ..self.clone() }
+    }
 }
 
 impl BackupIdentity {

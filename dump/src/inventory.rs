@@ -294,7 +294,7 @@ async fn inventory_of_lost(
     ours: &ScheduleIdentity,
     lost: &LostCluster,
 ) -> Result<Inventory, StoreError> {
-    let theirs = ScheduleIdentity { cluster_id: lost.cluster_id.clone(), ..ours.clone() };
+    let theirs = ours.in_cluster(&lost.cluster_id);
     let mut inventory = inventory_of(store, &theirs, &lost.known).await?;
     let before = inventory.unknown.len();
     inventory.unknown.retain(|found| found.earlier_schedule.is_some());
@@ -307,7 +307,7 @@ async fn other_clusters(store: &Store, ours: &ScheduleIdentity) -> Result<Vec<St
     let names = store.directories().await?.into_iter();
     let mut clusters = Vec::new();
     for cluster_id in names.filter(|it| is_cluster_id(it) && *it != ours.cluster_id).take(CLUSTERS_SEARCHED) {
-        let directory = catalog::directory_of(&ScheduleIdentity { cluster_id: cluster_id.clone(), ..ours.clone() })?;
+        let directory = catalog::directory_of(&ours.in_cluster(&cluster_id))?;
         let objects = store.list(&directory)?.take(OBJECTS_SEARCHED);
         let is_manifest = |key: &str| {
             let run = key.strip_prefix(&directory).and_then(|rest| rest.strip_prefix('/')?.split_once('/'));

@@ -5,11 +5,11 @@
 mod support;
 
 use pgrail_dump::{
-    Compression, CompressionMethod, Manifest, Message, PartialCause, Reason, RowCounts, Rows, Store, UploadLimits,
-    VerificationLevel, dump, verify,
+    Compression, CompressionMethod, Manifest, Message, PartialCause, Reason, RowCounts, Rows, Store, VerificationLevel,
+    dump, verify,
 };
 use pgrail_testing::{OwnServer, for_each_server};
-use support::{SHOP, SHOP_ROWS, SHOP_TABLES, quiet, request, stores, verify_request};
+use support::{BLOB, SHOP, SHOP_ROWS, SHOP_TABLES, in_parts, quiet, request, stores, verify_request};
 
 #[tokio::test]
 async fn a_dump_is_verified_and_published() {
@@ -106,10 +106,7 @@ async fn large_streams_are_cut_into_segments() {
         .await
         .unwrap();
     for store in stores() {
-        let mut request = request(&database);
-        request.compression = Compression { method: CompressionMethod::None, level: None };
-        // Stores that insist on 5 MiB parts do so only for all but the last.
-        request.upload = UploadLimits { part_bytes: 5 * 1024 * 1024, parts_in_flight: 2, parts_per_segment: 3 };
+        let request = in_parts(request(&database), 3);
         let result = dump(&request, &store.store, &quiet).await.unwrap();
         let segments = &result.details.as_ref().unwrap().segments;
         let names: Vec<_> = segments.iter().map(|segment| segment.name.as_str()).collect();
@@ -354,15 +351,8 @@ async fn the_stores_own_sha256_is_compared() {
     let mut settings = support::s3_settings(&support::unique("checksum"));
     settings.sha256 = true;
     let store = Store::open(&settings).unwrap();
-    let mut request = request(&database);
-    request.compression = Compression { method: CompressionMethod::None, level: None };
-    request.upload = UploadLimits { part_bytes: 5 * 1024 * 1024, parts_in_flight: 2, parts_per_segment: 2 };
-    database
-        .connect()
-        .await
-        .batch_execute("CREATE TABLE blob AS SELECT repeat(md5(n::text), 40) AS text FROM generate_series(1, 20000) n")
-        .await
-        .unwrap();
+    let request = in_parts(request(&database), 2);
+    database.connect().await.batch_execute(BLOB).await.unwrap();
     let result = dump(&request, &store, &quiet).await.unwrap();
     assert!(result.details.as_ref().unwrap().segments.len() > 1);
     let mut request = verify_request(&result);

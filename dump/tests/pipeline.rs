@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pgrail_dump::{
-    Compression, CompressionMethod, DumpRequest, Failure, Phase, Progress, PruneRequest, Reason, RowCounts, Scope,
-    Store, StoreSettings, UploadLimits, dump, list, prune, verify,
+    DumpRequest, Failure, Phase, Progress, PruneRequest, Reason, RowCounts, Scope, Store, StoreSettings, dump, list,
+    prune, verify,
 };
 use pgrail_testing::{
     Database, Fault, OwnServer, Proxy, Request, connect, documented, no_other_rows, programs, server,
 };
-use support::{TestStore, clients_with, quiet, request, request_for, s3, s3_store, unique, verify_request};
+use support::{TestStore, clients_with, in_parts, quiet, request, request_for, s3, s3_store, unique, verify_request};
 use tempfile::TempDir;
 
 type Decide = Box<dyn Fn(&Request) -> Fault + Send + Sync>;
@@ -26,12 +26,6 @@ const PAGE: &str = "operations/backup-faults.md";
 /// Some 25 MB: five parts.
 const BLOB: &str = "CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS text FROM generate_series(1, 20000) n; \
      CREATE TABLE users AS SELECT generate_series(1, 1000) AS id";
-
-fn in_parts(mut request: DumpRequest) -> DumpRequest {
-    request.compression = Compression { method: CompressionMethod::None, level: None };
-    request.upload = UploadLimits { part_bytes: 5 * 1024 * 1024, parts_in_flight: 2, parts_per_segment: 100 };
-    request
-}
 
 /// A dump and its verification.
 async fn run(request: &DumpRequest, store: &Store) -> Result<(), Failure> {
@@ -83,7 +77,7 @@ async fn through_proxy(
     let mut settings = store.settings.clone();
     settings.endpoint = Some(proxy.endpoint.clone());
     change(&mut settings);
-    let request = in_parts(request(database));
+    let request = in_parts(request(database), 100);
     match run(&request, &Store::open(&settings).unwrap()).await {
         Ok(()) => {
             let found = list(&store.store, Scope::Schedule(&request.identity.schedule_identity())).await.unwrap();
@@ -205,7 +199,7 @@ async fn fails(fault: &str, request: &DumpRequest, next: &DumpRequest) -> Failur
 async fn postgresql_crashes_in_the_middle() {
     let mut own = OwnServer::start(18, &[]).await;
     connect(&own.server.uri).await.batch_execute(BLOB).await.unwrap();
-    let request = in_parts(request_for(&own.server.uri, 18));
+    let request = in_parts(request_for(&own.server.uri, 18), 100);
     let store = s3_store();
     let (reached, mut wait) = tokio::sync::mpsc::unbounded_channel();
     let progress = move |progress| {
@@ -239,7 +233,7 @@ async fn there_are_no_connections_left() {
         .batch_execute("CREATE ROLE dumper LOGIN PASSWORD 'word' IN ROLE pg_read_all_data CONNECTION LIMIT 2")
         .await
         .unwrap();
-    let good = in_parts(request_for(&own.server.uri, 18));
+    let good = in_parts(request_for(&own.server.uri, 18), 100);
     let others = [connect(&own.server.uri).await, connect(&own.server.uri).await, connect(&own.server.uri).await];
     let store = s3_store();
     let failure = dump(&good, &store.store, &quiet).await.unwrap_err().failure(&good, &store.store);
@@ -265,7 +259,7 @@ async fn there_are_no_connections_left() {
     );
     let clients = clients_with("pg_dump", &script);
     let uri = own.server.uri.replace("postgres:postgres@", "dumper:word@");
-    let mut request = in_parts(request_for(&uri, 18));
+    let mut request = in_parts(request_for(&uri, 18), 100);
     request.client_directory = Some(clients.path().to_owned());
     let failure = fails("there is no connection left for pg_dump", &request, &good).await;
     assert!(failure.message.contains("too many connections for role"), "{failure:?}");
@@ -284,11 +278,11 @@ async fn the_database_changes_while_it_is_dumped() {
     let client = database.connect().await;
     client.batch_execute(BLOB).await.unwrap();
     let of = |clients: &TempDir| {
-        let mut request = in_parts(request(&database));
+        let mut request = in_parts(request(&database), 100);
         request.client_directory = Some(clients.path().to_owned());
         request
     };
-    let good = in_parts(request(&database));
+    let good = in_parts(request(&database), 100);
     // A count would hold a lock on the table.
     let dropping = after("DROP TABLE users");
     let uncounted = DumpRequest { row_counts: RowCounts::Archive, ..of(&dropping) };
@@ -320,7 +314,7 @@ async fn the_database_changes_while_it_is_dumped() {
         programs(18).display()
     );
     let clients = clients_with("pg_dump", &revoke);
-    let mut request = in_parts(request_for(&database.uri_for(&role, "word"), 18));
+    let mut request = in_parts(request_for(&database.uri_for(&role, "word"), 18), 100);
     request.client_directory = Some(clients.path().to_owned());
     let failure = fails("a privilege is revoked during a dump", &request, &good).await;
     assert_eq!(failure.reason, Reason::PermissionDenied, "{failure:?}");

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pgrail_dump::{
-    Compression, CompressionMethod, CredentialSource, PruneRequest, Reason, Scope, Store, StoreCredentials,
-    StoreSettings, StoreUrl, UploadLimits, dump, list, prune, verify,
+    CredentialSource, PruneRequest, Reason, Scope, Store, StoreCredentials, StoreSettings, StoreUrl, dump, list, prune,
+    verify,
 };
 use pgrail_testing::server;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use support::{quiet, request, s3, unique, verify_request};
+use support::{BLOB, in_parts, quiet, request, s3, unique, verify_request};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -93,12 +93,7 @@ async fn the_ca_of_the_endpoint_is_trusted_and_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_are_read_again_when_they_change() {
     let database = server(18).database("renewal").await;
-    database
-        .connect()
-        .await
-        .batch_execute("CREATE TABLE blob AS SELECT repeat(md5(n::text), 40) AS text FROM generate_series(1, 20000) n")
-        .await
-        .unwrap();
+    database.connect().await.batch_execute(BLOB).await.unwrap();
     // What is mounted: at first keys that the store does not know (any more), then those that it does.
     let keys = |secret: &str| {
         StoreCredentials::from_keys([
@@ -112,9 +107,7 @@ async fn credentials_are_read_again_when_they_change() {
     let reads = Arc::clone(&mounted);
     settings.renewal = Some(CredentialSource::new(move || reads.lock().unwrap().clone()).every(Duration::ZERO));
     let store = Store::open(&settings).unwrap();
-    let mut request = request(&database);
-    request.compression = Compression { method: CompressionMethod::None, level: None };
-    request.upload = UploadLimits { part_bytes: 5 * 1024 * 1024, parts_in_flight: 2, parts_per_segment: 3 };
+    let request = in_parts(request(&database), 3);
     assert_eq!(dump(&request, &store, &quiet).await.unwrap_err().reason(), Reason::AccessDenied);
     // A Secret that cannot be read for a moment, and one that is half written, change nothing.
     *mounted.lock().unwrap() = None;
@@ -159,18 +152,11 @@ async fn a_bucket_with_a_default_retention_takes_dumps_and_keeps_them() {
          <Mode>COMPLIANCE</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
     put(&format!("{url}?object-lock="), &["Content-MD5: bAtV4GhRHjlhyrqo+OfhYg=="], lock);
     let database = server(18).database("locked").await;
-    database
-        .connect()
-        .await
-        .batch_execute("CREATE TABLE blob AS SELECT repeat(md5(n::text), 40) AS text FROM generate_series(1, 20000) n")
-        .await
-        .unwrap();
+    database.connect().await.batch_execute(BLOB).await.unwrap();
     let mut settings = support::s3_settings("shop");
     (settings.url, settings.sha256) = (StoreUrl::parse(&format!("s3://{bucket}/shop")).unwrap(), true);
     let store = Store::open(&settings).unwrap();
-    let mut request = request(&database);
-    request.compression = Compression { method: CompressionMethod::None, level: None };
-    request.upload = UploadLimits { part_bytes: 5 * 1024 * 1024, parts_in_flight: 2, parts_per_segment: 3 };
+    let request = in_parts(request(&database), 3);
     let result = dump(&request, &store, &quiet).await.unwrap();
     verify(&verify_request(&result), &store, &quiet).await.unwrap();
 

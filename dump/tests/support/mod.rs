@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use pgrail_dump::{
     BackupIdentity, Compression, CompressionMethod, DumpRequest, DumpResult, Progress, Store, StoreCredentials,
-    StoreSettings, StoreUrl, VerifyRequest,
+    StoreSettings, StoreUrl, UploadLimits, VerifyRequest,
 };
 use pgrail_postgres::ConnectionSettings;
 use pgrail_testing::{Database, Server, programs};
@@ -128,6 +128,16 @@ pub fn request_for(uri: &str, client: u32) -> DumpRequest {
     if client < 16 {
         request.compression = Compression { method: CompressionMethod::Gzip, level: Some(1) };
     }
+    request
+}
+
+/// Some 25 MB: five parts of a dump that is made `in_parts`.
+pub const BLOB: &str = "CREATE TABLE blob AS SELECT repeat(md5(n::text), 40) AS text FROM generate_series(1, 20000) n";
+
+/// The same dump, not compressed, in the smallest parts: some stores insist on 5 MiB for all but the last.
+pub fn in_parts(mut request: DumpRequest, parts_per_segment: usize) -> DumpRequest {
+    request.compression = Compression { method: CompressionMethod::None, level: None };
+    request.upload = UploadLimits { part_bytes: 5 * 1024 * 1024, parts_in_flight: 2, parts_per_segment };
     request
 }
 

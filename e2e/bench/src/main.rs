@@ -87,7 +87,7 @@ async fn main() -> Result<()> {
 /// A row with a page of its own.
 async fn own_page(name: &str, machine: &Value, results: &Path) -> Result<()> {
     let started = Instant::now();
-    // Other numbers of databases than the usual ones are for whoever works on it.
+    // Other numbers of databases than the usual ones are tried while developing.
     let (row, graph, time, shows, usual) = if name == SCALE {
         let row = scale::measure(&servers()).await?;
         let usual = std::env::var_os("PGRAIL_BENCH_SCALE").is_none();

@@ -117,7 +117,7 @@ $$;
 CREATE OR REPLACE FUNCTION pgrail.note_baseline(p_root int) RETURNS bool
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  committed CONSTANT bool := transaction_timestamp() > statement_timestamp() OR pg_current_xact_id_if_assigned() IS NULL;
+  follows_another CONSTANT bool := transaction_timestamp() > statement_timestamp() OR pg_current_xact_id_if_assigned() IS NULL;
   root jsonb;
   n record;
 BEGIN
@@ -125,10 +125,10 @@ BEGIN
   root := pgrail.root(p_root);
   IF root IS NULL THEN RETURN false; END IF;
   n := pgrail.counts(root);
-  IF NOT committed AND (n.deleted > 0 OR n.nulled = 0) THEN RETURN false; END IF;
+  IF NOT follows_another AND (n.deleted > 0 OR n.nulled = 0) THEN RETURN false; END IF;
   DELETE FROM pgrail.baseline b WHERE b.backend = pg_backend_pid() AND b.xid <> pg_current_xact_id();
   INSERT INTO pgrail.baseline (root, xid, backend, deleted, cascaded, updated)
-    VALUES (p_root, pg_current_xact_id(), pg_backend_pid(), CASE WHEN committed THEN n.deleted ELSE 0 END, CASE WHEN committed THEN n.cascaded ELSE 0 END, n.nulled);
+    VALUES (p_root, pg_current_xact_id(), pg_backend_pid(), CASE WHEN follows_another THEN n.deleted ELSE 0 END, CASE WHEN follows_another THEN n.cascaded ELSE 0 END, n.nulled);
   -- Only says that counters are not to be taken as they are; see `removing_<root>`.
   PERFORM set_config('pgrail.baseline', 'noted', true);
   RETURN false;

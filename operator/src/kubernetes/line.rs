@@ -88,9 +88,7 @@ impl Line {
             },
         }
     }
-}
 
-impl Line {
     /// The same for one behind whom others wait. As soon as what a user has declared is among them, it waits for that.
     pub(crate) async fn turn_before(&self, cause: Cause, behind: &Behind) -> Turn {
         tokio::select! {

@@ -5,6 +5,7 @@
 
 use crate::kubernetes::conditions::{Conditions, Status};
 use crate::kubernetes::rejection::{Reason, Rejection};
+use crate::kubernetes::text::truncated;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::annotations::ADOPT_CLUSTER;
@@ -14,7 +15,7 @@ use pgrail_dump::is_cluster_id;
 
 /// How long after a failure the directory is listed again.
 const RETRY: SignedDuration = SignedDuration::from_mins(30);
-/// How much of an annotation that is no ID is repeated, in characters.
+/// How much of an annotation that is no ID is repeated, in bytes.
 const SHOWN: usize = 64;
 
 /// The cluster that the annotation names.
@@ -27,10 +28,9 @@ pub(super) fn declared(schedule: &BackupSchedule, cluster_id: &str) -> Option<Re
     } else {
         return Some(Ok(id.clone()));
     };
-    let more = if id.chars().count() > SHOWN { "…" } else { "" };
-    let shown: String = id.chars().take(SHOWN).collect();
+    let shown = truncated(id, SHOWN);
     let message = format!(
-        "the annotation {ADOPT_CLUSTER}: {shown:?}{more} {problem}: set it to the first directory of the locations that `pgrail backups \
+        "the annotation {ADOPT_CLUSTER}: {shown:?} {problem}: set it to the first directory of the locations that `pgrail backups \
          list` prints, or remove it"
     );
     Some(Err(Rejection::new(Reason::InvalidAnnotation, message)))

@@ -301,9 +301,9 @@ fn inventory(schedule: &BackupSchedule, validated: &Validated, observed: &Observ
     let destination = &validated.job.destination;
     let known =
         |identity: &ScheduleIdentity| store_check::known(&observed.backups, &destination.store.config.url, identity);
-    let lost = validated.adopts().map(|cluster| {
-        let theirs = ScheduleIdentity { cluster_id: cluster.to_owned(), ..destination.identity.clone() };
-        LostCluster { cluster_id: cluster.to_owned(), known: known(&theirs) }
+    let lost = validated.adopts().map(|cluster| LostCluster {
+        cluster_id: cluster.to_owned(),
+        known: known(&destination.identity.in_cluster(cluster)),
     });
     let mut own = known(&destination.identity);
     own.truncate(KNOWN_AT_MOST.saturating_sub(lost.as_ref().map_or(0, |lost| lost.known.len())));

@@ -141,7 +141,7 @@ pub(super) struct Basis<'a> {
 }
 
 pub(super) fn evaluate(basis: &Basis<'_>, inventory: &Inventory) -> Evaluated {
-    let known = basis.config.inventory.as_ref().map_or(&[][..], |config| &config.known);
+    let known = basis.known();
     let ours = &basis.config.identity;
     let is_recorded = |found: &&Found| basis.is_recorded(found, ours);
     // A run that has not ended is recorded when it has.
@@ -203,10 +203,15 @@ impl Basis<'_> {
         self.backups.iter().any(|it| self.run_of(it, identity).as_ref() == Some(&found.run))
     }
 
+    /// The schedule's own dumps that were compared.
+    fn known(&self) -> &[Known] {
+        self.config.inventory.as_ref().map_or(&[], |config| &config.known)
+    }
+
     /// The lost cluster that was compared, too.
     fn lost(&self) -> Option<(ScheduleIdentity, &[Known])> {
         let lost = self.config.inventory.as_ref()?.lost.as_ref()?;
-        Some((ScheduleIdentity { cluster_id: lost.cluster_id.clone(), ..self.config.identity.clone() }, &lost.known))
+        Some((self.config.identity.in_cluster(&lost.cluster_id), &lost.known))
     }
 
     /// Dumps of a lost cluster say nothing about this control plane, and are never removed: their schedule has another UID.
@@ -239,7 +244,7 @@ impl Basis<'_> {
         if let Some(check) = check {
             return check.newest_time.0;
         }
-        let known = self.config.inventory.as_ref().map_or(&[][..], |config| &config.known);
+        let known = self.known();
         self.compared(known).filter_map(completion).max().unwrap_or_else(|| created(self.schedule))
     }
 
@@ -267,8 +272,7 @@ impl Basis<'_> {
     }
 
     fn marks(&self, inventory: &Inventory) -> Vec<Mark> {
-        let known = self.config.inventory.as_ref().map_or(&[][..], |config| &config.known);
-        let mut marks = self.marks_in(&self.config.identity, known, inventory);
+        let mut marks = self.marks_in(&self.config.identity, self.known(), inventory);
         if let Some(((theirs, known), inventory)) = self.lost().zip(inventory.lost.as_deref()) {
             marks.extend(self.marks_in(&theirs, known, inventory));
         }
@@ -468,7 +472,7 @@ mod tests {
             let known_of = |identity: &ScheduleIdentity| known(&self.backups, &destination.store.config.url, identity);
             let lost = self.lost.then(|| LostCluster {
                 cluster_id: LOST.into(),
-                known: known_of(&ScheduleIdentity { cluster_id: LOST.into(), ..destination.identity.clone() }),
+                known: known_of(&destination.identity.in_cluster(LOST)),
             });
             let known = known_of(&destination.identity);
             let config = AgentConfig {
