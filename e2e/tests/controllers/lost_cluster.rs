@@ -142,7 +142,7 @@ async fn recorded(backups: &Backups) -> String {
     let namespace = &backups.fixture.namespace;
     for bad in ["../..", "local", &format!("{LOST}/another"), &"x".repeat(10_000)] {
         namespace.annotate::<BackupSchedule>("nightly", ADOPT_CLUSTER, Some(bad)).await;
-        let shown = format!("{ADOPT_CLUSTER}: {:?}", bad.chars().take(64).collect::<String>());
+        let shown = format!("{ADOPT_CLUSTER}: \"{}", bad.chars().take(60).collect::<String>());
         let refused = |it: &BackupSchedule| {
             holds(it, "Stalled", "True", "InvalidAnnotation") && condition(it, "Stalled").unwrap().2.contains(&shown)
         };
