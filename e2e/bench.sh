@@ -7,8 +7,8 @@
 #   e2e/bench.sh scale         the operator with up to 1,000 databases: writes docs/src/benchmarks/scale.md
 #
 # Environment: PGRAIL_TEST_MAJORS (default "15 18", for scale "15 16 17 18", for dump "18"); PGRAIL_BENCH_PROFILE (default
-# "release"), cargo's profile of what is measured and what measures; PGRAIL_BENCH_SCALE, numbers of databases
-# to try instead of writing the page; PGRAIL_BENCH_DUMP_MB, sizes of databases (default "100 1000"; needs five times the last of disk).
+# "release"), cargo's profile of what is measured and what measures; PGRAIL_BENCH_SCALE, numbers of databases,
+# and PGRAIL_BENCH_DUMP_MB, sizes of databases (default "100 1000"; needs five times the last of disk), to try instead of writing the page.
 # Nothing fails because something is slow. The rows of guards take about ten minutes and 2 GB of disk, dump as much time and 5 GB,
 # scale three quarters of an hour, 10 GB of disk and a Kubernetes (e2e/cluster); the machine should have nothing else to do.
 set -euo pipefail
@@ -17,6 +17,8 @@ cd "$root"
 profile=${PGRAIL_BENCH_PROFILE:-release}
 case $profile in dev) directory=debug ;; *) directory=$profile ;; esac
 binaries=${CARGO_TARGET_DIR:-$root/target}/$directory
+# As in the image (deploy/Dockerfile).
+export MIMALLOC_PURGE_DELAY=0
 
 guards() { # on servers that wait for the disk as PostgreSQL does by default
   cargo build --locked --profile "$profile" -p pgrail-bench

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     ffi::OsStr,
     io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
 };
@@ -22,6 +23,9 @@ const LAST_LINES: usize = 20;
 
 /// How long a kept line may be, in bytes.
 const LINE_BYTES: usize = 400;
+
+/// How much a pipe to or from a program holds, in bytes, instead of 64 KiB: neither side waits for the other at each small piece.
+const PIPE_BYTES: usize = 1024 * 1024;
 
 /// Where `pg_dump` and `pg_restore` are, and their version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,6 +200,11 @@ impl ClientTools {
             .spawn()
             .map_err(|source| ToolError::Start { program: program.display().to_string(), source })?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
+        let pipes = [input.as_ref().map(AsFd::as_fd), output.as_ref().map(AsFd::as_fd)];
+        for pipe in pipes.into_iter().flatten() {
+            // A pipe that stays small is slower, and nothing else.
+            let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
+        }
         let (count, problems) = watch::channel(0);
         let errors = child.stderr.take().map(|stderr| tokio::spawn(last_lines(stderr, count)));
         let secrets = environment.map(|environment| environment.secrets.clone()).unwrap_or_default();

@@ -37,7 +37,7 @@ case $postgresql in
 esac
 [[ -z $postgresql ]] || arguments=(--build-arg "POSTGRESQL_MAJOR=$postgresql")
 tag=${tag:-pgrail.dev/postgresql:$postgresql}
-arguments+=("${labels[@]}" --build-arg "DEBIAN_SUITE=$suite" --target "$target" --file "$repository/deploy/Dockerfile" --tag "$tag")
+arguments+=("${labels[@]}" --target "$target" --file "$repository/deploy/Dockerfile" --tag "$tag")
 
 # The build context holds the program and nothing else.
 context=$(mktemp -d)
@@ -57,10 +57,13 @@ fi
 
 # build: the image, its id in $id; archive FILE: the same as docker-archive.
 if command -v docker >/dev/null && docker info >/dev/null 2>&1; then
+  # The base of the release is that of the Dockerfile.
+  [[ $suite == forky ]] || arguments+=(--build-arg "BASE=docker.io/library/debian:$suite-slim")
   build() { id=$(docker build --quiet "${arguments[@]}" "$context"); }
   archive() { docker save --output "$1" "$tag"; }
 else
   "$cluster_dir/requirements.sh" image
+  base=docker.io/library/debian:$suite-slim
   build() {
     # Two builds at once would make the same base twice. The lock is held to the end.
     mkdir -p "$cache/images"
@@ -70,7 +73,7 @@ else
     storage=overlay
     [[ $(stat --file-system --format %T "$cache/images") == overlayfs ]] && storage=vfs
     make_base
-    id=$(buildah bud --quiet --layers --pull=never --network=host "${arguments[@]}" "$context" 8>&-)
+    id=$(buildah bud --quiet --layers --pull=never --network=host --build-arg "BASE=$base" "${arguments[@]}" "$context" 8>&-)
   }
   archive() { buildah push --quiet "$tag" "docker-archive:$1:$tag" >&2 8>&-; }
 fi
@@ -89,7 +92,7 @@ buildah() {
 }
 
 make_base() {
-  local base=docker.io/library/debian:$suite-slim tar=$cache/images/debian-$suite.tar container
+  local tar=$cache/images/debian-$suite.tar container
   buildah inspect --type image "$base" >/dev/null 2>&1 && return 0
   if [[ ! -e $tar ]]; then
     say "making Debian $suite, half a minute and more the first time"

@@ -42,3 +42,18 @@ Acquire::Retries "3";
 CONFIG
   export APT_CONFIG="$1/apt.conf"
 }
+
+# unpack_package SUITE PACKAGE DIRECTORY: downloads a package, whose signature apt checks, and unpacks it into DIRECTORY/root. Says why
+# it cannot with `missing` of whoever sources this.
+unpack_package() {
+  local archive
+  command -v apt-get >/dev/null || missing "this machine has no apt-get"
+  archive=$(debian_archive)
+  [[ -n $archive ]] || missing "no Debian archive among this machine's package sources"
+  mkdir -p "$3/debs"
+  apt_of_suite "$3/apt" "$archive" "$1"
+  say "downloading $2 of Debian $1"
+  (cd "$3/debs" && apt-get -q update && apt-get -q download "$2") >"$3/log" 2>&1 ||
+    missing "the download failed: $(tail -n 1 "$3/log")"
+  dpkg-deb -x "$3"/debs/*.deb "$3/root"
+}

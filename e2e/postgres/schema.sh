@@ -14,20 +14,6 @@ missing() { say "SKIPPED, the schema of $name is not there: $*"; exit 77; }
 # shellcheck source=apt.sh
 source "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
 
-# unpack PACKAGE DIRECTORY: the files of a package, whose signature apt checks.
-unpack() {
-  local archive
-  command -v apt-get >/dev/null || missing "this machine has no apt-get"
-  archive=$(debian_archive)
-  [[ -n $archive ]] || missing "no Debian archive among this machine's package sources"
-  mkdir -p "$2/debs"
-  apt_of_suite "$2/apt" "$archive" "$suite"
-  say "downloading $1 of Debian $suite"
-  (cd "$2/debs" && apt-get -q update && apt-get -q download "$1") >"$2/log" 2>&1 ||
-    missing "the download failed: $(tail -n 1 "$2/log")"
-  dpkg-deb -x "$2"/debs/*.deb "$2/root"
-}
-
 # Each fills the directory $1 from the unpacked package in $2.
 zabbix() {
   local file
@@ -49,7 +35,7 @@ for name in "$@"; do
     work=$directory.new
     rm -rf "$work"
     mkdir -p "$work/files"
-    unpack "$package" "$work"
+    unpack_package "$suite" "$package" "$work"
     "$name" "$work/files" "$work/root"
     mv "$work/files" "$directory"
     rm -rf "$work"

@@ -1,6 +1,7 @@
 //! An operator of one test's own, as a process on this machine that looks after the test's namespace only.
 
 use crate::TestNamespace;
+use jiff::SignedDuration;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -20,6 +21,34 @@ pub fn binary() -> PathBuf {
         path.display()
     );
     path
+}
+
+/// A clock that a test sets, by libfaketime (`e2e/clock.sh`), which `PGRAIL_TEST_CLOCK` names. The clock that only counts runs on.
+pub struct Clock {
+    offset: PathBuf,
+    library: PathBuf,
+}
+
+impl Clock {
+    /// That of the machine, at first.
+    pub fn new(namespace: &TestNamespace) -> Self {
+        let library = std::env::var_os("PGRAIL_TEST_CLOCK").expect("PGRAIL_TEST_CLOCK: run `make test`").into();
+        let clock = Self { offset: std::env::temp_dir().join(format!("pgrail-clock-{}", namespace.name)), library };
+        clock.set(SignedDuration::ZERO);
+        clock
+    }
+
+    /// Sets it to so much later than that of the machine.
+    pub fn set(&self, later: SignedDuration) {
+        let new = self.offset.with_extension("new");
+        fs::write(&new, format!("{:+}s\n", later.as_secs())).expect("the clock's file");
+        fs::rename(new, &self.offset).expect("the clock's file");
+    }
+
+    fn show(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", &self.library).env("FAKETIME_TIMESTAMP_FILE", &self.offset);
+        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    }
 }
 
 /// A running operator. Killed when dropped.
@@ -42,8 +71,7 @@ impl Operator {
 
     /// As [`Self::start_as`], with more options.
     pub async fn start_with(namespace: &TestNamespace, identity: &str, options: &[&str]) -> Self {
-        let scope = ["--watch-namespace", &namespace.name, "--allowed-hosts", "127.0.0.0/8,localhost"];
-        Self::spawn(namespace, identity, &[&scope, options].concat()).await
+        Self::spawn(namespace, identity, &[&Self::scope(namespace), options].concat()).await
     }
 
     /// Starts one that runs the policies of the whole cluster, and nothing else. Its Lease is in the namespace.
@@ -57,11 +85,28 @@ impl Operator {
         Self::spawn(namespace, identity, options).await
     }
 
+    /// As [`Self::start_as`], with a clock of the test's own.
+    pub async fn start_with_clock(namespace: &TestNamespace, identity: &str, clock: &Clock) -> Self {
+        Self::start_process(namespace, identity, &Self::scope(namespace), Some(clock)).await
+    }
+
+    fn scope(namespace: &TestNamespace) -> [&str; 4] {
+        ["--watch-namespace", &namespace.name, "--allowed-hosts", "127.0.0.0/8,localhost"]
+    }
+
     async fn spawn(namespace: &TestNamespace, identity: &str, options: &[&str]) -> Self {
+        Self::start_process(namespace, identity, options, None).await
+    }
+
+    async fn start_process(namespace: &TestNamespace, identity: &str, options: &[&str], clock: Option<&Clock>) -> Self {
         let log = std::env::temp_dir().join(format!("pgrail-operator-{}-{identity}.log", namespace.name));
         let out = File::create(&log).expect("a log file");
         let port = free_port();
-        let child = Command::new(binary())
+        let mut command = Command::new(binary());
+        if let Some(clock) = clock {
+            clock.show(&mut command);
+        }
+        let child = command
             .args(["operator", "--namespace", &namespace.name, "--identity", identity])
             .args(options)
             .args(["--http-address", &format!("127.0.0.1:{port}")])

@@ -1,5 +1,6 @@
 //! Object stores and directories, as far as dumps need them.
 
+mod buffer;
 mod credentials;
 mod error;
 mod renewal;
@@ -10,6 +11,7 @@ mod upload;
 mod url;
 
 use std::{
+    io::{Error as IoError, Read, Seek, SeekFrom},
     ops::Range,
     sync::{
         Arc,
@@ -21,11 +23,13 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use object_store::{
-    ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
     list::{PaginatedListOptions, PaginatedListStore},
     path::Path,
 };
+use tokio::{sync::mpsc, task::spawn_blocking};
 
+use buffer::Buffer;
 pub use credentials::StoreCredentials;
 pub use error::StoreError;
 pub use renewal::CredentialSource;
@@ -197,29 +201,55 @@ impl Store {
             .map(|index| part.start + index * READ_BYTES..part.end.min(part.start + (index + 1) * READ_BYTES))
             .collect();
         let (store, key) = (self.clone(), key.to_owned());
+        let (home, mut idle) = mpsc::unbounded_channel();
         futures::stream::iter(ranges)
             .map(move |range| {
+                let buffer = Buffer { content: idle.try_recv().unwrap_or_default(), home: home.clone() };
                 let (store, key) = (store.clone(), key.clone());
-                async move {
-                    let path = store.full_path(&key)?;
-                    let wanted = range.end - range.start;
-                    let bytes = store
-                        .objects
-                        .get_range(&path, range)
-                        .await
-                        .map_err(|error| store.classify(format!("read {key}"), &error))?;
-                    if bytes.len() as u64 == wanted {
-                        store.bytes_read.fetch_add(wanted, Ordering::Relaxed);
-                        return Ok(bytes);
-                    }
-                    Err(StoreError::Failed {
-                        action: format!("read {key}"),
-                        reason: Reason::ChecksumMismatch,
-                        detail: format!("{} bytes came back where {wanted} were asked for", bytes.len()),
-                    })
-                }
+                async move { store.read_range(&key, range, buffer).await }
             })
             .buffered(READS_IN_FLIGHT)
+    }
+
+    async fn read_range(&self, key: &str, range: Range<u64>, mut buffer: Buffer) -> Result<Bytes, StoreError> {
+        let path = self.full_path(key)?;
+        let wanted = range.end - range.start;
+        let of_store = |error| self.classify(format!("read {key}"), &error);
+        let other = |found: usize| StoreError::Failed {
+            action: format!("read {key}"),
+            reason: Reason::ChecksumMismatch,
+            detail: format!("{found} bytes came back where {wanted} were asked for"),
+        };
+        let options = GetOptions::new().with_range(Some(range));
+        let answer = self.objects.get_opts(&path, options).await.map_err(of_store)?;
+        buffer.content.clear();
+        buffer.content.reserve_exact(usize::try_from(wanted).unwrap_or_default());
+        match answer.payload {
+            GetResultPayload::Stream(mut pieces) => {
+                while let Some(piece) = pieces.try_next().await.map_err(of_store)? {
+                    let size = buffer.content.len() + piece.len();
+                    if size as u64 > wanted {
+                        return Err(other(size));
+                    }
+                    buffer.content.extend_from_slice(&piece);
+                }
+            }
+            GetResultPayload::File(mut file, _) => {
+                let read = move || {
+                    file.seek(SeekFrom::Start(answer.range.start))?;
+                    file.take(wanted).read_to_end(&mut buffer.content)?;
+                    Ok::<_, IoError>(buffer)
+                };
+                buffer = spawn_blocking(read).await.unwrap_or_else(|error| Err(error.into())).map_err(|source| {
+                    of_store(object_store::Error::Generic { store: "LocalFileSystem", source: source.into() })
+                })?;
+            }
+        }
+        if buffer.content.len() as u64 != wanted {
+            return Err(other(buffer.content.len()));
+        }
+        self.bytes_read.fetch_add(wanted, Ordering::Relaxed);
+        Ok(Bytes::from_owner(buffer))
     }
 
     /// Everything below a directory: exactly that directory, never one whose name merely starts alike.

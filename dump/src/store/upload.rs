@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, buffer::Buffer};
 use crate::text::{base64, hex};
 
 /// How an upload is cut.
@@ -77,28 +77,6 @@ pub(crate) struct Uploaded {
     pub(crate) segments: Vec<Segment>,
     pub(crate) size_bytes: u64,
     pub(crate) sha256: String,
-}
-
-/// A buffer that goes back to its pool when the last part of the client lets go of it.
-///
-/// The memory of a dump is these few buffers, allocated once: 16 MiB blocks from the allocator would not be given
-/// back in time.
-struct Buffer {
-    content: Vec<u8>,
-    home: mpsc::UnboundedSender<Vec<u8>>,
-}
-
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
-        &self.content
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        // The pool may be gone with the upload; then the memory is simply freed.
-        let _ = self.home.send(std::mem::take(&mut self.content));
-    }
 }
 
 struct OpenSegment {

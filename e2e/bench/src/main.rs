@@ -87,16 +87,16 @@ async fn main() -> Result<()> {
 /// A row with a page of its own.
 async fn own_page(name: &str, machine: &Value, results: &Path) -> Result<()> {
     let started = Instant::now();
-    // Other numbers of databases than the usual ones are tried while developing.
-    let (row, graph, time, shows, usual) = if name == SCALE {
+    // Other numbers and sizes of databases than the usual ones are tried while developing.
+    let usual = ["PGRAIL_BENCH_SCALE", "PGRAIL_BENCH_DUMP_MB"].iter().all(|name| std::env::var_os(name).is_none());
+    let (row, graph, time, shows) = if name == SCALE {
         let row = scale::measure(&servers()).await?;
-        let usual = std::env::var_os("PGRAIL_BENCH_SCALE").is_none();
         let graph = scale::graph(&row);
-        (row, graph, "three quarters of an hour", "The operator by number of databases", usual)
+        (row, graph, "three quarters of an hour", "The operator by number of databases")
     } else {
         let row = dump::measure(servers().last().ok_or("no server")?).await?;
         let graph = dump::graph(&row);
-        (row, graph, "ten minutes", "Dumps and restores by size of the database", true)
+        (row, graph, "ten minutes", "Dumps and restores by size of the database")
     };
     for line in &row.lines {
         println!("  {line}");

@@ -12,7 +12,7 @@ use pgrail_testing::{Client, for_each_server, programs};
 use serde_json::{Value, json};
 
 /// A moment so many seconds from now, as the API writes it.
-fn in_seconds(seconds: i64) -> String {
+pub(crate) fn in_seconds(seconds: i64) -> String {
     let at = Timestamp::now().checked_add(SignedDuration::from_secs(seconds)).unwrap();
     Timestamp::from_second(at.as_second()).unwrap().to_string()
 }

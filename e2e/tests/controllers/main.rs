@@ -3,6 +3,7 @@
 
 mod backups;
 mod bad_input;
+mod clock;
 mod connections;
 mod crds;
 mod databases;
