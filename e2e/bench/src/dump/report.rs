@@ -28,8 +28,8 @@ const PEAKS: [&str; 5] = ["dump", "dump of 2 jobs", "verification", "restore", "
 
 pub(super) fn row(server: &Server, sizes: &[Size], structure: &Rounds) -> Row {
     let how = format!(
-        "The agent of backup pods (`pgrail agent dump`, `verify` and `restore`) as a process, with the defaults of a BackupSchedule: zstd at \
-         level 3, row counts by the server (`rowCounts: Exact`), every byte read back. The store is an S3 server (versitygw) over HTTP on the \
+        "The agent of backup pods (`pgrail agent dump`, `verify` and `restore`) as a process, with the environment of the image and the \
+         defaults of a BackupSchedule: zstd at level 3, row counts by the server (`rowCounts: Exact`), every byte read back. The store is an S3 server (versitygw) over HTTP on the \
          same machine, and the programs are those of PostgreSQL {major}. Everything shares the cores: the PostgreSQL server, the S3 server, the \
          agent and what it starts. The time of a step is that of its process, from start to end. {ROUNDS} rounds in alternation, medians of \
          times, and of the ratios of each round. *Bare pg_dump*: `pg_dump -Fc -Z zstd:3` to /dev/null. *gzip*: `pg_dump | gzip` into a local file; the \
