@@ -43,8 +43,8 @@ CONFIG
   export APT_CONFIG="$1/apt.conf"
 }
 
-# unpack_package SUITE PACKAGE DIRECTORY: downloads a package, whose signature apt checks, and unpacks it into DIRECTORY/root. Says why
-# it cannot with `missing` of whoever sources this.
+# unpack_package SUITE PACKAGE DIRECTORY: downloads a package, whose signature apt checks, and unpacks it into DIRECTORY/root. A failure
+# is reported with `missing`, which the script that sources this file defines.
 unpack_package() {
   local archive
   command -v apt-get >/dev/null || missing "this machine has no apt-get"

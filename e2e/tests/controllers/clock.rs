@@ -5,7 +5,7 @@ use crate::exemptions::in_seconds;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
 use pgrail_crds::{BackupSchedule, ExemptionPhase, GuardExemption, TableGuard};
-use pgrail_e2e::{Clock, Operator, table_guard, wait_for};
+use pgrail_e2e::{Clock, Operator, eventually, table_guard, wait_for};
 use serde_json::json;
 use std::time::Duration;
 
@@ -64,8 +64,11 @@ async fn a_clock_that_is_set_forwards_and_back_stops_no_check_and_makes_no_loop(
     // The database decides by its own clock, which is right.
     wait_for(namespace, "purge", "it is active", in_phase(ExemptionPhase::Active)).await;
     for _ in 0..5 {
+        let operator = &backups.fixture.operator;
+        let looks = || operator.metric("pgrail_reconciles_total", &["controller=\"backupschedule\""]);
+        let before = looks().await;
         touch(&backups).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        eventually("the schedule is reconciled", async || (looks().await > before).then_some(())).await;
     }
     let runs = backups.list().await.len();
     assert!(runs <= 2, "{runs} backups: one makes up for all runs that seem to be missed");

@@ -6,7 +6,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// How often a write is repeated that others' writes of the object overtake.
+/// How often a write is tried that others' writes of the object overtake.
 const ATTEMPTS: usize = 5;
 
 /// Writes a status, unless the object has it already. Returns whether it was written. An object that was deleted is no error,
@@ -32,7 +32,8 @@ where
     let parameters = PatchParams::apply(&format!("pgrail-{controller}")).force();
     // The apiserver compares no UID when it applies a status, but the version, which an object of another UID does not have.
     let mut version = object.resource_version();
-    for attempt in 1.. {
+    let mut repetitions = 1..ATTEMPTS;
+    loop {
         let patch = json!({
             "apiVersion": K::api_version(&()), "kind": K::kind(&()),
             "metadata": {"name": name, "resourceVersion": version},
@@ -41,7 +42,7 @@ where
         match api.patch_status(&name, &parameters, &Patch::Apply(&patch)).await {
             Ok(_) => return Ok(true),
             Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(false),
-            Err(kube::Error::Api(status)) if status.is_conflict() && attempt < ATTEMPTS => {}
+            Err(kube::Error::Api(status)) if status.is_conflict() && repetitions.next().is_some() => {}
             Err(error) => return Err(error),
         }
         let Some(latest) = api.get_metadata_opt(&name).await? else { return Ok(false) };
@@ -50,7 +51,6 @@ where
         }
         version = latest.resource_version();
     }
-    Ok(false)
 }
 
 /// Whether `next` says anything that `current` does not. Conditions are compared by type, and others' are left alone.

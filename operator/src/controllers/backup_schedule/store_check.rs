@@ -76,8 +76,8 @@ pub(super) fn is_due(schedule: &BackupSchedule, history: &History, has_more: boo
         || has_more
 }
 
-/// The last comparison for this schedule. Whoever restores objects with their status, also restores the comparison for an earlier
-/// one of its name.
+/// The last comparison for this schedule. An object that was restored from a backup with its status has that for an earlier one of its
+/// name.
 pub(super) fn last(schedule: &BackupSchedule) -> Option<&StoreCheck> {
     let check = schedule.status.as_ref().and_then(|status| status.store_check.as_ref());
     check.filter(|check| check.time.0 >= created(schedule))
