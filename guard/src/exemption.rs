@@ -101,7 +101,7 @@ pub fn plan_exemption(spec: &ExemptionSpec, observed: &Observed) -> Result<Plan,
         not_after: Some(spec.not_after),
         total_rows: spec.total_rows,
     });
-    Ok(difference(&complete::complete(&observed.catalog, configuration, &mut numbers), observed))
+    Ok(change(configuration, &mut numbers, observed))
 }
 
 /// What has to be done so that nothing of the exemption is left.
@@ -113,8 +113,17 @@ pub fn plan_revocation(name: &GuardName, observed: &Observed) -> Plan {
     if configuration.allowances.len() == before {
         return Plan::empty();
     }
-    let mut numbers = planner::numbers(observed);
-    difference(&complete::complete(&observed.catalog, configuration, &mut numbers), observed)
+    change(configuration, &mut planner::numbers(observed), observed)
+}
+
+/// The steps to a configuration. The triggers of a table that have drifted are left to the check of its guard, which repairs and
+/// reports them: until then the exemption is stricter, not looser.
+fn change(configuration: Configuration, numbers: &mut Numbers, observed: &Observed) -> Plan {
+    let mut plan = difference(&complete::complete(&observed.catalog, configuration, numbers), observed);
+    let Plan { steps, drift, .. } = &mut plan;
+    let has_drifted = |table: &str| drift.iter().any(|drift| drift.table == table);
+    steps.retain(|step| !step.table.as_ref().is_some_and(|(_, table)| has_drifted(table)));
+    plan
 }
 
 /// How an exemption stands, by the database's clock, and what it was used for.

@@ -422,6 +422,32 @@ async fn an_exemption_holds_between_its_times_for_its_tables_and_operations() {
 }
 
 #[tokio::test]
+async fn what_has_drifted_is_left_to_the_check_of_its_guard_which_reports_it() {
+    for_each_server(async |server| {
+        let database = server.database("drifted").await;
+        let mut client = friday(&database, 50).await;
+        let purge = server.role_name("purge");
+        login(&client, &purge).await;
+        let guard = limited("a/b", USERS, 5, 10);
+        install(&mut client, &guard).await;
+        let spec = exemption("a/purge", &purge, now(&client).await);
+        for sql in ["ALTER TABLE users DISABLE TRIGGER USER", "DROP TRIGGER pgrail_truncate ON users"] {
+            run(&client, sql).await;
+            give(&mut client, &spec).await;
+            let drift = common::verify(&client, &guard).await.drift().to_vec();
+            assert!(!drift.is_empty(), "{sql}: repaired, and nobody hears of it");
+            let plan = plan_revocation(&spec.name, &observe(&client).await.expect("observe"));
+            assert!(apply(client.as_mut(), &plan).await.expect("apply").is_complete());
+            assert_eq!(common::verify(&client, &guard).await.drift(), drift, "{sql}");
+            install(&mut client, &guard).await;
+            assert!(common::verify(&client, &guard).await.is_empty(), "{sql}");
+        }
+        gone(&client, database, &purge).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_right_without_its_lock_is_stricter_and_never_looser() {
     for_each_server(async |server| {
         let database = server.database("locked").await;
