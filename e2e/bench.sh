@@ -18,7 +18,7 @@ profile=${PGRAIL_BENCH_PROFILE:-release}
 case $profile in dev) directory=debug ;; *) directory=$profile ;; esac
 binaries=${CARGO_TARGET_DIR:-$root/target}/$directory
 # As in the image (deploy/Dockerfile).
-export MIMALLOC_PURGE_DELAY=0
+export MIMALLOC_PURGE_DELAY=0 MIMALLOC_ALLOW_THP=0
 
 guards() { # on servers that wait for the disk as PostgreSQL does by default
   cargo build --locked --profile "$profile" -p pgrail-bench

@@ -41,23 +41,14 @@ pub struct Capabilities {
     pub tables: i64,
 }
 
-/// Reads the capabilities. Writes nothing.
+/// Reads the capabilities. Writes nothing. The answer is the same while the [`Fingerprint`](crate::Fingerprint) is.
 pub async fn read(client: &Client) -> Result<Capabilities, CapabilitiesError> {
-    read_with(client, None).await
-}
-
-/// The same, without asking again whether the role can create event triggers where that is known. The answer is the same
-/// while the [`Fingerprint`](crate::Fingerprint) is.
-pub async fn read_with(client: &Client, event_triggers: Option<bool>) -> Result<Capabilities, CapabilitiesError> {
     let row = client.query_one(include_str!("sql/capabilities.sql"), &[]).await?;
     let version: String = row.try_get("server_version")?;
     let in_recovery: bool = row.try_get("in_recovery")?;
     let superuser: bool = row.try_get("superuser")?;
     let tables: i64 = row.try_get("tables")?;
-    let event_triggers = match event_triggers {
-        Some(known) => known,
-        None => superuser || (!in_recovery && may_create_event_triggers(client).await?),
-    };
+    let event_triggers = superuser || (!in_recovery && may_create_event_triggers(client).await?);
     Ok(Capabilities {
         role: row.try_get("role")?,
         superuser,

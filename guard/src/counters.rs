@@ -15,6 +15,23 @@ pub struct Counter {
     pub blocked_attempts: i64,
 }
 
+/// Stands for the values of all counters of a database, and for this start of its server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CountersMark(String);
+
+/// The mark of the counters now. While it stays the same, so do the [`counters`]: reading them costs several times as much.
+pub async fn counters_mark(client: &Client) -> Result<CountersMark, ObserveError> {
+    let row = client.query_one(include_str!("sql/counters_mark.sql"), &[]).await?;
+    Ok(CountersMark(row.try_get(0)?))
+}
+
+/// For callers that keep a mark elsewhere, and for tests.
+impl From<&str> for CountersMark {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 /// The counters of every guard, for the frequent check. Writes only where a counter moved or the server was started
 /// again since the last call: a crash may advance the server's counters, and that is never reported as attempts.
 /// The price: attempts between the last call and a restart of the server are not reported.

@@ -92,6 +92,8 @@ pub async fn ensure(client: &mut Client, spec: &GuardSpec) -> Result<Ensured, En
     let recorded = before.observed.recorded.as_ref();
     let first = recorded.is_none_or(|it| it.configuration.guard_id(&spec.name).is_none());
     let drift = before.plan.drift;
+    // Not in memory twice.
+    drop(before.observed);
     ensured(client, spec, Progress::Applied { applied, drift, first }).await
 }
 

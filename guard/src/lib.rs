@@ -51,7 +51,7 @@ pub use capabilities::Capabilities;
 pub use capture::store::CaptureError;
 pub use capture::{CapturedTable, CapturedTransaction, captured, captured_rows, prune};
 pub use catalog::{Catalog, CatalogError, Oid};
-pub use counters::{Counter, counters};
+pub use counters::{Counter, CountersMark, counters, counters_mark};
 pub use database_protection::{DatabaseProtection, database_protection, protect_database};
 pub use ensure::{EnsureError, Ensured, Progress, ensure};
 pub use exemption::{ExemptionError, ExemptionSpec, ExemptionUse, exemption_uses, plan_exemption, plan_revocation};

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use common::{FRIDAY, friday, guard, install, limited, remove, run, stopped, verify};
 use pgrail_guard::grants::{self, GrantsFor, Platform};
-use pgrail_guard::{TableState, blast_radius, capabilities, light_check, observe};
+use pgrail_guard::{TableState, blast_radius, capabilities, counters, counters_mark, light_check, observe};
 use pgrail_testing::for_each_server;
 
 /// Roles belong to the whole server: who gives memberships away, and who watches them, take turns.
@@ -40,12 +40,76 @@ async fn the_light_check_moves_with_everything_that_matters_and_with_nothing_els
             "ALTER TABLE most ADD FOREIGN KEY (id) REFERENCES users ON DELETE CASCADE",
             "DROP TABLE most",
             "DROP FUNCTION pgrail.check_limits CASCADE",
+            // What the capabilities depend on.
+            "CREATE SCHEMA back",
+            "COMMENT ON SCHEMA back IS 'restored by pgrail from nightly of today'",
+            "ALTER EXTENSION plpgsql ADD TABLE users",
+            "ALTER EXTENSION plpgsql DROP TABLE users",
         ] {
             run(&client, change).await;
             let now = light_check(&client).await.expect("light check");
             assert_ne!(now, last, "{change}");
             last = now;
         }
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_light_check_moves_with_what_the_role_may_do() {
+    let _turn = ROLES.lock().await;
+    for_each_server(async |server| {
+        let database = server.database("may").await;
+        let (client, role, name) = (database.connect().await, server.role_name("may"), &database.name);
+        run(&client, &format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).await;
+        let rail = database.connect_as(&role, "secret").await;
+        let mut last = light_check(&rail).await.expect("light check");
+        let mut changes = vec![
+            format!("GRANT CREATE ON DATABASE {name} TO {role}"),
+            format!("GRANT pg_read_all_data TO {role}"),
+            format!("ALTER ROLE {role} BYPASSRLS"),
+            format!("ALTER ROLE {role} NOINHERIT"),
+            format!("ALTER DATABASE {name} OWNER TO {role}"),
+            format!("ALTER DATABASE {name} OWNER TO postgres"),
+            format!("ALTER ROLE {role} SUPERUSER"),
+        ];
+        if server.major >= 16 {
+            changes.push(format!("GRANT pg_read_all_data TO {role} WITH INHERIT FALSE"));
+        }
+        for change in &changes {
+            run(&client, change).await;
+            let now = light_check(&rail).await.expect("light check");
+            assert_ne!(now, last, "{change}");
+            last = now;
+        }
+        run(&client, &format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+        database.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_mark_of_the_counters_moves_with_each_of_them() {
+    for_each_server(async |server| {
+        let database = server.database("mark").await;
+        let mut client = friday(&database, 20).await;
+        let before = counters_mark(&client).await.expect("without pgrail");
+        install(&mut client, &limited("a/b", USERS, 3, 1000)).await;
+        let mut last = counters_mark(&client).await.expect("mark");
+        assert_ne!(last, before);
+        run(&client, "DELETE FROM users WHERE id = 1").await;
+        counters(&client).await.expect("counters");
+        assert_eq!(counters_mark(&client).await.expect("mark"), last);
+        for statement in ["TRUNCATE users CASCADE", "DELETE FROM users"] {
+            assert!(client.batch_execute(statement).await.is_err(), "{statement}");
+            let now = counters_mark(&client).await.expect("mark");
+            assert_ne!(now, last, "{statement}");
+            last = now;
+        }
+        // What was read of them is written down, which moves nothing.
+        counters(&client).await.expect("counters");
+        assert_eq!(counters_mark(&client).await.expect("mark"), last);
         database.finish().await;
     })
     .await;

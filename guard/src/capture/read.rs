@@ -95,7 +95,9 @@ pub async fn captured_rows(client: &Client) -> Result<Option<i64>, CaptureError>
 /// publication FOR ALL TABLES would publish the removal.
 pub async fn prune(client: &Client, owner: &str) -> Result<u64, CaptureError> {
     let managed = "SELECT pg_catalog.to_regproc('pgrail.prune_captured_rows') IS NOT NULL AND NOT pg_catalog.pg_is_in_recovery() \
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication p WHERE p.puballtables)";
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication p WHERE p.puballtables) \
+        AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relname >= 'captured_' AND c.relname < 'captured`' \
+                    AND c.relnamespace = pg_catalog.to_regnamespace('pgrail'))";
     if !client.query_one(managed, &[]).await?.try_get::<_, bool>(0)? {
         return Ok(0);
     }

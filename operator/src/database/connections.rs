@@ -174,14 +174,23 @@ impl Databases {
         fingerprint: Fingerprint,
         session: &Session,
     ) {
+        let last = self.light_checks.last(database).filter(|last| last.fingerprint == fingerprint);
         let read = async {
-            let counters = pgrail_guard::counters(session).await?;
-            Ok::<_, ObserveError>((counters, pgrail_guard::windows(session, None).await?))
+            // Before the counters: what moves in between shows at the next check.
+            let mark = pgrail_guard::counters_mark(session).await?;
+            let counters = match &last {
+                Some(last) if last.mark == mark => last.counters.clone(),
+                _ => pgrail_guard::counters(session).await?,
+            };
+            let windows = match &last {
+                // No guard has one.
+                Some(last) if last.windows.is_empty() => Vec::new(),
+                _ => pgrail_guard::windows(session, None).await?,
+            };
+            Ok::<_, ObserveError>(LightCheck { at, fingerprint, mark, counters, windows })
         };
         match read.await {
-            Ok((counters, windows)) => {
-                self.light_checks.record(database, LightCheck { at, fingerprint, counters, windows });
-            }
+            Ok(check) => self.light_checks.record(database, check),
             Err(error) => tracing::debug!(database = database.name_any(), error = chain(&error), "no shared check"),
         }
     }

@@ -5,7 +5,7 @@ use crate::mutex::locked;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use pgrail_crds::ProtectedDatabase;
-use pgrail_guard::{Counter, Fingerprint, WindowUse};
+use pgrail_guard::{Counter, CountersMark, Fingerprint, WindowUse};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +16,8 @@ pub(crate) struct LightCheck {
     pub(crate) at: Timestamp,
     /// The database as it was.
     pub(crate) fingerprint: Fingerprint,
+    /// Stands for the values of the counters.
+    pub(crate) mark: CountersMark,
     /// The counters of all guards.
     pub(crate) counters: Vec<Counter>,
     /// The windows of all guards.
@@ -88,7 +90,13 @@ mod tests {
     }
 
     fn check(second: i64) -> LightCheck {
-        LightCheck { at: at(second), fingerprint: "a".into(), counters: Vec::new(), windows: Vec::new() }
+        LightCheck {
+            at: at(second),
+            fingerprint: "a".into(),
+            mark: "0".into(),
+            counters: Vec::new(),
+            windows: Vec::new(),
+        }
     }
 
     #[test]

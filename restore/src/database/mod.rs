@@ -152,8 +152,13 @@ async fn fill(
     let of = extract.manifest().archive().length;
     extract.load(tools, &load, &|bytes| progress(RestoreProgress::Loading { bytes, of })).await?;
     let session = within(&connection, request, plan).await?;
-    let tables = count::compare(&session, extract.manifest(), &plan.left_out, progress).await?;
-    let mut notes = count::analyze(&session).await?;
+    // Beside the counts, where the server has a connection left.
+    let other = within(&connection, request, plan).await.ok();
+    let compared = count::compare(&session, extract.manifest(), &plan.left_out, progress);
+    let (tables, mut notes) = match &other {
+        Some(other) => tokio::try_join!(compared, count::analyze(other))?,
+        None => (compared.await?, count::analyze(&session).await?),
+    };
     notes.extend(create::apply_settings(&session, &request.name, extract.manifest()).await?);
     Ok(Filled { tables, notes })
 }

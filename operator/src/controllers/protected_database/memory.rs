@@ -6,7 +6,7 @@ use crate::mutex::locked;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use pgrail_crds::ProtectedDatabase;
-use pgrail_guard::{Fingerprint, GuardName};
+use pgrail_guard::{Capabilities, Fingerprint, GuardName};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -27,8 +27,7 @@ pub(crate) struct Memory {
 pub(super) struct Sighting {
     pub(super) generation: Option<i64>,
     pub(super) fingerprint: Fingerprint,
-    /// Whether the role could create event triggers.
-    pub(super) event_triggers: bool,
+    pub(super) capabilities: Capabilities,
     pub(super) at: Timestamp,
     pub(super) estimates_at: Timestamp,
     pub(super) guards: Vec<GuardName>,

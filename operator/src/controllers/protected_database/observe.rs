@@ -117,20 +117,19 @@ async fn read(
     let fingerprint = pgrail_guard::light_check(session).await.map_err(|error| DatabaseError::lost(&error))?;
     let last = memory.last(database);
     let known = last.as_ref().filter(|last| last.fingerprint == fingerprint);
-    let event_triggers = known.map(|last| last.event_triggers);
-    let capabilities = pgrail_guard::capabilities::read_with(session, event_triggers)
-        .await
-        .map_err(|error| DatabaseError::lost(&error))?;
+    let capabilities = match known {
+        Some(last) => last.capabilities.clone(),
+        None => pgrail_guard::capabilities::read(session).await.map_err(|error| DatabaseError::lost(&error))?,
+    };
     if memory.prune_is_due(database, now) {
         prune(database, session, context).await;
     }
     if known.is_some_and(|last| !last.guards.is_empty()) {
         context.databases.share_check(database, now, fingerprint.clone(), session).await;
     }
-    let event_triggers = capabilities.event_triggers;
     let drop_database = protect(database, &capabilities, session, context).await?;
     let reached = |survey| Reached {
-        capabilities,
+        capabilities: capabilities.clone(),
         drop_database,
         user: session.user.clone(),
         ignored_keys: session.ignored_keys.clone(),
@@ -165,7 +164,10 @@ async fn read(
         _ => now,
     };
     let generation = database.metadata.generation;
-    memory.record(database, Sighting { generation, fingerprint, event_triggers, at: now, estimates_at, guards });
+    memory.record(
+        database,
+        Sighting { generation, fingerprint, capabilities: capabilities.clone(), at: now, estimates_at, guards },
+    );
     Ok(reached(Survey::Read(Contents { tables, blast_radius, fresh_estimates })))
 }
 

@@ -84,6 +84,7 @@ mod tests {
         let light = |text: &str, second| LightCheck {
             at: at(second),
             fingerprint: Fingerprint::from(text),
+            mark: "0".into(),
             counters: Vec::new(),
             windows: Vec::new(),
         };
