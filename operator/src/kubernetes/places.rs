@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 /// Reconciles of one controller that run at the same time.
 const PLACES: usize = 32;
 /// Reconciles of one controller that run or wait at the same time.
-const ADMITTED: usize = 512;
+const ADMITTED: usize = 256;
 /// At most this part of them is for the objects of one namespace.
 const SHARE_OF_ONE_NAMESPACE: usize = 4;
 
