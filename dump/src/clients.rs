@@ -27,6 +27,9 @@ const LINE_BYTES: usize = 400;
 /// How much a pipe to or from a program holds, in bytes, instead of 64 KiB: neither side waits for the other at each small piece.
 const PIPE_BYTES: usize = 1024 * 1024;
 
+/// How the status of a program begins that a signal ended.
+const KILLED: &str = "killed by signal";
+
 /// Where `pg_dump` and `pg_restore` are, and their version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientTools {
@@ -89,6 +92,11 @@ impl ToolError {
             Self::Unread { .. } => Reason::ArchiveInvalid,
             Self::Failed { last_lines, .. } => reason_in(last_lines).unwrap_or(otherwise),
         }
+    }
+
+    /// Whether a signal ended it, which shows nothing of its input.
+    pub(crate) fn was_killed(&self) -> bool {
+        matches!(self, Self::Failed { status, .. } if status.starts_with(KILLED))
     }
 
     /// The same of a pg_restore into a database: its messages name roles and tables of the archive.
@@ -316,7 +324,7 @@ fn display(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, Some(signal)) => format!("{KILLED} {signal}"),
         (None, None) => "ended".to_owned(),
     }
 }

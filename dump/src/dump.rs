@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    Archive, Contents, DumpDetails, DumpRequest, DumpResult, Failure, PartialCause, Phase, Progress, Reason, Remarks,
-    RowCounts, Segment, Store, StoreError, TableRows, UploadLimits,
+    Archive, Contents, Decoding, DumpDetails, DumpRequest, DumpResult, Failure, PartialCause, Phase, Progress, Reason,
+    Remarks, RowCounts, Segment, Store, StoreError, TableRows, UploadLimits,
     archive::{ArchiveRows, DecodeError, Decoded, Decoder},
     clients::{Running, ToolError},
     connection::{self, Environment},
@@ -306,6 +306,7 @@ fn describe(
             compression: request.compression,
             filter: request.filter.clone(),
             row_counts: request.row_counts,
+            undecoded: request.decoded() == Decoding::WithReadBack,
             age_recipients: request.age_recipients.clone(),
             segments,
             globals,
@@ -365,14 +366,18 @@ async fn stream(
     let (mut archives, mut warnings) = (Vec::new(), Vec::new());
     for (place, (decoded, lines)) in made {
         let Decoded { contents, rows, blocks } = decoded;
-        found.add(rows).map_err(|table| TablesDiffer(vec![format!("{table} is in two archives")]))?;
+        if let Some(rows) = rows {
+            found.add(rows)?;
+        }
         index(&mut table_rows, &blocks, u32::try_from(place).unwrap_or_default());
         let name = parts[place].name.clone();
         archives.push(Archive { name, contents, head: blocks.head, ..Archive::default() });
         warnings.extend(lines);
     }
-    let large_objects = if request.filter.schemas.is_empty() { snapshot.large_objects } else { 0 };
-    compare(&mut table_rows, large_objects, &found)?;
+    if request.decoded() == Decoding::WithDump {
+        let large_objects = if request.filter.schemas.is_empty() { snapshot.large_objects } else { 0 };
+        compare(&mut table_rows, large_objects, &found)?;
+    }
     Ok(Streamed { table_rows, archives, warnings })
 }
 
@@ -385,7 +390,10 @@ async fn archive(
     written: &AtomicU64,
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<(Decoded, Vec<String>), DumpError> {
-    let mut decoder = Decoder::start(&prepared.tools)?;
+    let mut decoder = match request.decoded() {
+        Decoding::WithDump => Decoder::start(&prepared.tools)?,
+        Decoding::WithReadBack => Decoder::without_rows(&prepared.tools)?,
+    };
     let environment = Environment::new(&request.connection, &prepared.snapshot.reached()).map_err(DumpError::CaFile)?;
     let mut dump = start_pg_dump(request, prepared, part, &environment)?;
     let progress = |size: u64| progress(Progress::Written { bytes: written.fetch_add(size, Ordering::Relaxed) + size });
@@ -459,13 +467,25 @@ async fn write_small(store: &Store, location: &str, name: String, content: Vec<u
     Ok(segment)
 }
 
-/// Removes the objects of a dump that failed after its upload.
-async fn remove_objects(store: &Store, location: &str, segments: &[Segment]) {
+/// Removes a dump that is not published. Without it, that is what a later [`crate::prune`] of its schedule does.
+///
+/// # Errors
+/// Of an object that could not be removed. The others are.
+pub async fn discard(dump: &DumpResult, store: &Store) -> Result<(), StoreError> {
+    let segments = dump.details.as_ref().map(|details| details.segments.as_slice()).unwrap_or_default();
+    remove_objects(store, &dump.location, segments).await.map_or(Ok(()), Err)
+}
+
+/// Removes the objects of a dump that failed after its upload. Returns the last error.
+async fn remove_objects(store: &Store, location: &str, segments: &[Segment]) -> Option<StoreError> {
+    let mut failed = None;
     let encrypted_globals = format!("{GLOBALS}.age");
     let names = segments.iter().map(|segment| segment.name.as_str());
     for name in names.chain([GLOBALS, encrypted_globals.as_str(), INDEX, ROWS]) {
         if let Err(error) = store.delete(&format!("{location}/{name}")).await {
             tracing::warn!(location, name, %error, "could not remove an object of a failed dump; it is swept later");
+            failed = Some(error);
         }
     }
+    failed
 }

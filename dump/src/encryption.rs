@@ -238,6 +238,57 @@ fn decrypt_with<'a>(
     Ok(plain)
 }
 
+/// Decrypts a stream from its beginning to its end: what is sent comes out decrypted. That the input ends too early is an error.
+pub(crate) fn decrypt_stream(
+    identities: &Identities,
+    what: &str,
+) -> (mpsc::Sender<Bytes>, mpsc::Receiver<Result<Bytes, StoreError>>) {
+    let (input, pieces) = mpsc::channel(2);
+    let (sender, receiver) = mpsc::channel(2);
+    let (identities, what) = (identities.clone(), what.to_owned());
+    // As below.
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = send_all(PieceReader { pieces, piece: Bytes::new() }, (&identities, &what), &sender) {
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    (input, receiver)
+}
+
+fn send_all(
+    reader: PieceReader,
+    (identities, what): (&Identities, &str),
+    sender: &mpsc::Sender<Result<Bytes, StoreError>>,
+) -> Result<(), StoreError> {
+    let decryptor = Decryptor::new(reader).map_err(|error| failed(what, &error))?;
+    let mut plain = decryptor.decrypt(identities.iter()).map_err(|error| failed(what, &error))?;
+    loop {
+        let mut piece = Vec::new();
+        let size = (&mut plain).take(PIECE).read_to_end(&mut piece).map_err(|error| damaged(what, &error))?;
+        if size == 0 || sender.blocking_send(Ok(piece.into())).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Pieces that are sent as one stream.
+struct PieceReader {
+    pieces: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Read for PieceReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            let Some(piece) = self.pieces.blocking_recv() else { return Ok(0) };
+            self.piece = piece;
+        }
+        let size = self.piece.len().min(out.len());
+        out[..size].copy_from_slice(&self.piece.split_to(size));
+        Ok(size)
+    }
+}
+
 /// The bytes of a part of an encrypted stream that is cut into segments: the header is read, and the chunks of that part.
 pub(crate) fn decrypt_part(
     store: &Store,

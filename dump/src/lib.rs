@@ -25,6 +25,7 @@
 //! | --- | --- | --- | --- |
 //! | take the dump | [`dump`], [`dump_until`] | [`DumpResult`] | [`DumpError`] |
 //! | read it back, publish it | [`verify`], [`verify_until`] | [`VerifyResult`] | [`VerifyError`] |
+//! | verify a published one again | [`reverify`], [`reverify_until`] | [`Reverified`] | [`ReverifyError`] |
 //! | what there is | [`list`] | [`Listing`] of [`Manifest`]s | [`StoreError`] |
 //! | what stays, and why | [`retention::decide`] (pure) | [`retention::Decision`]s | |
 //! | whether it is still there | [`inventory`] | [`Inventory`] | [`InventoryError`] |
@@ -47,7 +48,8 @@
 //!
 //! - A dump is whole or refused: unreadable tables, sequences or large objects, row security, a client older than the
 //!   server and transaction-mode poolers are found before the first byte.
-//! - Row counts are taken under the very snapshot that pg_dump uses, and compared when the archive is read back.
+//! - Row counts are taken under the very snapshot that pg_dump uses, and compared with those of the archive before the dump is
+//!   published.
 //! - Memory does not grow with the database: three parts of 16 MiB (see [`UploadLimits`]).
 //! - A failure at any moment leaves nothing that could be mistaken for a backup; what could not be deleted is swept
 //!   by a later [`prune`] after [`GRACE`].
@@ -81,6 +83,7 @@ mod reason;
 mod request;
 mod restorable;
 pub mod retention;
+mod reverify;
 mod secrets;
 mod segments;
 pub mod shrink;
@@ -101,7 +104,7 @@ pub use drill::{
     DrillProblem, DrillServer, NotRestorable, SUPERUSER, SandboxError, ServerError, Structure, StructureOutcome,
     Throwaway, ThrowawayRequest, evaluate, forbid_network, leave_out_refreshes,
 };
-pub use dump::{DumpError, GLOBALS, INDEX, ROWS, dump, dump_until};
+pub use dump::{DumpError, GLOBALS, INDEX, ROWS, discard, dump, dump_until};
 pub use encryption::{Identities, IdentityTextError, RecipientError, Recipients, RowsKey};
 pub use extract::{Extract, ExtractError, RowStream};
 pub use filter::{Filter, PatternError};
@@ -118,8 +121,9 @@ pub use outcome::{
 pub use preflight::PreflightError;
 pub use prune::{GRACE, PruneError, PruneReport, PruneRequest, Refused, prune};
 pub use reason::Reason;
-pub use request::{Compression, CompressionError, CompressionMethod, DumpRequest, Progress, RowCounts};
+pub use request::{Compression, CompressionError, CompressionMethod, Decoding, DumpRequest, Progress, RowCounts};
 pub use restorable::{Restorable, Rights, restorable, restorable_without};
+pub use reverify::{Compared, Mismatch, Reverified, ReverifyError, ReverifyRequest, reverify, reverify_until};
 pub use secrets::Redactor;
 pub use shrink::{Comparison, ShrinkAlarm, ShrunkTable};
 pub use snapshot::SnapshotError;

@@ -325,6 +325,27 @@ impl Manifest {
         u32::try_from(self.archives.len()).unwrap_or(u32::MAX).max(1)
     }
 
+    /// Its archives, also if it is only one.
+    pub(crate) fn all_archives(&self) -> Vec<Archive> {
+        if !self.archives.is_empty() {
+            return self.archives.clone();
+        }
+        vec![Archive {
+            name: String::new(),
+            segments: self.segments.len(),
+            size_bytes: self.size_bytes,
+            sha256: self.sha256.clone(),
+            contents: self.contents.clone(),
+            head: self.head.clone(),
+            plain: self.plain.clone(),
+        }]
+    }
+
+    /// The objects besides the archives.
+    pub(crate) fn small_objects(&self) -> impl Iterator<Item = &Segment> {
+        self.globals.iter().chain(&self.index).chain(&self.counts)
+    }
+
     /// Length and SHA-256 of one of its archives as pg_dump wrote it, as [`Manifest::archive`] of the only one.
     pub(crate) fn archive_at(&self, archive: u32) -> Option<Head> {
         if self.archives.is_empty() {

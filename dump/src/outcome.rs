@@ -123,6 +123,9 @@ pub struct DumpDetails {
     pub filter: Filter,
     /// Where the row counts are from.
     pub row_counts: RowCounts,
+    /// The rows of its archives are yet to be compared with the row counts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undecoded: bool,
     /// The recipients that it was encrypted for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub age_recipients: Vec<String>,
@@ -169,7 +172,7 @@ pub enum VerificationLevel {
     None,
     /// The SHA-256 that the store computed of the objects is ours.
     Checksum,
-    /// Every byte was read from the store again, and its SHA-256 is that of the archive that was decoded and counted.
+    /// Every byte was read from the store again: its SHA-256 is that of what was written, and its rows are those of the snapshot.
     ReadBack,
 }
 

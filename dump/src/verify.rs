@@ -11,11 +11,14 @@ use pgrail_postgres::ConnectionSettings;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    ClientTools, DumpDetails, DumpResult, Extract, ExtractError, Failure, Manifest, ManifestError, NotRestorable,
-    Phase, Progress, Reason, RowsKey, Segment, ShrinkAlarm, Store, StoreError, Structure, StructureOutcome, ToolError,
-    Verification, VerificationLevel, VerifyResult, drill,
+    ClientTools, DecodeError, DumpDetails, DumpResult, Extract, ExtractError, Failure, Manifest, ManifestError,
+    NotRestorable, Phase, Progress, Reason, RowsKey, Segment, ShrinkAlarm, Store, StoreError, Structure,
+    StructureOutcome, TablesDiffer, ToolError, Verification, VerificationLevel, VerifyResult,
+    archive::{ArchiveRows, Decoded, Decoder},
+    drill,
     manifest::{digest_of, segments_of_archives},
-    shrink::compare,
+    shrink,
+    tables::compare,
     text::hex,
 };
 
@@ -85,6 +88,12 @@ pub enum VerifyError {
     /// The store has another object than it acknowledged.
     #[error("{0} is not the object that was written: the store's mark of it changed")]
     Replaced(String),
+    /// It does not decode.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// It does not hold what the snapshot had.
+    #[error(transparent)]
+    Differs(#[from] TablesDiffer),
     /// It cannot be restored.
     #[error(transparent)]
     Structure(#[from] NotRestorable),
@@ -112,6 +121,8 @@ impl VerifyError {
             Self::NoDetails => Reason::InvalidRequest,
             Self::Missing(_) => Reason::ObjectMissing,
             Self::Size { .. } | Self::Content { .. } | Self::Replaced(_) => Reason::ChecksumMismatch,
+            Self::Decode(error) => error.reason(),
+            Self::Differs(_) => Reason::RowCountMismatch,
             Self::Structure(_) => Reason::NotRestorable,
             Self::Head(error) => error.reason(),
             Self::Tool(error) => error.reason(Reason::ClientMissing),
@@ -139,38 +150,46 @@ pub async fn verify(
     verify_until(request, store, progress, pending()).await
 }
 
-/// The same, aborted when `stop` is ready.
+/// The same, aborted when `stop` is ready: then it was not published.
 pub async fn verify_until(
     request: &VerifyRequest,
     store: &Store,
     progress: &(dyn Fn(Progress) + Send + Sync),
     stop: impl Future<Output = ()>,
 ) -> Result<VerifyResult, VerifyError> {
-    tokio::select! {
-        result = run(request, store, progress) => result,
-        () = stop => Err(VerifyError::Interrupted),
-    }
+    let (mut result, manifest) = tokio::select! {
+        verified = run(request, store, progress) => verified?,
+        () = stop => return Err(VerifyError::Interrupted),
+    };
+    (result.manifest, result.manifest_sha256) = manifest.publish(store).await?;
+    Ok(result)
 }
 
+/// Everything but the publication.
 async fn run(
     request: &VerifyRequest,
     store: &Store,
     progress: &(dyn Fn(Progress) + Send + Sync),
-) -> Result<VerifyResult, VerifyError> {
+) -> Result<(VerifyResult, Manifest), VerifyError> {
     let started = (request.clock)();
     let mut backup = request.dump.clone();
-    let details = backup.details.take().ok_or(VerifyError::NoDetails)?;
+    let mut details = backup.details.take().ok_or(VerifyError::NoDetails)?;
     check_sizes(&backup.location, &details, store).await?;
-    let level = match request.level {
+    // What was not decoded while it was written is read back, whatever is asked for: else it would be counted by nobody.
+    let level = if details.undecoded { VerificationLevel::ReadBack } else { request.level };
+    let level = match level {
         VerificationLevel::None => VerificationLevel::None,
         VerificationLevel::Checksum => compare_checksums(&backup.location, &details, store).await?,
         VerificationLevel::ReadBack => {
-            read_back(&backup, &details, store, progress).await?;
+            let found = read_back(request, &backup, &details, store, progress).await?;
+            if details.undecoded {
+                compare(&mut details.table_rows, backup.large_objects, &found)?;
+            }
             VerificationLevel::ReadBack
         }
     };
     let comparison = match request.shrink_alarm {
-        Some(alarm) => Some(compare(store, (&backup, &details), alarm, request.rows_key.as_ref()).await),
+        Some(alarm) => Some(shrink::compare(store, (&backup, &details), alarm, request.rows_key.as_ref()).await),
         None => None,
     };
     let time = (request.clock)();
@@ -178,8 +197,9 @@ async fn run(
     let mut manifest = Manifest::new(&backup, &details, Verification { level, time, seconds, structure: None });
     manifest.verification.structure = restore_structure(request, &manifest, store).await?;
     let structure = manifest.verification.structure.clone();
-    let (manifest, manifest_sha256) = manifest.publish(store).await?;
-    Ok(VerifyResult { backup, level, time, seconds, comparison, structure, manifest, manifest_sha256 })
+    let (key, manifest_sha256) = (String::new(), String::new());
+    let result = VerifyResult { backup, level, time, seconds, comparison, structure, manifest: key, manifest_sha256 };
+    Ok((result, manifest))
 }
 
 /// The structural drill, if it was asked for.
@@ -241,51 +261,92 @@ async fn compare_checksums(
     Ok(VerificationLevel::Checksum)
 }
 
-/// Reads every byte again. The same bytes decode to the same rows, which were counted while they were written.
+/// Reads every byte again. The rows that were not counted while they were written are counted now: the same bytes decode to the
+/// same rows, so others need not be.
 async fn read_back(
+    request: &VerifyRequest,
     backup: &DumpResult,
     details: &DumpDetails,
     store: &Store,
     progress: &(dyn Fn(Progress) + Send + Sync),
-) -> Result<(), VerifyError> {
+) -> Result<ArchiveRows, VerifyError> {
     for small in details.small_objects() {
-        read_segment(store, &backup.location, small, |_| {}).await?;
+        read_segment(store, &backup.location, small, async |_| {}).await?;
     }
+    let tools =
+        if details.undecoded { Some(ClientTools::find(request.client_directory.as_deref()).await?) } else { None };
+    let mut rows = ArchiveRows::default();
     let mut bytes = 0;
-    let mut whole = async |segments: &[Segment]| -> Result<String, VerifyError> {
-        let mut whole = Sha256::new();
+    let mut whole = async |key: &str, segments: &[Segment], expected: &str| -> Result<(), VerifyError> {
+        let mut archive = ReadArchive::start(tools.as_ref())?;
         for segment in segments {
-            let each = |piece: &[u8]| {
-                whole.update(piece);
+            let each = async |piece: &[u8]| {
+                archive.read(piece).await;
                 bytes += piece.len() as u64;
                 progress(Progress::ReadBack { bytes, of: backup.size_bytes });
             };
             read_segment(store, &backup.location, segment, each).await?;
         }
-        Ok(hex(&whole.finalize()))
+        let decoded = archive.end(key, Some(expected)).await?;
+        Ok(rows.add(decoded.and_then(|decoded| decoded.rows).unwrap_or_default())?)
     };
-    let found = if details.archives.is_empty() {
-        whole(&details.segments).await?
-    } else {
-        for (archive, segments) in segments_of_archives(&details.archives, &details.segments) {
-            let (key, found) = (format!("{}/{}", backup.location, archive.name), whole(segments).await?);
-            if found != archive.sha256 {
-                return Err(VerifyError::Content { key, expected: archive.sha256.clone(), found });
-            }
-        }
-        digest_of(&details.archives)
-    };
+    if details.archives.is_empty() {
+        whole(&backup.location, &details.segments, &backup.sha256).await?;
+        return Ok(rows);
+    }
+    for (archive, segments) in segments_of_archives(&details.archives, &details.segments) {
+        whole(&format!("{}/{}", backup.location, archive.name), segments, &archive.sha256).await?;
+    }
+    let found = digest_of(&details.archives);
     if found == backup.sha256 {
-        return Ok(());
+        return Ok(rows);
     }
     Err(VerifyError::Content { key: backup.location.clone(), expected: backup.sha256.clone(), found })
 }
 
-async fn read_segment(
+/// An archive that is read back.
+pub(crate) struct ReadArchive {
+    digest: Sha256,
+    /// Where its rows are to be counted.
+    decoder: Option<Decoder>,
+    problem: Option<DecodeError>,
+}
+
+impl ReadArchive {
+    pub(crate) fn start(tools: Option<&ClientTools>) -> Result<Self, ToolError> {
+        Ok(Self { digest: Sha256::new(), decoder: tools.map(Decoder::start).transpose()?, problem: None })
+    }
+
+    /// Reads on after a problem: if the bytes are not those that were written, that is its cause.
+    pub(crate) async fn read(&mut self, piece: &[u8]) {
+        self.digest.update(piece);
+        if let Some(decoder) = &mut self.decoder
+            && let Err(problem) = decoder.write(piece).await
+        {
+            (self.decoder, self.problem) = (None, Some(problem));
+        }
+    }
+
+    /// What it holds, if it was decoded. Without an expected SHA-256, none is compared.
+    pub(crate) async fn end(self, key: &str, expected: Option<&str>) -> Result<Option<Decoded>, VerifyError> {
+        let found = hex(&self.digest.finalize());
+        if let Some(expected) = expected.filter(|expected| **expected != found) {
+            return Err(VerifyError::Content { key: key.to_owned(), expected: expected.to_owned(), found });
+        }
+        match (self.problem, self.decoder) {
+            (Some(problem), _) => Err(problem.into()),
+            (None, Some(decoder)) => Ok(Some(decoder.finish().await?)),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// Reads an object and compares its SHA-256.
+pub(crate) async fn read_segment(
     store: &Store,
     location: &str,
     segment: &Segment,
-    mut each: impl FnMut(&[u8]),
+    mut each: impl AsyncFnMut(&[u8]),
 ) -> Result<(), VerifyError> {
     let key = format!("{location}/{}", segment.name);
     let mut digest = Sha256::new();
@@ -293,7 +354,7 @@ async fn read_segment(
     while let Some(piece) = pieces.next().await {
         let piece = piece?;
         digest.update(&piece);
-        each(&piece);
+        each(&piece).await;
     }
     let found = hex(&digest.finalize());
     if found == segment.sha256 {

@@ -1,4 +1,4 @@
-//! An archive fed to pg_restore while it is written: its table of contents, and its rows counted.
+//! An archive fed to pg_restore while it is written or read back: its table of contents, and its rows counted.
 
 use std::io;
 
@@ -48,7 +48,8 @@ impl DecodeError {
 #[derive(Debug)]
 pub(crate) struct Decoded {
     pub(crate) contents: Contents,
-    pub(crate) rows: ArchiveRows,
+    /// `None` if they were not to be counted.
+    pub(crate) rows: Option<ArchiveRows>,
     pub(crate) blocks: Blocks,
 }
 
@@ -59,20 +60,27 @@ pub(crate) struct Decoder {
     list: Running,
     list_input: Option<ChildStdin>,
     contents: JoinHandle<io::Result<Contents>>,
-    data: Running,
-    data_input: Option<ChildStdin>,
-    rows: JoinHandle<Result<ArchiveRows, String>>,
+    rows: Option<RowDecoder>,
+}
+
+/// The one that decodes all rows.
+struct RowDecoder {
+    program: Running,
+    input: Option<ChildStdin>,
+    found: JoinHandle<Result<ArchiveRows, String>>,
 }
 
 impl Decoder {
     pub(crate) fn start(tools: &ClientTools) -> Result<Self, ToolError> {
+        Ok(Self { rows: Some(RowDecoder::start(tools)?), ..Self::without_rows(tools)? })
+    }
+
+    /// Only the table of contents and the blocks are read.
+    pub(crate) fn without_rows(tools: &ClientTools) -> Result<Self, ToolError> {
         let mut list = tools.start("pg_restore", ["--format=custom", "--list"], None, true, true)?;
-        let arguments = ["--format=custom", "--data-only", "--file=-"];
-        let mut data = tools.start("pg_restore", arguments, None, true, true)?;
         let contents = tokio::spawn(read_contents(list.output.take()));
-        let rows = tokio::spawn(read_rows(data.output.take()));
-        let (list_input, data_input) = (list.input.take(), data.input.take());
-        Ok(Self { blocks: BlockReader::default(), list, list_input, contents, data, data_input, rows })
+        let list_input = list.input.take();
+        Ok(Self { blocks: BlockReader::default(), list, list_input, contents, rows: None })
     }
 
     /// Feeds both; waits while they are busy. An error means that the archive does not decode.
@@ -84,37 +92,67 @@ impl Decoder {
                 self.list_input = None;
             }
         }
-        let Some(input) = &mut self.data_input else { return Ok(()) };
-        let Err(error) = input.write_all(bytes).await else { return Ok(()) };
-        if error.kind() != io::ErrorKind::BrokenPipe {
-            return Err(self.data.pipe_error(error).into());
+        match &mut self.rows {
+            Some(rows) => rows.write(bytes).await,
+            None => Ok(()),
         }
-        self.data_input = None;
-        self.data.wait().await?;
-        Err(self.data.unread().into())
     }
 
     /// Ends the archive and waits for both.
     pub(crate) async fn finish(mut self) -> Result<Decoded, DecodeError> {
-        drop((self.list_input.take(), self.data_input.take()));
+        drop(self.list_input.take());
+        if let Some(rows) = &mut self.rows {
+            drop(rows.input.take());
+        }
         let contents = self.contents.await;
-        let rows = self.rows.await;
         // Exit statuses first: the output of a failed program means nothing.
         self.list.wait().await?;
-        self.data.wait().await?;
         let contents = match contents {
             Ok(Ok(contents)) => contents,
             Ok(Err(error)) => return Err(self.list.pipe_error(error).into()),
             Err(error) => return Err(self.list.pipe_error(io::Error::other(error)).into()),
         };
-        let mut rows = match rows {
-            Ok(Ok(rows)) => rows,
-            Ok(Err(problem)) => return Err(DecodeError::Script(problem)),
-            Err(error) => return Err(self.data.pipe_error(io::Error::other(error)).into()),
+        let mut rows = match self.rows {
+            Some(rows) => Some(rows.finish().await?),
+            None => None,
         };
         let blocks = self.blocks.finish()?;
-        rows.by_entry(&blocks);
+        if let Some(rows) = &mut rows {
+            rows.by_entry(&blocks);
+        }
         Ok(Decoded { contents, rows, blocks })
+    }
+}
+
+impl RowDecoder {
+    fn start(tools: &ClientTools) -> Result<Self, ToolError> {
+        let arguments = ["--format=custom", "--data-only", "--file=-"];
+        let mut program = tools.start("pg_restore", arguments, None, true, true)?;
+        let found = tokio::spawn(read_rows(program.output.take()));
+        let input = program.input.take();
+        Ok(Self { program, input, found })
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        let Some(input) = &mut self.input else { return Ok(()) };
+        let Err(error) = input.write_all(bytes).await else { return Ok(()) };
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            return Err(self.program.pipe_error(error).into());
+        }
+        self.input = None;
+        self.program.wait().await?;
+        Err(self.program.unread().into())
+    }
+
+    async fn finish(mut self) -> Result<ArchiveRows, DecodeError> {
+        let found = self.found.await;
+        // As for the table of contents.
+        self.program.wait().await?;
+        match found {
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(problem)) => Err(DecodeError::Script(problem)),
+            Err(error) => Err(self.program.pipe_error(io::Error::other(error)).into()),
+        }
     }
 }
 

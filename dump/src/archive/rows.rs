@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::Blocks;
+use crate::TablesDiffer;
 
 /// How much of a statement is kept: the names at its start; what follows does not matter.
 const STATEMENT_START: usize = 4096;
@@ -59,13 +60,13 @@ impl ArchiveRows {
     }
 
     /// Adds what another archive of the same dump holds. No table is in two of them.
-    pub(crate) fn add(&mut self, other: Self) -> Result<(), String> {
+    pub(crate) fn add(&mut self, other: Self) -> Result<(), TablesDiffer> {
         self.large_objects += other.large_objects;
         self.through.extend(other.through);
         for (table, rows) in other.tables {
             let shown = format!("{}.{}", String::from_utf8_lossy(&table.schema), String::from_utf8_lossy(&table.name));
             if self.tables.insert(table, rows).is_some() {
-                return Err(shown);
+                return Err(TablesDiffer(vec![format!("{shown} is in two archives")]));
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use super::connect::DatabaseArgs;
 use super::output::{self, Format};
+use super::progress::ProgressLine;
 use super::restore::table_name;
 use super::storage::{StorageArgs, backups};
 use super::{CommandError, NOT_AS_DECLARED};
@@ -78,24 +79,32 @@ async fn find(args: FindArgs) -> Result<ExitCode, CommandError> {
     request.client_directory.clone_from(&args.storage.client_directory);
     let all = backups(&store).await?;
     let of = all.len();
+    let progress = ProgressLine::new();
     for (place, manifest) in all.into_iter().enumerate() {
-        eprintln!("pgrail: backup {} of {of}: {}, of {}", place + 1, manifest.location, manifest.snapshot_time);
-        let Some(rows) = count(&request, &store, &manifest).await? else { continue };
+        progress.items(&format!("reading {}, of {}", manifest.location, manifest.snapshot_time), place + 1, of);
+        let Some(rows) = count(&request, &store, &manifest, &progress).await? else { continue };
         if rows > 0 {
+            drop(progress);
             print(&[(&manifest, Some(rows))], args.output)?;
             return Ok(ExitCode::SUCCESS);
         }
     }
+    drop(progress);
     eprintln!("pgrail: no backup has such a row");
     Ok(NOT_AS_DECLARED.into())
 }
 
 /// How many such rows a backup has; `None` if it cannot be read by tables, which is reported.
-async fn count(request: &RowsRequest, store: &Store, manifest: &Manifest) -> Result<Option<i64>, CommandError> {
+async fn count(
+    request: &RowsRequest,
+    store: &Store,
+    manifest: &Manifest,
+    progress: &ProgressLine,
+) -> Result<Option<i64>, CommandError> {
     let extract = match Extract::open(store, manifest.clone()).await {
         Ok(extract) => extract,
         Err(error @ ExtractError::NoIndex(_)) => {
-            eprintln!("pgrail: {error}");
+            progress.notice(&error.to_string());
             return Ok(None);
         }
         Err(error) => return Err(error.into()),
@@ -126,7 +135,7 @@ fn print(found: &[(&Manifest, Option<i64>)], format: Format) -> Result<(), Comma
         Format::Table | Format::Wide => {
             drop(out);
             let header = ["LOCATION", "DATABASE", "SNAPSHOT", "TABLES", "ROWS", "BYTES", "VERIFIED", "MATCHING"];
-            let number = |number: u64| output::thousands(i64::try_from(number).unwrap_or(i64::MAX));
+            let number = output::number;
             let rows = found.iter().map(|(manifest, matching)| {
                 vec![
                     manifest.location.clone(),

@@ -1,7 +1,7 @@
 //! `pgrail drill`: restores a backup into a throwaway server of this machine, counts its rows and runs queries on it.
 
 use super::output::{self, Format};
-use super::restore::Printer;
+use super::progress::ProgressLine;
 use super::storage::{StorageArgs, backups};
 use super::{CommandError, NOT_AS_DECLARED};
 use crate::agent::config::{PROBLEM_FILE, START_FILE};
@@ -58,12 +58,13 @@ pub(super) async fn run(args: DrillArgs) -> Result<ExitCode, CommandError> {
         client_directory: args.storage.client_directory.clone(),
         clock: Timestamp::now,
     };
-    let (printer, ended) = (Printer::new().print(), server.process.wait());
+    let (progress, ended) = (ProgressLine::new().of_restore(), server.process.wait());
     let result = tokio::select! {
-        result = drill(&request, &store, &printer, stop_requested()) => Some(result),
+        result = drill(&request, &store, &progress, stop_requested()) => Some(result),
         // It ends only if it cannot run.
         _ = ended => None,
     };
+    drop(progress);
     let problem = std::fs::read_to_string(server.socket().join(PROBLEM_FILE)).unwrap_or_default();
     server.end().await;
     let Some(result) = result else {
@@ -176,7 +177,7 @@ fn print(result: &DrillResult, format: Format) -> Result<(), CommandError> {
     for note in &result.notes {
         eprintln!("pgrail: {note}");
     }
-    let number = |number: u64| output::thousands(i64::try_from(number).unwrap_or(i64::MAX));
+    let number = output::number;
     let (rows, tables, seconds) = (number(result.rows), number(result.tables), result.seconds);
     match result.outcome {
         DrillOutcome::Restored => {

@@ -6,6 +6,7 @@ mod blast_radius;
 mod connect;
 mod crds;
 mod drill;
+mod dump;
 mod exemptions;
 mod grants;
 mod kubectl;
@@ -13,12 +14,14 @@ mod manifests;
 mod output;
 mod plan;
 mod planned;
+mod progress;
 mod rehearse;
 mod remove;
 mod restore;
 mod status;
 mod storage;
 mod undo;
+mod verify;
 
 use crate::kubernetes::text::chain;
 use crate::version::VERSION;
@@ -61,6 +64,10 @@ enum Command {
     Status(status::StatusArgs),
     /// List the transactions whose deleted rows are kept, or put the rows of one back
     Undo(undo::UndoArgs),
+    /// Make a backup: dump a database into a store, and read it back
+    Dump(dump::DumpArgs),
+    /// Verify backups again: every byte, and the rows of every table
+    Verify(verify::VerifyArgs),
     /// Restore a backup into a new database, or rows of it into the tables that they came from
     Restore(restore::RestoreArgs),
     /// Restore a backup into a throwaway server of this machine, count its rows and run queries on it
@@ -122,6 +129,8 @@ enum CommandError {
     Json(#[from] serde_json::Error),
     #[error("could not print")]
     Yaml(#[from] serde_norway::Error),
+    #[error("{}: {}", .0.reason, .0.message)]
+    Failed(pgrail_dump::Failure),
     #[error("{0}")]
     Refused(String),
 }
@@ -147,6 +156,8 @@ pub(crate) async fn run() -> ExitCode {
         Command::Remove(args) => remove::remove(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Undo(args) => undo::run(args).await,
+        Command::Dump(args) => dump::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
         Command::Restore(args) => restore::run(args).await,
         Command::Drill(args) => drill::run(args).await,
         Command::Backups(args) => backups::run(args).await,

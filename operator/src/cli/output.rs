@@ -75,6 +75,11 @@ pub(super) fn thousands(number: i64) -> String {
     if number < 0 { format!("-{text}") } else { text }
 }
 
+/// The same of a number that is never negative.
+pub(super) fn number(number: u64) -> String {
+    thousands(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::thousands;

@@ -3,25 +3,22 @@
 
 use super::connect::DatabaseArgs;
 use super::output::{self, Format};
+use super::progress::ProgressLine;
 use super::storage::{StorageArgs, backups};
 use super::{CommandError, NOT_AS_DECLARED};
 use crate::signals::stop_requested;
 use jiff::tz::TimeZone;
 use pgrail_dump::{Extract, Manifest, Store};
 use pgrail_restore::{
-    Condition, Conflicts, DatabaseRequest, DatabaseRestored, RestoreProgress, RowsRequest, RowsRestored, SchemaRequest,
-    SchemaRestored, TableCounted, TableSelection, Triggers, restore_database, restore_rows, restore_schema,
+    Condition, Conflicts, DatabaseRequest, DatabaseRestored, RowsRequest, RowsRestored, SchemaRequest, SchemaRestored,
+    TableCounted, TableSelection, Triggers, restore_database, restore_rows, restore_schema,
 };
 use serde::Serialize;
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 /// The longest name of a database, in bytes.
 const LONGEST_NAME: usize = 63;
-/// How often the progress of a long step is printed.
-const PAUSE: Duration = Duration::from_secs(2);
 
 /// Options of `pgrail restore`.
 #[derive(Debug, clap::Args)]
@@ -92,7 +89,7 @@ async fn rows(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     request.dry_run = args.dry_run;
     request.client_directory.clone_from(&args.storage.client_directory);
     let extract = open(args).await?;
-    let restored = restore_rows(&request, &extract, &Printer::new().print()).await?;
+    let restored = restore_rows(&request, &extract, &ProgressLine::new().of_restore()).await?;
     print(&restored, args.dry_run, args.output)?;
     Ok(match (restored.problems.is_empty(), args.dry_run) {
         (true, _) => ExitCode::SUCCESS,
@@ -113,7 +110,7 @@ async fn database(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
         name,
         client_directory: args.storage.client_directory.clone(),
     };
-    let restored = restore_database(&request, &extract, &Printer::new().print(), stop_requested()).await?;
+    let restored = restore_database(&request, &extract, &ProgressLine::new().of_restore(), stop_requested()).await?;
     let DatabaseRestored { database, roles_created, notes, tables, seconds, .. } = &restored;
     print_created(&restored, ("database", database), (tables, restored.rows(), *seconds), args.output)?;
     for role in roles_created {
@@ -144,7 +141,7 @@ async fn schema(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
         id: format!("{}_{}", std::process::id(), jiff::Timestamp::now().as_millisecond()),
         client_directory: args.storage.client_directory.clone(),
     };
-    let restored = restore_schema(&request, &extract, &Printer::new().print(), stop_requested()).await?;
+    let restored = restore_schema(&request, &extract, &ProgressLine::new().of_restore(), stop_requested()).await?;
     let SchemaRestored { schema, notes, tables, seconds, .. } = &restored;
     print_created(&restored, ("schema", schema), (tables, restored.rows(), *seconds), args.output)?;
     print_notes(notes);
@@ -194,42 +191,6 @@ async fn manifest(args: &RestoreArgs, store: &Store) -> Result<Manifest, Command
     }
 }
 
-/// Prints the progress to standard error, that of long steps every few seconds.
-pub(super) struct Printer(Mutex<Instant>);
-
-impl Printer {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new(Instant::now()))
-    }
-
-    pub(super) fn print(self) -> impl Fn(RestoreProgress) + Send + Sync {
-        move |progress| match progress {
-            RestoreProgress::Reading { table, bytes } => eprintln!("pgrail: reading {table}: {bytes} bytes"),
-            RestoreProgress::Selected { rows } => eprintln!("pgrail: {} rows selected", output::thousands(rows)),
-            RestoreProgress::Inserted { table, rows } => {
-                eprintln!("pgrail: {} rows inserted into {table}", output::thousands(rows));
-            }
-            RestoreProgress::Loading { bytes, of } if self.passes() => {
-                eprintln!("pgrail: restored {} % of {of} bytes", bytes.saturating_mul(100) / of.max(1));
-            }
-            RestoreProgress::Counted { tables, of } if self.passes() => {
-                eprintln!("pgrail: counted the rows of {tables} of {of} tables");
-            }
-            RestoreProgress::Loading { .. } | RestoreProgress::Counted { .. } => {}
-        }
-    }
-
-    fn passes(&self) -> bool {
-        // With a poisoned lock only a line is lost.
-        let Ok(mut last) = self.0.lock() else { return false };
-        let passes = last.elapsed() >= PAUSE;
-        if passes {
-            *last = Instant::now();
-        }
-        passes
-    }
-}
-
 /// What was created, its tables with all their rows, and how long it took.
 fn print_created(
     restored: &impl Serialize,
@@ -237,7 +198,7 @@ fn print_created(
     (tables, rows, seconds): (&[TableCounted], u64, u64),
     format: Format,
 ) -> Result<(), CommandError> {
-    let number = |number: u64| output::thousands(i64::try_from(number).unwrap_or(i64::MAX));
+    let number = output::number;
     let mut out = std::io::stdout().lock();
     match format {
         Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(restored)?)?,

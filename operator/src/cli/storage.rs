@@ -1,8 +1,8 @@
-//! The store that a command reads backups from.
+//! The store that a command writes backups to, or reads them from.
 
 use super::CommandError;
 use pgrail_dump::{
-    Identities, Manifest, ScheduleIdentity, Scheme, Scope, Store, StoreCredentials, StoreError, StoreSettings,
+    Identities, Listing, Manifest, ScheduleIdentity, Scheme, Scope, Store, StoreCredentials, StoreError, StoreSettings,
     StoreUrl, list,
 };
 use std::path::PathBuf;
@@ -10,9 +10,9 @@ use std::path::PathBuf;
 /// Variables with the keys of a store.
 const KEYS: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
-/// The store that a command reads backups from.
+/// A store.
 #[derive(Debug, clap::Args)]
-pub(super) struct StorageArgs {
+pub(super) struct StoreArgs {
     /// The store: s3://bucket/prefix, gs://…, az://…, or file:///path. Keys are read from the environment, as
     /// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
     #[arg(long, value_name = "URL")]
@@ -26,6 +26,13 @@ pub(super) struct StorageArgs {
     /// The bucket's region
     #[arg(long)]
     region: Option<String>,
+}
+
+/// The store that a command reads backups from.
+#[derive(Debug, clap::Args)]
+pub(super) struct StorageArgs {
+    #[command(flatten)]
+    store: StoreArgs,
     /// A file with the age private keys of encrypted backups, as age-keygen writes it
     #[arg(long, env = "PGRAIL_IDENTITY_FILE", value_name = "FILE")]
     identity_file: Option<PathBuf>,
@@ -34,8 +41,26 @@ pub(super) struct StorageArgs {
     pub(super) client_directory: Option<PathBuf>,
 }
 
-impl StorageArgs {
-    pub(super) fn open(&self) -> Result<Store, CommandError> {
+impl StoreArgs {
+    fn open(&self) -> Result<Store, CommandError> {
+        Ok(Store::open(&self.settings()?)?)
+    }
+
+    /// The store to write to. With `checksums`, it is asked for the SHA-256 of what is uploaded.
+    pub(super) fn open_to_write(&self, checksums: bool) -> Result<Store, CommandError> {
+        let mut settings = self.settings()?;
+        let is_s3 = settings.url.scheme() == Scheme::S3;
+        if checksums && !is_s3 {
+            return Err(CommandError::Refused(
+                "--verification checksum needs an s3:// URL, whose store computes SHA-256: use read-back".to_owned(),
+            ));
+        }
+        // As for the pods: Amazon S3 checks what arrives against it. Other servers need not know it.
+        settings.sha256 = is_s3 && (checksums || self.endpoint.is_none());
+        Ok(Store::open(&settings)?)
+    }
+
+    fn settings(&self) -> Result<StoreSettings, CommandError> {
         let url = StoreUrl::parse(&self.storage_url).map_err(StoreError::from)?;
         // A path of this machine.
         let root = (url.scheme() == Scheme::File).then(|| PathBuf::from("/"));
@@ -51,7 +76,13 @@ impl StorageArgs {
             let refused = |error| CommandError::Refused(format!("--ca-file {}: {error}", file.display()));
             settings.ca_pem = Some(std::fs::read(file).map_err(refused)?);
         }
-        let store = Store::open(&settings)?;
+        Ok(settings)
+    }
+}
+
+impl StorageArgs {
+    pub(super) fn open(&self) -> Result<Store, CommandError> {
+        let store = self.store.open()?;
         let Some(file) = &self.identity_file else { return Ok(store) };
         let refused = |problem: String| CommandError::Refused(format!("--identity-file {}: {problem}", file.display()));
         let text = std::fs::read_to_string(file).map_err(|error| refused(error.to_string()))?;
@@ -62,6 +93,15 @@ impl StorageArgs {
 
 /// Every published backup below the URL, newest first. What cannot be read is named on standard error.
 pub(super) async fn backups(store: &Store) -> Result<Vec<Manifest>, CommandError> {
+    let listing = listing(store).await?;
+    for unreadable in &listing.unreadable {
+        eprintln!("pgrail: {}: {}", unreadable.location, unreadable.problem);
+    }
+    Ok(listing.discovered)
+}
+
+/// Every published backup below the URL as discovered, newest first, and those whose manifest cannot be read.
+pub(super) async fn listing(store: &Store) -> Result<Listing, CommandError> {
     // Of no schedule: so all of them are others'.
     let nobody = ScheduleIdentity {
         cluster_id: String::new(),
@@ -69,9 +109,5 @@ pub(super) async fn backups(store: &Store) -> Result<Vec<Manifest>, CommandError
         schedule: String::new(),
         schedule_uid: String::new(),
     };
-    let listing = list(store, Scope::Everything(&nobody)).await?;
-    for unreadable in &listing.unreadable {
-        eprintln!("pgrail: {}: {}", unreadable.location, unreadable.problem);
-    }
-    Ok(listing.discovered)
+    Ok(list(store, Scope::Everything(&nobody)).await?)
 }

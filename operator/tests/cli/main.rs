@@ -1,6 +1,7 @@
 //! The command line as its user has it: a process, manifests in files, a database, an exit status.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod backup;
 mod connecting;
 mod manifests;
 mod restore;

@@ -41,7 +41,7 @@ impl Shop {
         message["manifestSha256"].as_str().unwrap().to_owned()
     }
 
-    fn with_store(&self, args: &[&str]) -> Output {
+    pub(super) fn with_store(&self, args: &[&str]) -> Output {
         let url = format!("file://{}/backups", self.path().display());
         pgrail(self.path(), args)
             .args(["--storage-url", &url])
@@ -110,8 +110,8 @@ async fn a_deleted_user_is_found_in_the_backups_and_restored() {
 }
 
 /// The key pair of age's own tests.
-const SECRET: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
-const PUBLIC: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+pub(super) const SECRET: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+pub(super) const PUBLIC: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
 
 #[tokio::test]
 async fn rows_of_encrypted_backups_are_found_and_restored_with_an_identity() {
