@@ -6,20 +6,20 @@ set -euo pipefail
 source "$(dirname "$0")/../cluster/lib.sh"
 here=$(cd "$(dirname "$0")" && pwd)
 
-chromium() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+find_chromium() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
 
 if [[ ${1:-} == --missing ]]; then
-  chromium >/dev/null && [[ -d $(npm_directory browser "$here") ]] || echo "Chromium and its driver, for the test of the page: about 1 minute, mostly downloads"
+  find_chromium >/dev/null && [[ -d $(npm_directory browser "$here") ]] || echo "Chromium and its driver, for the test of the page: about 1 minute, mostly downloads"
   exit
 fi
 
 lacking=()
-chromium >/dev/null || lacking+=(chromium)
+find_chromium >/dev/null || lacking+=(chromium)
 command -v node >/dev/null || lacking+=(nodejs)
 command -v npm >/dev/null || lacking+=(npm)
 install_packages "${lacking[@]}"
 # On Ubuntu the package is empty: it points to a snap.
-chromium >/dev/null || missing "chromium (its package has no such program)"
+find_chromium >/dev/null || missing "chromium (its package has no such program)"
 (( $(node --version | sed 's/^v\([0-9]*\).*/\1/') >= 20 )) || missing "Node.js 20 or later (this is $(node --version))"
 
 npm_packages browser "$here"
