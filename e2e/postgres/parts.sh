@@ -2,8 +2,7 @@
 # shellcheck shell=bash disable=SC2154
 source "$(dirname "$parts")/lib.sh"
 for major in $majors; do
-  # 16 comes from a package that is built without TLS.
-  keep "$major" "$postgres_dir/server.sh" "$run" "$major" "$major" "$([[ $major == 16 ]] && echo off || echo on)"
+  keep "$major" "$postgres_dir/server.sh" "$run" "$major" "$major" on
 done
 keep plain "$postgres_dir/server.sh" "$run" plain "${majors##* }" off
 if [[ $pooler != no ]]; then

@@ -8,7 +8,7 @@
 #   servers.sh sweep         removes what killed runs left (`up` and `with` do it too)
 #
 # Environment: PGRAIL_RUN names the run (default "default"); two runs at once need two names, `with` makes its own.
-#   PGRAIL_TEST_MAJORS      versions, default "15 18"; also 16 (without TLS) and 17
+#   PGRAIL_TEST_MAJORS      versions, default "15 18"; also 16 (whose clients have neither TLS nor zstd) and 17
 #   PGRAIL_TEST_POOLER=no   starts no poolers
 #   PGRAIL_TEST_DURABLE=1   commits wait for the disk, as by default in PostgreSQL; otherwise nothing does. For measurements.
 #   PGRAIL_TEST_TIMEOUT     seconds until the servers must answer, default 120
