@@ -119,7 +119,7 @@ async fn what_the_store_damaged_is_not_called_an_archive_that_does_not_decode() 
     }
     let file = store.files.join(&result.location).join("dump.pgc.000");
     let mut bytes = std::fs::read(&file).unwrap();
-    // The beginning, so that pg_restore ends at once.
+    // The beginning, so that pg_restore ends immediately.
     bytes[..5].copy_from_slice(b"XXXXX");
     std::fs::write(&file, bytes).unwrap();
     let error = verify(&verify_request(&result), &store.store, &quiet).await.unwrap_err();

@@ -109,12 +109,12 @@ impl ProgressLine {
 
     fn show(&self, measure: Measure, what: String) {
         let mut shown = locked(&self.shown);
-        if *shown != measure || self.bar.message() != what {
+        if *shown != measure {
             *shown = measure;
             self.bar.reset();
             self.bar.set_style(measure.style());
-            self.bar.set_message(what);
         }
+        self.bar.set_message(what);
     }
 }
 
