@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    Archive, Contents, Decoding, DumpDetails, DumpRequest, DumpResult, Failure, PartialCause, Phase, Progress, Reason,
-    Remarks, RowCounts, Segment, Store, StoreError, TableRows, UploadLimits,
+    Archive, Contents, DumpDetails, DumpRequest, DumpResult, Failure, PartialCause, Phase, Progress, Reason, Remarks,
+    RowCounts, Segment, Store, StoreError, TableRows, UploadLimits,
     archive::{ArchiveRows, DecodeError, Decoded, Decoder},
     clients::{Running, ToolError},
     connection::{self, Environment},
@@ -306,7 +306,6 @@ fn describe(
             compression: request.compression,
             filter: request.filter.clone(),
             row_counts: request.row_counts,
-            undecoded: request.decoded() == Decoding::WithReadBack,
             age_recipients: request.age_recipients.clone(),
             segments,
             globals,
@@ -366,18 +365,14 @@ async fn stream(
     let (mut archives, mut warnings) = (Vec::new(), Vec::new());
     for (place, (decoded, lines)) in made {
         let Decoded { contents, rows, blocks } = decoded;
-        if let Some(rows) = rows {
-            found.add(rows)?;
-        }
+        found.add(rows)?;
         index(&mut table_rows, &blocks, u32::try_from(place).unwrap_or_default());
         let name = parts[place].name.clone();
         archives.push(Archive { name, contents, head: blocks.head, ..Archive::default() });
         warnings.extend(lines);
     }
-    if request.decoded() == Decoding::WithDump {
-        let large_objects = if request.filter.schemas.is_empty() { snapshot.large_objects } else { 0 };
-        compare(&mut table_rows, large_objects, &found)?;
-    }
+    let large_objects = if request.filter.schemas.is_empty() { snapshot.large_objects } else { 0 };
+    compare(&mut table_rows, large_objects, &found)?;
     Ok(Streamed { table_rows, archives, warnings })
 }
 
@@ -390,10 +385,7 @@ async fn archive(
     written: &AtomicU64,
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<(Decoded, Vec<String>), DumpError> {
-    let mut decoder = match request.decoded() {
-        Decoding::WithDump => Decoder::start(&prepared.tools)?,
-        Decoding::WithReadBack => Decoder::without_rows(&prepared.tools)?,
-    };
+    let mut decoder = Decoder::start(&prepared.tools)?;
     let environment = Environment::new(&request.connection, &prepared.snapshot.reached()).map_err(DumpError::CaFile)?;
     let mut dump = start_pg_dump(request, prepared, part, &environment)?;
     let progress = |size: u64| progress(Progress::Written { bytes: written.fetch_add(size, Ordering::Relaxed) + size });

@@ -121,7 +121,7 @@ pub use outcome::{
 pub use preflight::PreflightError;
 pub use prune::{GRACE, PruneError, PruneReport, PruneRequest, Refused, prune};
 pub use reason::Reason;
-pub use request::{Compression, CompressionError, CompressionMethod, Decoding, DumpRequest, Progress, RowCounts};
+pub use request::{Compression, CompressionError, CompressionMethod, DumpRequest, Progress, RowCounts};
 pub use restorable::{Restorable, Rights, restorable, restorable_without};
 pub use reverify::{Compared, Mismatch, Reverified, ReverifyError, ReverifyRequest, reverify, reverify_until};
 pub use secrets::Redactor;

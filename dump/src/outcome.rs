@@ -123,9 +123,6 @@ pub struct DumpDetails {
     pub filter: Filter,
     /// Where the row counts are from.
     pub row_counts: RowCounts,
-    /// The rows of its archives are yet to be compared with the row counts.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub undecoded: bool,
     /// The recipients that it was encrypted for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub age_recipients: Vec<String>,

@@ -23,8 +23,6 @@ pub struct DumpRequest {
     pub globals: bool,
     /// Where the expected row counts are from.
     pub row_counts: RowCounts,
-    /// When the rows of the archive are compared with them.
-    pub decoding: Decoding,
     /// How many pg_dump run at the same time, each for some of the tables and into an archive of its own, under the same
     /// snapshot. They share the memory of one.
     pub jobs: u32,
@@ -54,7 +52,6 @@ impl DumpRequest {
             filter: Filter::default(),
             globals: true,
             row_counts: RowCounts::Exact,
-            decoding: Decoding::WithDump,
             jobs: 1,
             identity,
             age_recipients: Vec::new(),
@@ -64,12 +61,6 @@ impl DumpRequest {
             upload: UploadLimits::default(),
             clock: Timestamp::now,
         }
-    }
-
-    /// When it is decoded.
-    pub(crate) fn decoded(&self) -> Decoding {
-        let needed = !self.age_recipients.is_empty() || self.row_counts == RowCounts::Archive;
-        if needed { Decoding::WithDump } else { self.decoding }
     }
 }
 
@@ -81,17 +72,6 @@ pub enum RowCounts {
     Exact,
     /// Counted in the archive while it is written.
     Archive,
-}
-
-/// When an archive is decoded, and its rows are compared with those of the snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Decoding {
-    /// While it is written: one that does not decode is never completed.
-    #[default]
-    WithDump,
-    /// When it is read back, which does not make the dump last longer. A dump that is encrypted, which its run cannot read, and one whose
-    /// row counts are those of the archive are decoded while they are written all the same.
-    WithReadBack,
 }
 
 /// How an archive is compressed.

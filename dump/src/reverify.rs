@@ -9,16 +9,17 @@ use std::{
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::{
     Archive, ClientTools, DecodeError, Failure, Identities, Manifest, ManifestError, Phase, Progress, Reason, Segment,
     Store, StoreError, TablesDiffer, ToolError, VerifyError,
-    archive::{ArchiveRows, Decoded},
+    archive::{ArchiveRows, Decoded, Decoder},
     encryption::decrypt_stream,
     manifest::{digest_of, segments_of_archives},
     tables::{compare, index},
-    text::error_chain,
-    verify::{ReadArchive, read_segment},
+    text::{error_chain, hex},
+    verify::{read_segment, same_content},
 };
 
 /// How many tables of an index a message names.
@@ -500,7 +501,7 @@ impl Reading<'_> {
                 self.inconsistent("its table index does not describe the beginning of the archive".to_owned())?;
             }
             index(&mut tables, &decoded.blocks, u32::try_from(place).unwrap_or_default());
-            if let Err(differ) = rows.add(decoded.rows.unwrap_or_default()) {
+            if let Err(differ) = rows.add(decoded.rows) {
                 self.found.record(self.store, differ)?;
             }
         }
@@ -530,5 +531,42 @@ impl Reading<'_> {
             (self.found.tables, self.found.rows) = (Some(count), Some(sum));
         }
         Ok(())
+    }
+}
+
+/// An archive that is read back.
+struct ReadArchive {
+    digest: Sha256,
+    /// Where its rows are to be counted.
+    decoder: Option<Decoder>,
+    problem: Option<DecodeError>,
+}
+
+impl ReadArchive {
+    fn start(tools: Option<&ClientTools>) -> Result<Self, ToolError> {
+        Ok(Self { digest: Sha256::new(), decoder: tools.map(Decoder::start).transpose()?, problem: None })
+    }
+
+    /// Reads on after a problem: if the bytes are not those that were written, that is its cause.
+    async fn read(&mut self, piece: &[u8]) {
+        self.digest.update(piece);
+        if let Some(decoder) = &mut self.decoder
+            && let Err(problem) = decoder.write(piece).await
+        {
+            (self.decoder, self.problem) = (None, Some(problem));
+        }
+    }
+
+    /// What it holds, if it was decoded. Without an expected SHA-256, none is compared.
+    async fn end(self, key: &str, expected: Option<&str>) -> Result<Option<Decoded>, VerifyError> {
+        let found = hex(&self.digest.finalize());
+        if let Some(expected) = expected {
+            same_content(key, expected, found)?;
+        }
+        match (self.problem, self.decoder) {
+            (Some(problem), _) => Err(problem.into()),
+            (None, Some(decoder)) => Ok(Some(decoder.finish().await?)),
+            (None, None) => Ok(None),
+        }
     }
 }

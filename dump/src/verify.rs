@@ -13,12 +13,9 @@ use sha2::{Digest, Sha256};
 use crate::{
     ClientTools, DecodeError, DumpDetails, DumpResult, Extract, ExtractError, Failure, Manifest, ManifestError,
     NotRestorable, Phase, Progress, Reason, RowsKey, Segment, ShrinkAlarm, Store, StoreError, Structure,
-    StructureOutcome, TablesDiffer, ToolError, Verification, VerificationLevel, VerifyResult,
-    archive::{ArchiveRows, Decoded, Decoder},
-    drill,
+    StructureOutcome, TablesDiffer, ToolError, Verification, VerificationLevel, VerifyResult, drill,
     manifest::{digest_of, segments_of_archives},
     shrink,
-    tables::compare,
     text::hex,
 };
 
@@ -91,7 +88,7 @@ pub enum VerifyError {
     /// It does not decode.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// It does not hold what the snapshot had.
+    /// It does not hold the rows it should.
     #[error(transparent)]
     Differs(#[from] TablesDiffer),
     /// It cannot be restored.
@@ -173,18 +170,13 @@ async fn run(
 ) -> Result<(VerifyResult, Manifest), VerifyError> {
     let started = (request.clock)();
     let mut backup = request.dump.clone();
-    let mut details = backup.details.take().ok_or(VerifyError::NoDetails)?;
+    let details = backup.details.take().ok_or(VerifyError::NoDetails)?;
     check_sizes(&backup.location, &details, store).await?;
-    // What was not decoded while it was written is read back, whatever is asked for: else it would be counted by nobody.
-    let level = if details.undecoded { VerificationLevel::ReadBack } else { request.level };
-    let level = match level {
+    let level = match request.level {
         VerificationLevel::None => VerificationLevel::None,
         VerificationLevel::Checksum => compare_checksums(&backup.location, &details, store).await?,
         VerificationLevel::ReadBack => {
-            let found = read_back(request, &backup, &details, store, progress).await?;
-            if details.undecoded {
-                compare(&mut details.table_rows, backup.large_objects, &found)?;
-            }
+            read_back(&backup, &details, store, progress).await?;
             VerificationLevel::ReadBack
         }
     };
@@ -261,84 +253,44 @@ async fn compare_checksums(
     Ok(VerificationLevel::Checksum)
 }
 
-/// Reads every byte again. The rows that were not counted while they were written are counted now: the same bytes decode to the
-/// same rows, so others need not be.
+/// Reads every byte again. The same bytes decode to the same rows, which were counted while they were written.
 async fn read_back(
-    request: &VerifyRequest,
     backup: &DumpResult,
     details: &DumpDetails,
     store: &Store,
     progress: &(dyn Fn(Progress) + Send + Sync),
-) -> Result<ArchiveRows, VerifyError> {
+) -> Result<(), VerifyError> {
     for small in details.small_objects() {
         read_segment(store, &backup.location, small, async |_| {}).await?;
     }
-    let tools =
-        if details.undecoded { Some(ClientTools::find(request.client_directory.as_deref()).await?) } else { None };
-    let mut rows = ArchiveRows::default();
     let mut bytes = 0;
     let mut whole = async |key: &str, segments: &[Segment], expected: &str| -> Result<(), VerifyError> {
-        let mut archive = ReadArchive::start(tools.as_ref())?;
+        let mut digest = Sha256::new();
         for segment in segments {
             let each = async |piece: &[u8]| {
-                archive.read(piece).await;
+                digest.update(piece);
                 bytes += piece.len() as u64;
                 progress(Progress::ReadBack { bytes, of: backup.size_bytes });
             };
             read_segment(store, &backup.location, segment, each).await?;
         }
-        let decoded = archive.end(key, Some(expected)).await?;
-        Ok(rows.add(decoded.and_then(|decoded| decoded.rows).unwrap_or_default())?)
+        same_content(key, expected, hex(&digest.finalize()))
     };
     if details.archives.is_empty() {
-        whole(&backup.location, &details.segments, &backup.sha256).await?;
-        return Ok(rows);
+        return whole(&backup.location, &details.segments, &backup.sha256).await;
     }
     for (archive, segments) in segments_of_archives(&details.archives, &details.segments) {
         whole(&format!("{}/{}", backup.location, archive.name), segments, &archive.sha256).await?;
     }
-    let found = digest_of(&details.archives);
-    if found == backup.sha256 {
-        return Ok(rows);
-    }
-    Err(VerifyError::Content { key: backup.location.clone(), expected: backup.sha256.clone(), found })
+    same_content(&backup.location, &backup.sha256, digest_of(&details.archives))
 }
 
-/// An archive that is read back.
-pub(crate) struct ReadArchive {
-    digest: Sha256,
-    /// Where its rows are to be counted.
-    decoder: Option<Decoder>,
-    problem: Option<DecodeError>,
-}
-
-impl ReadArchive {
-    pub(crate) fn start(tools: Option<&ClientTools>) -> Result<Self, ToolError> {
-        Ok(Self { digest: Sha256::new(), decoder: tools.map(Decoder::start).transpose()?, problem: None })
+/// Compares the SHA-256 of what was read with that of what was written.
+pub(crate) fn same_content(key: &str, expected: &str, found: String) -> Result<(), VerifyError> {
+    if found == expected {
+        return Ok(());
     }
-
-    /// Reads on after a problem: if the bytes are not those that were written, that is its cause.
-    pub(crate) async fn read(&mut self, piece: &[u8]) {
-        self.digest.update(piece);
-        if let Some(decoder) = &mut self.decoder
-            && let Err(problem) = decoder.write(piece).await
-        {
-            (self.decoder, self.problem) = (None, Some(problem));
-        }
-    }
-
-    /// What it holds, if it was decoded. Without an expected SHA-256, none is compared.
-    pub(crate) async fn end(self, key: &str, expected: Option<&str>) -> Result<Option<Decoded>, VerifyError> {
-        let found = hex(&self.digest.finalize());
-        if let Some(expected) = expected.filter(|expected| **expected != found) {
-            return Err(VerifyError::Content { key: key.to_owned(), expected: expected.to_owned(), found });
-        }
-        match (self.problem, self.decoder) {
-            (Some(problem), _) => Err(problem.into()),
-            (None, Some(decoder)) => Ok(Some(decoder.finish().await?)),
-            (None, None) => Ok(None),
-        }
-    }
+    Err(VerifyError::Content { key: key.to_owned(), expected: expected.to_owned(), found })
 }
 
 /// Reads an object and compares its SHA-256.
@@ -356,9 +308,5 @@ pub(crate) async fn read_segment(
         digest.update(&piece);
         each(&piece).await;
     }
-    let found = hex(&digest.finalize());
-    if found == segment.sha256 {
-        return Ok(());
-    }
-    Err(VerifyError::Content { key, expected: segment.sha256.clone(), found })
+    same_content(&key, &segment.sha256, hex(&digest.finalize()))
 }

@@ -8,8 +8,8 @@ use pgrail_dump::{
     Compression, CompressionMethod, Manifest, Message, PartialCause, Reason, RowCounts, Rows, Store, VerificationLevel,
     dump, verify,
 };
-use pgrail_testing::{OwnServer, for_each_server};
-use support::{BLOB, SHOP, SHOP_ROWS, SHOP_TABLES, in_parts, quiet, request, stores, verify_request};
+use pgrail_testing::{OwnServer, for_each_server, server};
+use support::{BLOB, SHOP, SHOP_ROWS, SHOP_TABLES, clients_with, in_parts, quiet, request, stores, verify_request};
 
 #[tokio::test]
 async fn a_dump_is_verified_and_published() {
@@ -429,4 +429,37 @@ async fn over_tls_with_a_checked_certificate() {
         database.finish().await;
     })
     .await;
+}
+
+/// Nothing of it is left in the store.
+async fn leaves_nothing(setup: &str, script: &str, reason: Reason) -> String {
+    let database = server(18).database("wrong").await;
+    database.connect().await.batch_execute(setup).await.unwrap();
+    let directory = clients_with("pg_dump", script);
+    let mut request = request(&database);
+    request.client_directory = Some(directory.path().to_owned());
+    let mut message = String::new();
+    for store in stores() {
+        let error = dump(&request, &store.store, &quiet).await.unwrap_err();
+        assert_eq!(error.reason(), reason, "{}: {error:?}", store.kind);
+        assert_eq!(store.list_files(), [""; 0], "{}", store.kind);
+        message = error.failure(&request, &store.store).message;
+    }
+    database.finish().await;
+    message
+}
+
+#[tokio::test]
+async fn an_archive_that_does_not_hold_what_the_snapshot_had_is_never_completed() {
+    let script = "exec REAL \"$@\" --exclude-table-data=orders";
+    let message = leaves_nothing(SHOP, script, Reason::RowCountMismatch).await;
+    assert!(message.contains("public.orders is missing"), "{message}");
+}
+
+#[tokio::test]
+async fn an_archive_that_does_not_decode_is_never_completed() {
+    // What is compressed does not begin with the mark of Zstandard. The framing is as it must be.
+    let script = r#"REAL "$@" | LC_ALL=C sed 's/\x28\xb5\x2f\xfd/XXXX/g'"#;
+    let message = leaves_nothing(BLOB, script, Reason::ArchiveInvalid).await;
+    assert!(message.contains("pg_restore"), "{message}");
 }

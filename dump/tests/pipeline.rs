@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pgrail_dump::{
-    Decoding, DumpRequest, Failure, Phase, Progress, PruneRequest, Reason, RowCounts, Scope, Store, StoreSettings,
-    dump, list, prune, verify,
+    DumpRequest, Failure, Phase, Progress, PruneRequest, Reason, RowCounts, Scope, Store, StoreSettings, dump, list,
+    prune, verify,
 };
 use pgrail_testing::{
     Database, Fault, OwnServer, Proxy, Request, connect, documented, no_other_rows, programs, server,
@@ -31,11 +31,8 @@ const BLOB: &str = "CREATE TABLE blob AS SELECT n, repeat(md5(n::text), 40) AS t
 async fn run(request: &DumpRequest, store: &Store) -> Result<(), Failure> {
     let mut request = request.clone();
     request.identity.run_id = unique("r").replace('-', "");
-    request.decoding = Decoding::WithReadBack;
     let result = dump(&request, store, &quiet).await.map_err(|error| error.failure(&request, store))?;
-    let mut verification = verify_request(&result);
-    verification.client_directory.clone_from(&request.client_directory);
-    verify(&verification, store, &quiet).await.map_err(|error| error.failure(store))?;
+    verify(&verify_request(&result), store, &quiet).await.map_err(|error| error.failure(store))?;
     Ok(())
 }
 

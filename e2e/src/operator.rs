@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 use tokio::process::{Child, Command};
 
 /// The binary under test.
@@ -184,8 +185,12 @@ impl Operator {
     }
 }
 
-/// A port that nobody uses now.
+/// A port that nobody uses now, and that the kernel gives to no connection in the meantime: below its range of ephemeral ports.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 10_000).expect("below 10,000");
+    (0..10_000)
+        .map(|_| 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000) % 10_000)
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port between 20000 and 30000")
 }

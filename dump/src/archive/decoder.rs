@@ -48,8 +48,7 @@ impl DecodeError {
 #[derive(Debug)]
 pub(crate) struct Decoded {
     pub(crate) contents: Contents,
-    /// `None` if they were not to be counted.
-    pub(crate) rows: Option<ArchiveRows>,
+    pub(crate) rows: ArchiveRows,
     pub(crate) blocks: Blocks,
 }
 
@@ -60,7 +59,7 @@ pub(crate) struct Decoder {
     list: Running,
     list_input: Option<ChildStdin>,
     contents: JoinHandle<io::Result<Contents>>,
-    rows: Option<RowDecoder>,
+    rows: RowDecoder,
 }
 
 /// The one that decodes all rows.
@@ -72,15 +71,10 @@ struct RowDecoder {
 
 impl Decoder {
     pub(crate) fn start(tools: &ClientTools) -> Result<Self, ToolError> {
-        Ok(Self { rows: Some(RowDecoder::start(tools)?), ..Self::without_rows(tools)? })
-    }
-
-    /// Only the table of contents and the blocks are read.
-    pub(crate) fn without_rows(tools: &ClientTools) -> Result<Self, ToolError> {
         let mut list = tools.start("pg_restore", ["--format=custom", "--list"], None, true, true)?;
         let contents = tokio::spawn(read_contents(list.output.take()));
         let list_input = list.input.take();
-        Ok(Self { blocks: BlockReader::default(), list, list_input, contents, rows: None })
+        Ok(Self { blocks: BlockReader::default(), list, list_input, contents, rows: RowDecoder::start(tools)? })
     }
 
     /// Feeds both; waits while they are busy. An error means that the archive does not decode.
@@ -92,18 +86,12 @@ impl Decoder {
                 self.list_input = None;
             }
         }
-        match &mut self.rows {
-            Some(rows) => rows.write(bytes).await,
-            None => Ok(()),
-        }
+        self.rows.write(bytes).await
     }
 
     /// Ends the archive and waits for both.
     pub(crate) async fn finish(mut self) -> Result<Decoded, DecodeError> {
-        drop(self.list_input.take());
-        if let Some(rows) = &mut self.rows {
-            drop(rows.input.take());
-        }
+        drop((self.list_input.take(), self.rows.input.take()));
         let contents = self.contents.await;
         // Exit statuses first: the output of a failed program means nothing.
         self.list.wait().await?;
@@ -112,14 +100,9 @@ impl Decoder {
             Ok(Err(error)) => return Err(self.list.pipe_error(error).into()),
             Err(error) => return Err(self.list.pipe_error(io::Error::other(error)).into()),
         };
-        let mut rows = match self.rows {
-            Some(rows) => Some(rows.finish().await?),
-            None => None,
-        };
+        let mut rows = self.rows.finish().await?;
         let blocks = self.blocks.finish()?;
-        if let Some(rows) = &mut rows {
-            rows.by_entry(&blocks);
-        }
+        rows.by_entry(&blocks);
         Ok(Decoded { contents, rows, blocks })
     }
 }

@@ -1,9 +1,7 @@
 //! `pgrail agent dump`: takes the dump and writes its result for `verify`.
 
 use jiff::Timestamp;
-use pgrail_dump::{
-    BackupIdentity, Decoding, DumpRequest, DumpResult, Message, Phase, RowsKey, VerificationLevel, dump_until,
-};
+use pgrail_dump::{BackupIdentity, DumpRequest, DumpResult, Message, Phase, RowsKey, dump_until};
 
 use super::Places;
 use super::config::{AgentConfig, DumpConfig, RESULT_FILE};
@@ -62,9 +60,6 @@ fn request(
     request.rows_key = dump.rows_key.clone().map(RowsKey::new);
     request.jobs = dump.jobs;
     request.row_counts = dump.row_counts;
-    if dump.verification == VerificationLevel::ReadBack {
-        request.decoding = Decoding::WithReadBack;
-    }
     request.client_directory.clone_from(&places.client_directory);
     Ok(request)
 }

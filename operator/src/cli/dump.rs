@@ -10,8 +10,8 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use pgrail_dump::{
-    BackupIdentity, Compression, CompressionMethod, Decoding, DumpError, DumpRequest, DumpResult, Filter, PartialCause,
-    Store, VerificationLevel, VerifyError, VerifyRequest, VerifyResult, discard, dump_until, verify_until,
+    BackupIdentity, Compression, CompressionMethod, DumpError, DumpRequest, DumpResult, Filter, PartialCause, Store,
+    VerificationLevel, VerifyError, VerifyRequest, VerifyResult, discard, dump_until, verify_until,
 };
 use pgrail_postgres::ConnectionSettings;
 use std::hash::{BuildHasher, RandomState};
@@ -154,10 +154,6 @@ fn request(args: &DumpArgs, mut connection: ConnectionSettings, now: Timestamp) 
     request.row_counts = match args.row_counts {
         RowCounts::Exact => pgrail_dump::RowCounts::Exact,
         RowCounts::Archive => pgrail_dump::RowCounts::Archive,
-    };
-    request.decoding = match args.verification {
-        Verification::ReadBack => Decoding::WithReadBack,
-        Verification::Checksum => Decoding::WithDump,
     };
     request.client_directory.clone_from(&args.client_directory);
     request

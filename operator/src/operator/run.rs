@@ -145,7 +145,8 @@ async fn operate(args: OperatorArgs) -> Result<(), RunError> {
     tracing::info!(version = VERSION, cluster_id = context.cluster_id, "pgrail starts");
 
     let stop = CancellationToken::new();
-    let (shown, page) = match page::page(args.page, &context, &stop) {
+    // Bound before `/readyz` answers.
+    let (shown, page) = match page::page(args.page, &context, &stop).await.map_err(RunError::Page)? {
         Some((stores, served)) => (Some(stores), served.map(|served| served.map_err(RunError::Page)).boxed_local()),
         None => (None, futures::future::pending().boxed_local()),
     };

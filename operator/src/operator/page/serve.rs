@@ -26,13 +26,14 @@ pub(crate) struct PageArgs {
     page_audiences: Vec<String>,
 }
 
-/// The page, if one is wanted: its stores, and what serves it until `stop`.
-pub(crate) fn page(
+/// The page, if one is wanted: its stores, and what serves it until `stop`. Its address is bound already.
+pub(crate) async fn page(
     args: PageArgs,
     context: &Arc<Context>,
     stop: &CancellationToken,
-) -> Option<(Arc<Stores>, impl Future<Output = io::Result<()>> + use<>)> {
-    let address = args.page_bind_address?;
+) -> io::Result<Option<(Arc<Stores>, impl Future<Output = io::Result<()>> + use<>)>> {
+    let Some(address) = args.page_bind_address else { return Ok(None) };
+    let listener = BoundedListener::bind(address).await?;
     let audiences: Vec<String> = args.page_audiences.into_iter().filter(|audience| !audience.is_empty()).collect();
     let (stores, watches) = Stores::new(context, stop);
     let standby = Arc::clone(&stores).stand_by(Arc::clone(context));
@@ -42,7 +43,6 @@ pub(crate) fn page(
         stores: Arc::clone(&stores),
     });
     let served = async move {
-        let listener = BoundedListener::bind(address).await?;
         tracing::info!(%address, "the page is served");
         let routes = files::routes().merge(api::routes(api)).layer(from_fn(protect));
         let serve = axum::serve(listener, routes.into_make_service_with_connect_info::<Peer>());
@@ -51,5 +51,5 @@ pub(crate) fn page(
             ((), ()) = async { futures::join!(watches, standby) } => std::future::pending().await,
         }
     };
-    Some((stores, served))
+    Ok(Some((stores, served)))
 }
