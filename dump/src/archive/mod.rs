@@ -1,5 +1,6 @@
 //! The contents of an archive, as pg_restore reads them.
 
+mod attver;
 mod blocks;
 mod contents;
 mod decoder;
@@ -7,6 +8,7 @@ mod entries;
 mod merge;
 mod rows;
 
+pub(crate) use attver::without_attver;
 pub use blocks::{Block, Head};
 pub(crate) use blocks::{BlockReader, Blocks, FramingError};
 pub use contents::Contents;
