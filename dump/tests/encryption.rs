@@ -13,7 +13,7 @@ use pgrail_dump::{
     ClientTools, Comparison, Extract, Identities, Manifest, Message, Reason, RowsKey, Scope, ShrinkAlarm, Store,
     UploadLimits, dump, list, verify,
 };
-use pgrail_testing::{Database, for_each_server, programs, server};
+use pgrail_testing::{Database, client_programs, for_each_server, programs, server};
 use support::{SHOP, SHOP_ROWS, SHOP_TABLES, TestStore, quiet, request, stores, verify_request};
 
 /// What may be read besides a block: the header of the encryption, a chunk at either end, the index.
@@ -107,7 +107,7 @@ async fn an_encrypted_dump_is_verified_without_a_key_and_read_with_any_of_them()
                 assert_eq!(extract.manifest().tables, result.details.as_ref().unwrap().table_rows);
                 assert_eq!(extract.manifest().filter, request.filter);
                 let tables = extract.tables("public", "orders");
-                let tools = ClientTools::find(Some(&programs(server.major))).await.unwrap();
+                let tools = ClientTools::find(Some(&client_programs(server.major))).await.unwrap();
                 let mut rows = extract.rows(&tables[0], &tools).await.unwrap();
                 while rows.next().await.unwrap().is_some() {}
                 assert_eq!(rows.rows(), 5000);

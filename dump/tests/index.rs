@@ -4,14 +4,12 @@
 
 mod support;
 
-use std::process::Command;
-
 use pgrail_dump::{
     ClientTools, Compression, CompressionMethod, DumpDetails, Extract, Manifest, Reason, Rows, Setting, Store,
     TableRows, UploadLimits, dump, verify,
 };
-use pgrail_testing::{Database, for_each_server, programs};
-use support::{SHOP, TestStore, quiet, request, stores, verify_request};
+use pgrail_testing::{Database, client_programs, for_each_server, programs};
+use support::{SHOP, TestStore, pg_restore, quiet, request, stores, verify_request};
 
 /// What may be read besides the head and the block: the manifest is counted, too.
 const OVERHEAD: u64 = 1024 * 1024;
@@ -26,11 +24,6 @@ async fn published(database: &Database, store: &TestStore) -> (Store, Extract) {
     let manifest = Manifest::read_published(&again, &result.location, &verified.manifest_sha256).await.unwrap();
     let extract = Extract::open(&again, manifest).await.unwrap();
     (again, extract)
-}
-
-fn pg_restore(major: u32, arguments: &[&str]) {
-    let output = Command::new(programs(major).join("pg_restore")).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
@@ -62,10 +55,10 @@ async fn the_head_and_one_block_are_an_archive_for_pg_restore() {
 
             let target = server.database("target").await;
             let path = path.to_str().unwrap();
-            pg_restore(server.major, &["--schema-only", "--exit-on-error", "--dbname", &target.uri, path]);
+            pg_restore(server.major, &["--schema-only", "--dbname", &target.uri, path]);
             let there = target.connect().await;
             there.batch_execute("ALTER TABLE orders DROP CONSTRAINT orders_user_id_fkey").await.unwrap();
-            pg_restore(server.major, &["--data-only", "--exit-on-error", "--table=orders", "--dbname", &target.uri, path]);
+            pg_restore(server.major, &["--data-only", "--table=orders", "--dbname", &target.uri, path]);
             let digest = "SELECT md5(string_agg(o::text, ';' ORDER BY o.id)) FROM orders o";
             assert_eq!(
                 there.query_one(digest, &[]).await.unwrap().get::<_, String>(0),
@@ -86,7 +79,7 @@ async fn the_rows_of_every_table_come_out_as_they_went_in() {
         client.batch_execute(SHOP).await.unwrap();
         let store = support::file_store();
         let (_, extract) = published(&database, &store).await;
-        let tools = ClientTools::find(Some(&programs(server.major))).await.unwrap();
+        let tools = ClientTools::find(Some(&client_programs(server.major))).await.unwrap();
         for table in &extract.manifest().tables {
             let mut rows = extract.rows(table, &tools).await.unwrap();
             let mut text = Vec::new();

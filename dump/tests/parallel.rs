@@ -7,7 +7,6 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use age::secrecy::ExposeSecret;
@@ -16,8 +15,8 @@ use pgrail_dump::{
     ClientTools, Compression, CompressionMethod, DumpRequest, Extract, Identities, Manifest, PruneRequest, Reason,
     RowCounts, Rows, Store, UploadLimits, dump, prune, verify,
 };
-use pgrail_testing::{Client, Database, for_each_server, programs, server};
-use support::{SHOP, SHOP_ROWS, SHOP_TABLES, TestStore, quiet, stores, verify_request};
+use pgrail_testing::{Client, Database, client_programs, for_each_server, programs, server};
+use support::{SHOP, SHOP_ROWS, SHOP_TABLES, TestStore, pg_restore, quiet, stores, verify_request};
 
 /// Tables of 1 to 4 MiB besides those of the shop.
 const LARGE: &str = "
@@ -104,9 +103,8 @@ async fn archives_of_one_snapshot_restore_to_the_same_database() {
             // As the documentation says: pg_restore, in order.
             let target = server.database("target").await;
             for (name, file) in &archives {
-                let mut restore = Command::new(programs(server.major).join("pg_restore"));
-                let output = restore.args(["--exit-on-error", "--dbname", &target.uri]).arg(file).output().unwrap();
-                assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+                println!("{name}");
+                pg_restore(server.major, &["--dbname", &target.uri, file.to_str().unwrap()]);
             }
             assert_eq!(contents(&target.connect().await).await, contents(&client).await);
             target.finish().await;
@@ -114,7 +112,7 @@ async fn archives_of_one_snapshot_restore_to_the_same_database() {
             // Single tables of any archive are read like those of a dump with one.
             let reading = Store::open(&store.settings).unwrap();
             let extract = Extract::open(&reading, manifest.clone()).await.unwrap();
-            let tools = ClientTools::find(Some(&programs(server.major))).await.unwrap();
+            let tools = ClientTools::find(Some(&client_programs(server.major))).await.unwrap();
             for table in &extract.manifest().tables {
                 let before = reading.bytes_read();
                 let mut rows = extract.rows(table, &tools).await.unwrap();

@@ -12,7 +12,7 @@ use pgrail_dump::{
     Compared, DumpRequest, Identities, Reason, Reverified, ReverifyError, ReverifyRequest, Store, dump, reverify,
     verify,
 };
-use pgrail_testing::{Database, for_each_server, programs, server};
+use pgrail_testing::{Database, client_programs, for_each_server, programs, server};
 use serde_json::{Value, json};
 use support::{
     BLOB, SHOP, SHOP_ROWS, SHOP_TABLES, TestStore, clients_with, file_store, in_parts, quiet, request, stores,
@@ -40,7 +40,7 @@ async fn publish(request: &DumpRequest, store: TestStore, major: u32) -> Publish
 impl Published {
     fn request(&self) -> ReverifyRequest {
         let mut request = ReverifyRequest::new(self.location.clone());
-        request.client_directory = Some(programs(self.major));
+        request.client_directory = Some(client_programs(self.major));
         request
     }
 

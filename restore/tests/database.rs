@@ -14,7 +14,7 @@ use pgrail_restore::{
     DatabaseRequest, DatabaseRestored, RestoreError, RestoreProgress, SchemaRequest, SchemaRestored, restore_database,
     restore_schema,
 };
-use pgrail_testing::{Client, Database, Server, connect, for_each_server, programs, servers};
+use pgrail_testing::{Client, Database, Server, client_programs, connect, for_each_server, servers};
 use tokio::sync::Notify;
 
 use support::{Backup, backup, backup_of, count, digest, drop_roles, roles, run, settings_of};
@@ -54,7 +54,7 @@ fn request_of(uri: &str, major: u32, name: &str) -> DatabaseRequest {
         addresses: pgrail_postgres::AddressPolicy::any(),
         name: name.to_owned(),
         id: "restore-1".to_owned(),
-        client_directory: Some(programs(major)),
+        client_directory: Some(client_programs(major)),
     }
 }
 
@@ -342,7 +342,7 @@ fn schema_request(uri: &str, major: u32, tables: &[&str], name: &str) -> SchemaR
         tables: tables.iter().map(|table| (*table).to_owned()).collect(),
         name: name.to_owned(),
         id: format!("restore-{major}-{}", std::process::id()),
-        client_directory: Some(programs(major)),
+        client_directory: Some(client_programs(major)),
     }
 }
 

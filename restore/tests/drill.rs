@@ -7,7 +7,7 @@ use std::future::pending;
 
 use pgrail_dump::{DrillOutcome, DrillResult, Manifest, Message, Reason};
 use pgrail_restore::{DrillQuery, DrillRequest, Expectation, drill};
-use pgrail_testing::{Database, OwnServer, connect, for_each_server, programs, servers};
+use pgrail_testing::{Database, OwnServer, client_programs, connect, for_each_server, servers};
 use support::{Backup, backup, parallel_backup, run, settings_of};
 
 /// A server of no other use, of the newest version.
@@ -33,7 +33,7 @@ impl Drill {
             manifest_sha256: backup.manifest_sha256.clone(),
             server: settings_of(&self.server.server.uri),
             queries: queries.iter().enumerate().map(query).collect(),
-            client_directory: Some(programs(self.major)),
+            client_directory: Some(client_programs(self.major)),
             clock: jiff::Timestamp::now,
         }
     }

@@ -12,7 +12,7 @@ use pgrail_dump::{
 };
 use pgrail_postgres::AddressPolicy;
 use pgrail_restore::{DatabaseRequest, restore_database};
-use pgrail_testing::{Database, Server, connect, programs, servers};
+use pgrail_testing::{Database, Server, client_programs, connect, servers};
 use support::{digest, identity, run, settings_of};
 
 /// Some 25 MB: several parts, and a table that is a small part of them.
@@ -26,7 +26,7 @@ async fn store_keeps_dumps(url: &str, server: &Server, database: &Database) {
     (settings.allow_http, settings.retries) = (true, 2);
     let store = Store::open(&settings).unwrap();
     let mut request = DumpRequest::new(settings_of(&database.uri), identity());
-    request.client_directory = Some(programs(server.major));
+    request.client_directory = Some(client_programs(server.major));
     request.compression = Compression { method: CompressionMethod::None, level: None };
     request.upload = UploadLimits { part_bytes: 5 * 1024 * 1024, parts_in_flight: 2, parts_per_segment: 3 };
     let schedule = request.identity.schedule_identity();

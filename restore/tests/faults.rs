@@ -14,7 +14,9 @@ use pgrail_dump::{
 };
 use pgrail_postgres::AddressPolicy;
 use pgrail_restore::{DatabaseRequest, DatabaseRestored, RestoreError, RestoreProgress, restore_database};
-use pgrail_testing::{Fault, OwnServer, Proxy, Request, Server, SmallDisk, connect, documented, programs, server};
+use pgrail_testing::{
+    Fault, OwnServer, Proxy, Request, Server, SmallDisk, client_programs, connect, documented, programs, server,
+};
 use support::{Backup, backup, backup_in, run, settings_of};
 use tempfile::TempDir;
 
@@ -30,7 +32,7 @@ fn request_of(server: &Server, name: &str) -> DatabaseRequest {
         addresses: AddressPolicy::any(),
         name: name.to_owned(),
         id: format!("uid-of-{name}"),
-        client_directory: Some(programs(server.major)),
+        client_directory: Some(client_programs(server.major)),
     }
 }
 

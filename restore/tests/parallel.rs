@@ -7,7 +7,7 @@ use std::future::pending;
 
 use pgrail_postgres::AddressPolicy;
 use pgrail_restore::{DatabaseRequest, SchemaRequest, restore_database, restore_schema};
-use pgrail_testing::{Client, Database, connect, for_each_server, programs};
+use pgrail_testing::{Client, Database, client_programs, connect, for_each_server};
 use support::{Backup, count, digest, parallel_backup, request, restore, run, settings_of};
 
 /// Three tables that are large enough to be dumped on their own, with everything that comes after their rows.
@@ -58,7 +58,7 @@ async fn a_new_database_has_everything() {
             addresses: AddressPolicy::any(),
             name: name.clone(),
             id: "uid-1".into(),
-            client_directory: Some(programs(server.major)),
+            client_directory: Some(client_programs(server.major)),
         };
         let restored = restore_database(&request, &backup.extract, &|_| {}, pending()).await.unwrap();
         assert_eq!(restored.rows(), 12_000 + 15_000 + 11_000 + 2, "{restored:#?}");
@@ -91,7 +91,7 @@ async fn a_new_schema_has_the_tables_with_what_they_need() {
             tables: tables.iter().map(|table| (*table).to_owned()).collect(),
             name: name.into(),
             id: format!("uid-{name}"),
-            client_directory: Some(programs(server.major)),
+            client_directory: Some(client_programs(server.major)),
         };
         let pair = request("pair", &["users", "orders"]);
         let restored = restore_schema(&pair, &backup.extract, &|_| {}, pending()).await.unwrap();

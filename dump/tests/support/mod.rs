@@ -12,7 +12,7 @@ use pgrail_dump::{
     StoreSettings, StoreUrl, UploadLimits, VerifyRequest,
 };
 use pgrail_postgres::ConnectionSettings;
-use pgrail_testing::{Database, Server, programs};
+use pgrail_testing::{Database, Server, client_programs, programs};
 use tempfile::TempDir;
 
 /// A name that no other test uses.
@@ -124,7 +124,7 @@ pub fn request(database: &Database) -> DumpRequest {
 
 pub fn request_for(uri: &str, client: u32) -> DumpRequest {
     let mut request = DumpRequest::new(settings_of(uri), identity());
-    request.client_directory = Some(programs(client));
+    request.client_directory = Some(client_programs(client));
     if client < 16 {
         request.compression = Compression { method: CompressionMethod::Gzip, level: Some(1) };
     }
@@ -221,3 +221,18 @@ pub const SHOP_ROWS: u64 = 1000 + 5000 + 2 + 400 + 3 + 1 + 2;
 
 /// Tables with rows of their own in [`SHOP`].
 pub const SHOP_TABLES: u64 = 10;
+
+/// The program of PostgreSQL itself, on an archive of [`request`], into a server.
+#[track_caller]
+pub fn pg_restore(major: u32, arguments: &[&str]) {
+    let mut command = std::process::Command::new(client_programs(major).join("pg_restore"));
+    // One of 18 sets what a server of 16 lacks, and goes on.
+    let lacks = usize::from(major == 16);
+    if lacks == 0 {
+        command.arg("--exit-on-error");
+    }
+    let output = command.args(arguments).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    let known = message.matches("unrecognized configuration parameter \"transaction_timeout\"").count();
+    assert!(output.status.success() || message.matches("pg_restore: error: ").count() == known.min(lacks), "{message}");
+}

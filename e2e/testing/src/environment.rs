@@ -79,6 +79,12 @@ pub fn programs(major: u32) -> PathBuf {
     PathBuf::from(variable(&format!("PGRAIL_TEST_PG_BIN_{major}")))
 }
 
+/// Folder of the `pg_dump` and `pg_restore` that pgrail uses with a server of one major version. Those of 16 that the tests have
+/// can neither connect with TLS nor compress with Zstandard; the image has those of 18 only.
+pub fn client_programs(major: u32) -> PathBuf {
+    programs(if major == 16 { 18 } else { major })
+}
+
 fn variable(name: &str) -> String {
     match std::env::var(name) {
         Ok(value) if !value.trim().is_empty() => value,

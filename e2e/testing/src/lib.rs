@@ -30,7 +30,8 @@ mod small_disk;
 pub use database::{Client, Database, connect};
 pub use documented::{documented, no_other_rows};
 pub use environment::{
-    Pooler, Server, authority_file, other_authority_file, plain_server, pooler, programs, server, servers,
+    Pooler, Server, authority_file, client_programs, other_authority_file, plain_server, pooler, programs, server,
+    servers,
 };
 pub use own_server::{OwnServer, as_server_user, reachable_programs};
 pub use proxy::{Fault, Proxy, Request};

@@ -30,6 +30,11 @@ impl Request {
         self.method == "POST" && self.target.contains("uploadId=")
     }
 
+    /// Whether it asks for the checksum of an object.
+    pub fn is_checksum(&self) -> bool {
+        String::from_utf8_lossy(&self.head).to_ascii_lowercase().contains("\r\nx-amz-checksum-mode:")
+    }
+
     /// Whether it reads an object.
     pub fn is_read(&self) -> bool {
         self.method == "GET" && !self.target.contains("?list-type") && !self.target.contains("&prefix=")

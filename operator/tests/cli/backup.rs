@@ -2,7 +2,7 @@
 
 use super::restore::{PUBLIC, SECRET};
 use super::{Shop, err, out, pgrail};
-use pgrail_testing::{for_each_server, programs, server};
+use pgrail_testing::{Fault, Proxy, for_each_server, programs, server};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -271,20 +271,29 @@ fn s3(part: &str) -> String {
     all.split_whitespace().find_map(|entry| entry.strip_prefix(part)?.strip_prefix('=')).unwrap().to_owned()
 }
 
+/// The program with a store in the bucket of the S3 server, through an endpoint.
+fn in_bucket(shop: &Shop, prefix: &str, endpoint: &str, secret: &str, args: &[&str]) -> Command {
+    let mut command = pgrail(shop.path(), args);
+    command
+        .args(["--storage-url", &format!("s3://{}/{prefix}", s3("bucket")), "--endpoint", endpoint])
+        .env("DATABASE_URL", &shop.database.uri)
+        .env("AWS_ACCESS_KEY_ID", s3("key"))
+        .env("AWS_SECRET_ACCESS_KEY", secret)
+        .env("PGRAIL_PG_BIN", programs(18));
+    command
+}
+
+/// The same prefix as the server keeps it.
+fn bucket(prefix: &str) -> PathBuf {
+    Path::new(&s3("folder")).join(s3("bucket")).join(prefix)
+}
+
 #[tokio::test]
 async fn a_bucket_is_a_store_and_its_keys_are_not_shown() {
     let shop = Shop::new(server(18).database("cli").await).await;
     let prefix = format!("cli-{}", std::process::id());
     let on_s3 = |secret: &str, args: &[&str]| {
-        let url = format!("s3://{}/{prefix}", s3("bucket"));
-        let output = pgrail(shop.path(), args)
-            .args(["--storage-url", &url, "--endpoint", &s3("endpoint")])
-            .env("DATABASE_URL", &shop.database.uri)
-            .env("AWS_ACCESS_KEY_ID", s3("key"))
-            .env("AWS_SECRET_ACCESS_KEY", secret)
-            .env("PGRAIL_PG_BIN", programs(18))
-            .output()
-            .unwrap();
+        let output = in_bucket(&shop, &prefix, &s3("endpoint"), secret, args).output().unwrap();
         let everything = format!("{}{}", out(&output), err(&output));
         for hidden in [secret, &password(&shop)] {
             assert!(!everything.contains(hidden), "{everything}");
@@ -303,7 +312,7 @@ async fn a_bucket_is_a_store_and_its_keys_are_not_shown() {
     let unknown = on_s3("not-the-secret", &["verify", &location]);
     assert_eq!(unknown.status.code(), Some(1), "{}", err(&unknown));
     assert!(err(&unknown).contains("not verified: AccessDenied"), "{}", err(&unknown));
-    flip(&Path::new(&s3("folder")).join(s3("bucket")).join(&prefix).join(location).join("dump.pgc.000"));
+    flip(&bucket(&prefix).join(location).join("dump.pgc.000"));
     let damaged = on_s3(&secret, &["verify"]);
     assert_eq!(damaged.status.code(), Some(2), "{}", err(&damaged));
     shop.database.finish().await;
@@ -322,20 +331,12 @@ fn clients(program: &str, script: &str) -> TempDir {
     directory
 }
 
-/// Interrupts a dump as soon as that is so of the files of the store.
-fn interrupted(shop: &Shop, clients: &TempDir, when: impl Fn(&[PathBuf]) -> bool) -> Output {
-    let url = format!("file://{}/backups", shop.path().display());
-    let child: Child = pgrail(shop.path(), &["dump", "--storage-url", &url])
-        .env("DATABASE_URL", &shop.database.uri)
-        .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("PGRAIL_PG_BIN", clients.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+/// Interrupts a command as soon as a file is there.
+fn interrupted(mut command: Command, started: &Path) -> Output {
+    let child: Child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_mins(1);
-    while !when(&files(shop.path())) {
-        assert!(Instant::now() < deadline, "{:?}", files(shop.path()));
+    while !started.exists() {
+        assert!(Instant::now() < deadline, "{} is missing", started.display());
         std::thread::sleep(Duration::from_millis(20));
     }
     let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
@@ -344,24 +345,58 @@ fn interrupted(shop: &Shop, clients: &TempDir, when: impl Fn(&[PathBuf]) -> bool
 }
 
 #[tokio::test]
-async fn an_interrupted_dump_leaves_nothing_in_the_store() {
+async fn a_dump_that_is_interrupted_leaves_nothing_in_the_store() {
     let shop = Shop::new(server(18).database("cli").await).await;
     let started = shop.path().join("started");
-    let touch = format!("touch {}; exec sleep 60", started.display());
-    // While it is dumped.
-    let slow = clients("pg_dump", &format!("[ \"$1\" = --version ] || {{ {touch}; }}"));
-    let output = interrupted(&shop, &slow, |files| files.contains(&started));
+    let url = format!("file://{}/backups", shop.path().display());
+    let touch = format!("[ \"$1\" = --version ] || {{ touch {}; exec sleep 60; }}", started.display());
+    let slow = clients("pg_dump", &touch);
+    let mut command = pgrail(shop.path(), &["dump", "--storage-url", &url]);
+    command
+        .env("DATABASE_URL", &shop.database.uri)
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("PGRAIL_PG_BIN", slow.path());
+    let output = interrupted(command, &started);
     assert_eq!(output.status.code(), Some(1), "{}", err(&output));
     assert!(err(&output).contains("Interrupted: the dump was interrupted"), "{}", err(&output));
-    assert_eq!(files(shop.path()), std::slice::from_ref(&started));
-    std::fs::remove_file(&started).unwrap();
-    // While it is read back, and complete in the store.
-    let slow = clients("pg_restore", &format!("[[ \"$*\" != *--data-only* ]] || {{ {touch}; }}"));
-    let is_archive = |file: &PathBuf| file.ends_with("dump.pgc.000");
-    let output = interrupted(&shop, &slow, |files| files.contains(&started) && files.iter().any(is_archive));
+    assert_eq!(files(shop.path()), [started]);
+    shop.database.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_that_is_interrupted_leaves_nothing_in_the_store() {
+    let shop = Shop::new(server(18).database("cli").await).await;
+    let prefix = format!("cli-interrupted-{}", std::process::id());
+    let started = shop.path().join("started");
+    let touched = started.clone();
+    let proxy = Proxy::start(&s3("endpoint"), move |request| {
+        if !(request.is_read() && request.target.contains("dump.pgc.000")) {
+            return Fault::Pass;
+        }
+        std::fs::write(&touched, "").unwrap();
+        Fault::Stall
+    })
+    .await;
+    let output = interrupted(in_bucket(&shop, &prefix, &proxy.endpoint, &s3("secret"), &["dump"]), &started);
     assert_eq!(output.status.code(), Some(1), "{}", err(&output));
     assert!(err(&output).contains("Interrupted: the verification was interrupted"), "{}", err(&output));
-    assert_eq!(files(shop.path()), [started]);
+    assert_eq!(files(&bucket(&prefix)), [""; 0].map(PathBuf::from));
+    shop.database.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_whose_checksums_the_store_does_not_return_is_not_called_verified() {
+    let shop = Shop::new(server(18).database("cli").await).await;
+    let prefix = format!("cli-checksum-{}", std::process::id());
+    let proxy = Proxy::start(&s3("endpoint"), |request| {
+        if request.is_checksum() { Fault::Answer("200 OK", String::new()) } else { Fault::Pass }
+    })
+    .await;
+    let args = ["dump", "--verification", "checksum", "-o", "json"];
+    let output = in_bucket(&shop, &prefix, &proxy.endpoint, &s3("secret"), &args).output().unwrap();
+    assert_eq!((output.status.code(), &parsed(&output)["level"]), (Some(2), &json!("None")), "{}", err(&output));
+    assert!(err(&output).contains("SHA-256"), "{}", err(&output));
+    assert!(files(&bucket(&prefix)).iter().any(|file| file.ends_with("manifest.json")), "it is kept");
     shop.database.finish().await;
 }
 

@@ -1,7 +1,7 @@
 //! A user is deleted, found again in the backups, and restored, without a cluster.
 
 use super::{Shop, err, out, pgrail};
-use pgrail_testing::{for_each_server, programs};
+use pgrail_testing::{client_programs, for_each_server};
 use serde_json::{Value, json};
 use std::process::Output;
 
@@ -32,7 +32,7 @@ impl Shop {
             .args(["--connection-directory", "connection", "--ca-directory", "none", "--store-directory", "none"])
             .args(["--termination-log", "message", "--pod-uid", time])
             .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("PGRAIL_PG_BIN", programs(self.database.major))
+            .env("PGRAIL_PG_BIN", client_programs(self.database.major))
             .output()
             .unwrap();
             assert_eq!(output.status.code(), Some(0), "{}", err(&output));
@@ -47,7 +47,7 @@ impl Shop {
             .args(["--storage-url", &url])
             .env("DATABASE_URL", &self.database.uri)
             .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("PGRAIL_PG_BIN", programs(self.database.major))
+            .env("PGRAIL_PG_BIN", client_programs(self.database.major))
             .output()
             .unwrap()
     }

@@ -13,7 +13,7 @@ use pgrail_postgres::ConnectionSettings;
 use pgrail_restore::{
     Condition, RestoreError, RestoreProgress, RowsRequest, RowsRestored, TableSelection, restore_rows,
 };
-use pgrail_testing::{Client, Database, Server, programs};
+use pgrail_testing::{Client, Database, Server, client_programs};
 use tempfile::TempDir;
 
 /// A published backup, opened with the manifest that was published.
@@ -82,7 +82,7 @@ pub fn file_store() -> (TempDir, Store) {
 /// A dump that is not yet published.
 pub async fn dumped_in(store: &Store, uri: &str, major: u32, change: impl Fn(&mut DumpRequest)) -> DumpResult {
     let mut request = DumpRequest::new(settings_of(uri), identity());
-    request.client_directory = Some(programs(major));
+    request.client_directory = Some(client_programs(major));
     if major < 16 {
         request.compression = Compression { method: CompressionMethod::Gzip, level: Some(1) };
     }
@@ -108,7 +108,7 @@ pub fn selection(table: &str, condition: &str) -> TableSelection {
 pub fn request(database: &Database, uri: &str, table: &str, condition: &str) -> RowsRequest {
     let mut request = RowsRequest::new(settings_of(uri), vec![selection(table, condition)]);
     request.follow_cascade = true;
-    request.client_directory = Some(programs(database.major));
+    request.client_directory = Some(client_programs(database.major));
     request
 }
 

@@ -7,7 +7,7 @@ use std::{io::Write, thread};
 use pgrail_dump::{DrillOutcome, Manifest, StructureOutcome, VerifyRequest};
 use pgrail_postgres::AddressPolicy;
 use pgrail_restore::{DatabaseRequest, DrillRequest, drill, restore_database};
-use pgrail_testing::{Client, Database, Server, connect, programs};
+use pgrail_testing::{Client, Database, Server, client_programs, connect, programs};
 
 use super::{Backup, digest, dumped_in, file_store, publish, run, settings_of};
 
@@ -51,7 +51,7 @@ pub async fn comes_back(
         manifest_sha256: backup.manifest_sha256.clone(),
         server: settings_of(&throwaway.uri),
         queries: Vec::new(),
-        client_directory: Some(programs(throwaway.major)),
+        client_directory: Some(client_programs(throwaway.major)),
         clock: jiff::Timestamp::now,
     };
     let drilled = drill(&request, &backup.store, &|_| {}, pending()).await.unwrap();
@@ -64,7 +64,7 @@ pub async fn comes_back(
         addresses: AddressPolicy::any(),
         name: name.clone(),
         id: format!("whole-{jobs}"),
-        client_directory: Some(programs(throwaway.major)),
+        client_directory: Some(client_programs(throwaway.major)),
     };
     let restored = restore_database(&request, &backup.extract, &|_| {}, pending()).await.unwrap();
     assert_eq!(restored.rows(), manifest.rows);
@@ -133,7 +133,7 @@ async fn drilled_structure(uri: &str, jobs: u32, throwaway: &Server) -> Backup {
     let dumped = dumped_in(&store, uri, throwaway.major, |request| request.jobs = jobs).await;
     let mut wanted = VerifyRequest::new(dumped);
     wanted.structure = Some(settings_of(&throwaway.uri));
-    wanted.client_directory = Some(programs(throwaway.major));
+    wanted.client_directory = Some(client_programs(throwaway.major));
     let backup = publish(&store, &wanted).await;
     let structure = backup.verified.structure.as_ref().unwrap();
     assert_eq!((structure.outcome, structure.message.as_str()), (StructureOutcome::Restored, ""));
