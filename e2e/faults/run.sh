@@ -65,6 +65,7 @@ must stopped
 backup first
 await 120 "the first backup" succeeded first
 
+found=$(versions)
 run schema_dropped "\`DROP SCHEMA pgrail CASCADE\`"
 run trigger_disabled "\`ALTER TABLE users DISABLE TRIGGER ALL\`, while another table cannot be guarded"
 run renamed "a guarded table is renamed"
@@ -88,7 +89,7 @@ run node_lost "the node is lost while a dump runs"
 
 printf '%s\n' "${rows[@]}"
 if [[ -z $only ]] && (( failed == 0 )); then
-  write_page docs/src/faults.md Fault e2e/faults/run.sh "$(versions), and a \`checkInterval\` of 5 s"
+  write_page docs/src/faults.md Fault e2e/faults/run.sh "$found, and a \`checkInterval\` of 5 s"
 fi
 echo "$passed passed, $failed failed"
 (( failed == 0 ))
