@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     ffi::OsStr,
     io,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
 };
@@ -26,9 +26,6 @@ const LINE_BYTES: usize = 400;
 
 /// How much a pipe to or from a program holds, in bytes, instead of 64 KiB: neither side waits for the other at each small piece.
 const PIPE_BYTES: usize = 1024 * 1024;
-
-/// How the status of a program begins that a signal ended.
-const KILLED: &str = "killed by signal";
 
 /// Where `pg_dump` and `pg_restore` are, and their version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,12 +63,12 @@ pub enum ToolError {
         source: io::Error,
     },
     /// It ended with an error.
-    #[error("{program} failed ({status}): {last_lines}")]
+    #[error("{program} failed ({}): {last_lines}", display(*status))]
     Failed {
         /// The program.
         program: String,
         /// How it ended.
-        status: String,
+        status: ExitStatus,
         /// Its last lines on standard error.
         last_lines: String,
     },
@@ -96,7 +93,7 @@ impl ToolError {
 
     /// Whether a signal ended it, which shows nothing of its input.
     pub(crate) fn was_killed(&self) -> bool {
-        matches!(self, Self::Failed { status, .. } if status.starts_with(KILLED))
+        matches!(self, Self::Failed { status, .. } if status.signal().is_some())
     }
 
     /// The same of a pg_restore into a database: its messages name roles and tables of the archive.
@@ -303,7 +300,7 @@ impl Ended {
             return Ok(self.lines);
         }
         let last_lines = self.lines.join(" | ");
-        Err(ToolError::Failed { program: self.program.to_owned(), status: display(self.status), last_lines })
+        Err(ToolError::Failed { program: self.program.to_owned(), status: self.status, last_lines })
     }
 }
 
@@ -321,10 +318,9 @@ impl Problems {
 }
 
 fn display(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("{KILLED} {signal}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => "ended".to_owned(),
     }
 }

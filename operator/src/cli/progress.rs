@@ -17,6 +17,15 @@ pub(super) struct ProgressLine {
     shown: Mutex<Measure>,
 }
 
+/// How far a dump is.
+#[derive(Default)]
+struct Dumped {
+    bytes: u64,
+    /// Tables whose rows were counted.
+    counted: usize,
+    of: usize,
+}
+
 /// What the length of a step is measured in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Measure {
@@ -90,15 +99,26 @@ impl ProgressLine {
 
     /// The steps of a dump and its verification.
     pub(super) fn of_backup(&self) -> impl Fn(Progress) + Send + Sync {
-        |progress| match progress {
+        // Rows are counted while the archive is written.
+        let dumped = Mutex::new(Dumped::default());
+        move |progress| match progress {
             Progress::Started { tables, database_bytes } => {
+                locked(&dumped).of = tables;
                 self.step(format!("dumping {tables} tables of a database of {}", HumanBytes(database_bytes)));
             }
-            Progress::Written { bytes } => self.step(format!("dumping: {} written", HumanBytes(bytes))),
-            // Beside the dump, which usually lasts longer.
-            Progress::Counted { .. } => {}
+            Progress::Written { bytes } => self.dumping(&dumped, |dumped| dumped.bytes = bytes),
+            Progress::Counted { tables, of } => {
+                self.dumping(&dumped, |dumped| (dumped.counted, dumped.of) = (tables, of))
+            }
             Progress::ReadBack { bytes, of } => self.bytes("reading back", bytes, of),
         }
+    }
+
+    fn dumping(&self, dumped: &Mutex<Dumped>, change: impl FnOnce(&mut Dumped)) {
+        let mut dumped = locked(dumped);
+        change(&mut dumped);
+        let Dumped { bytes, counted, of } = *dumped;
+        self.step(format!("dumping: {} written, {counted} of {of} tables counted", HumanBytes(bytes)));
     }
 
     fn measure(&self, measure: Measure, what: &str, position: u64, length: u64) {

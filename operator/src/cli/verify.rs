@@ -78,10 +78,24 @@ fn run_of(location: &str) -> Option<&str> {
     location.rsplit('/').next()
 }
 
+/// Whether the next backup could not be verified for the same reason.
+fn concerns_all(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Interrupted
+            | Reason::ClientMissing
+            | Reason::StoreInvalid
+            | Reason::BucketMissing
+            | Reason::AccessDenied
+            | Reason::StoreUnavailable
+    )
+}
+
 async fn verify(args: &VerifyArgs, locations: Vec<String>, store: &Store) -> Vec<Outcome> {
     let (stop, line) = (stop_requested().shared(), ProgressLine::new());
     let mut outcomes = Vec::with_capacity(locations.len());
-    for location in locations {
+    let count = locations.len();
+    for (place, location) in locations.into_iter().enumerate() {
         let mut request = ReverifyRequest::new(location);
         request.manifest_sha256.clone_from(&args.manifest_sha256);
         request.client_directory.clone_from(&args.storage.client_directory);
@@ -89,10 +103,11 @@ async fn verify(args: &VerifyArgs, locations: Vec<String>, store: &Store) -> Vec
             Ok(found) => Outcome::Verified(found),
             Err(error) => Outcome::NotVerified { location: request.location, failure: error.failure(store) },
         };
-        let interrupted =
-            matches!(&outcome, Outcome::NotVerified { failure, .. } if failure.reason == Reason::Interrupted);
+        let is_last = matches!(&outcome, Outcome::NotVerified { failure, .. } if concerns_all(failure.reason));
         outcomes.push(outcome);
-        if interrupted {
+        let left = count - place - 1;
+        if is_last && left > 0 {
+            line.notice(&format!("not tried: {left} of {count} backups"));
             break;
         }
     }

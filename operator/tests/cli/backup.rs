@@ -385,6 +385,30 @@ async fn a_verification_that_is_interrupted_leaves_nothing_in_the_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_refuses_is_not_asked_for_every_backup() {
+    let shop = Shop::new(server(18).database("cli").await).await;
+    let prefix = format!("cli-refused-{}", std::process::id());
+    for _ in 0..2 {
+        let made = in_bucket(&shop, &prefix, &s3("endpoint"), &s3("secret"), &["dump"]).output().unwrap();
+        assert!(made.status.success(), "{}", err(&made));
+        // The time is part of the location, in seconds.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let proxy = Proxy::start(&s3("endpoint"), |request| {
+        let refused = request.is_read() && request.target.contains("dump.pgc.000");
+        if refused { Fault::error("403 Forbidden", "AccessDenied", "no") } else { Fault::Pass }
+    })
+    .await;
+    let args = ["verify", "--all", "-o", "name"];
+    let output = in_bucket(&shop, &prefix, &proxy.endpoint, &s3("secret"), &args).output().unwrap();
+    assert_eq!((output.status.code(), out(&output).lines().count()), (Some(1), 1), "{}", err(&output));
+    for expected in ["not verified: AccessDenied", "not tried: 1 of 2 backups"] {
+        assert!(err(&output).contains(expected), "{}", err(&output));
+    }
+    shop.database.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dump_whose_checksums_the_store_does_not_return_is_not_called_verified() {
     let shop = Shop::new(server(18).database("cli").await).await;
     let prefix = format!("cli-checksum-{}", std::process::id());

@@ -54,13 +54,15 @@ pub(super) struct Ran {
     pub(super) seconds: f64,
     /// MiB that were resident at most: of the process itself, without those that it started.
     pub(super) peak: f64,
+    /// CPU time of all processes of the machine meanwhile, in seconds.
+    pub(super) cpu: f64,
     pub(super) output: Output,
 }
 
 /// Runs a program to its end.
 pub(super) async fn run(command: &mut Command) -> Result<Ran> {
     command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let started = Instant::now();
+    let (started, busy) = (Instant::now(), machine_cpu()?);
     let child = command.spawn()?;
     let process = child.id().ok_or("it has ended")?;
     let ended = child.wait_with_output();
@@ -77,7 +79,16 @@ pub(super) async fn run(command: &mut Command) -> Result<Ran> {
         let program = command.as_std().get_program().display().to_string();
         return Err(format!("{program}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into());
     }
-    Ok(Ran { seconds, peak, output })
+    Ok(Ran { seconds, peak, cpu: machine_cpu()? - busy, output })
+}
+
+/// CPU time of all processes since the machine started, in seconds: user, nice and system, as the first line of /proc/stat has it
+/// in hundredths.
+fn machine_cpu() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).take(3);
+    let ticks = fields.map(str::parse).collect::<std::result::Result<Vec<f64>, _>>()?;
+    Ok(ticks.iter().sum::<f64>() / 100.0)
 }
 
 /// One of PostgreSQL's programs. Its output is discarded.

@@ -32,6 +32,8 @@ struct Size {
     read_bytes: [f64; 2],
     /// Seconds.
     times: Rounds,
+    /// Seconds of CPU time of the whole machine.
+    cpu: Rounds,
     /// MiB of the agent.
     peaks: Rounds,
 }
@@ -99,7 +101,9 @@ async fn dumps(database: &Database, pod: &Pod, size: &mut Size, round: usize) ->
         match work {
             "bare" => {
                 let arguments = ["--format=custom", "--compress=zstd:3", &database.uri];
-                size.times.add("bare", run(&mut client(database, "pg_dump", &arguments)).await?.seconds);
+                let ran = run(&mut client(database, "pg_dump", &arguments)).await?;
+                size.times.add("bare", ran.seconds);
+                size.cpu.add("bare", ran.cpu);
             }
             "gzip" => {
                 let file = pod.path("dump.sql.gz");
@@ -122,6 +126,7 @@ async fn published_dump(pod: &Pod, size: &mut Size, names: [&'static str; 2], jo
         return Err(format!("not verified: {message}").into());
     }
     size.times.add(names[0], dumped.seconds);
+    size.cpu.add(names[0], dumped.cpu);
     size.times.add(names[1], dumped.seconds + verified.seconds);
     size.peaks.add(names[0], dumped.peak);
     size.peaks.add("verification", verified.peak);

@@ -36,7 +36,7 @@ pub(super) fn row(server: &Server, sizes: &[Size], structure: &Rounds) -> Row {
          time of an upload is not counted. *With its proof*: the dump, and its verification and publication. *Bare pg_restore*: from an archive \
          in a local file, which was written with offsets, into an empty database; the agent also creates the database, counts all rows and \
          collects statistics. `pg_restore -t` creates a table without its indexes and constraints; the restore of a table into a new schema has \
-         them. Memory is the most that the agent's process had resident (VmHWM), in any round; that of pg_dump and pg_restore is not included. The \
+         them. CPU time is that of all processes of the machine, those of the servers included. Memory is the most that the agent's process had resident (VmHWM), in any round; that of pg_dump and pg_restore is not included. The \
          database: four tables of the same size with seven columns, a primary key and an index, and the table `{WANTED_TABLE}` of 20 MB.",
         major = server.major
     );
@@ -108,6 +108,9 @@ fn dump_lines(row: &mut Row, size: &Size) {
     };
     compared("dump to a completed upload, against a bare pg_dump", "dump", DUMP);
     compared("dump with its proof, against a bare pg_dump", "proof", PROOF);
+    let cpu = |name: &str| format!("{:.1} s in {:.1} s", size.cpu.median(name), times.median(name));
+    row.note(format!("{many}: CPU time, bare pg_dump"), cpu("bare"));
+    row.note(format!("{many}: CPU time, dump to a completed upload"), cpu("dump"));
     let (gzip, ratio) = (times.median("gzip"), times.ratio("gzip", "dump"));
     let dump = times.median("dump");
     row.line(
