@@ -108,7 +108,7 @@ impl ProgressLine {
             }
             Progress::Written { bytes } => self.dumping(&dumped, |dumped| dumped.bytes = bytes),
             Progress::Counted { tables, of } => {
-                self.dumping(&dumped, |dumped| (dumped.counted, dumped.of) = (tables, of))
+                self.dumping(&dumped, |dumped| (dumped.counted, dumped.of) = (tables, of));
             }
             Progress::ReadBack { bytes, of } => self.bytes("reading back", bytes, of),
         }
