@@ -111,41 +111,43 @@ pub struct Extract {
     pub(crate) store: Store,
     manifest: Arc<Manifest>,
     /// The head of the only archive, or of the first one: definitions.
-    pub(crate) bytes: Bytes,
+    first: HeadBytes,
     /// The heads of other archives that were read.
-    others: Arc<Mutex<BTreeMap<u32, Bytes>>>,
+    others: Arc<Mutex<BTreeMap<u32, HeadBytes>>>,
     /// What the heads list, once they were read.
     pub(crate) contents: Arc<OnceCell<Merged>>,
+}
+
+/// The head of an archive.
+#[derive(Debug, Clone)]
+pub(crate) struct HeadBytes {
+    /// As it is in the store.
+    pub(crate) stored: Bytes,
+    /// As pg_restore gets it, for a server of any version. As long as the other.
+    pub(crate) restored: Bytes,
 }
 
 impl Extract {
     /// Reads the head of the archive and checks it. An encrypted one needs a store with private keys.
     pub async fn open(store: &Store, manifest: Manifest) -> Result<Self, ExtractError> {
         let manifest = manifest.reveal(store).await?;
-        let bytes = read_head(store, &manifest, 0).await?;
+        let first = read_head(store, &manifest, 0).await?;
         let (others, contents) = (Arc::default(), Arc::default());
-        Ok(Self { store: store.clone(), manifest: Arc::new(manifest), bytes, others, contents })
+        Ok(Self { store: store.clone(), manifest: Arc::new(manifest), first, others, contents })
     }
 
     /// The head of an archive.
-    pub(crate) async fn head(&self, archive: u32) -> Result<Bytes, ExtractError> {
+    pub(crate) async fn head(&self, archive: u32) -> Result<HeadBytes, ExtractError> {
         if archive == 0 {
-            return Ok(self.bytes.clone());
+            return Ok(self.first.clone());
         }
         let mut others = self.others.lock().await;
-        if let Some(bytes) = others.get(&archive) {
-            return Ok(bytes.clone());
+        if let Some(head) = others.get(&archive) {
+            return Ok(head.clone());
         }
-        let bytes = read_head(&self.store, &self.manifest, archive).await?;
-        others.insert(archive, bytes.clone());
-        Ok(bytes)
-    }
-
-    /// The same as pg_restore gets it, for a server of any version.
-    pub(crate) async fn restored_head(&self, archive: u32) -> Result<Bytes, ExtractError> {
-        let head = self.head(archive).await?;
-        let changed = without_attver(&head).map_err(|error| ExtractError::Index(error.to_string()))?;
-        Ok(changed.map_or(head, Bytes::from))
+        let head = read_head(&self.store, &self.manifest, archive).await?;
+        others.insert(archive, head.clone());
+        Ok(head)
     }
 
     /// Its manifest.
@@ -194,7 +196,7 @@ impl Extract {
     ) -> Result<(), ExtractError> {
         let blocks = tables.iter().map(|table| Ok((block_of(table)?, table)));
         let mut blocks = blocks.collect::<Result<Vec<_>, ExtractError>>()?;
-        let head = self.restored_head(archive).await?;
+        let head = self.head(archive).await?.restored;
         out.write_all(&head).await.map_err(ExtractError::Sink)?;
         // pg_restore reads a pipe in one direction only.
         blocks.sort_by_key(|(block, _)| block.offset);
@@ -358,7 +360,7 @@ impl RowStream {
 }
 
 /// Reads the head of an archive and checks it.
-async fn read_head(store: &Store, manifest: &Manifest, archive: u32) -> Result<Bytes, ExtractError> {
+async fn read_head(store: &Store, manifest: &Manifest, archive: u32) -> Result<HeadBytes, ExtractError> {
     let part = manifest.part(archive).ok_or_else(|| ExtractError::NoIndex(manifest.location.clone()));
     let head = part.map(|(_, head)| head.clone())?;
     if head.length > LARGEST_HEAD {
@@ -370,10 +372,13 @@ async fn read_head(store: &Store, manifest: &Manifest, archive: u32) -> Result<B
         bytes.extend_from_slice(&part);
     }
     let found = hex(&Sha256::digest(&bytes));
-    if found == head.sha256 {
-        return Ok(bytes.into());
+    if found != head.sha256 {
+        let part = "the head of the archive".into();
+        return Err(ExtractError::Content { part, expected: head.sha256, found });
     }
-    Err(ExtractError::Content { part: "the head of the archive".into(), expected: head.sha256, found })
+    let changed = without_attver(&bytes).map_err(|error| ExtractError::Index(error.to_string()))?;
+    let stored = Bytes::from(bytes);
+    Ok(HeadBytes { restored: changed.map_or_else(|| stored.clone(), Bytes::from), stored })
 }
 
 fn block_of(table: &TableRows) -> Result<&Block, ExtractError> {

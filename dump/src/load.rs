@@ -13,7 +13,7 @@ use crate::{
     archive::{Merged, entries, merge},
     clients::{Ended, Running},
     connection::Environment,
-    extract::archive_part,
+    extract::{HeadBytes, archive_part},
     text::hex,
 };
 
@@ -142,7 +142,7 @@ impl Extract {
         let invalid = |error: crate::archive::FramingError| ExtractError::Index(error.to_string());
         let mut archives = Vec::new();
         for archive in 0..self.manifest().archive_count() {
-            archives.push(entries(&self.head(archive).await?).map_err(invalid)?);
+            archives.push(entries(&self.head(archive).await?.stored).map_err(invalid)?);
         }
         merge(archives).map_err(invalid)
     }
@@ -228,7 +228,7 @@ impl Extract {
         rows: &LoadRows,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), ExtractError> {
-        let restored = self.restored_head(archive).await?;
+        let HeadBytes { stored, restored } = self.head(archive).await?;
         match rows {
             LoadRows::None => return pass(&mut input, &restored).await,
             LoadRows::Of(tables) => {
@@ -240,12 +240,11 @@ impl Extract {
             }
             LoadRows::All => pass(&mut input, &restored).await?,
         }
-        let head = self.head(archive).await?;
         let missing = || ExtractError::Index(format!("archive {archive}"));
         let whole = self.manifest().archive_at(archive).ok_or_else(missing)?;
         let mut digest = Sha256::new();
-        digest.update(&head);
-        let mut bytes = head.len() as u64;
+        digest.update(&stored);
+        let mut bytes = stored.len() as u64;
         let mut parts = std::pin::pin!(archive_part(&self.store, self.manifest(), archive, bytes..whole.length)?);
         while let Some(part) = parts.try_next().await? {
             digest.update(&part);

@@ -13,6 +13,6 @@ mod wait;
 
 pub use cluster::{Cluster, TestNamespace};
 pub use manifests::{backup_schedule, connection_secret, daily_schedule, protected_database, table_guard};
-pub use operator::{Clock, Operator, binary, free_port};
+pub use operator::{Clock, Operator, binary};
 pub use pods::{Node, ObjectStore, STORE_ENDPOINT};
 pub use wait::{condition, eventually, eventually_within, field, holds, wait_for};

@@ -2,10 +2,10 @@
 
 use crate::TestNamespace;
 use jiff::SignedDuration;
+use pgrail_testing::free_port;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU16, Ordering};
 use tokio::process::{Child, Command};
 
 /// The binary under test.
@@ -183,14 +183,4 @@ impl Operator {
     pub async fn kill(mut self) {
         self.child.kill().await.expect("killed");
     }
-}
-
-/// A port that nobody uses now, and that the kernel gives to no connection in the meantime: below its range of ephemeral ports.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = u16::try_from(std::process::id() % 10_000).expect("below 10,000");
-    (0..10_000)
-        .map(|_| 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000) % 10_000)
-        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a port between 20000 and 30000")
 }

@@ -23,6 +23,7 @@ mod documented;
 mod environment;
 pub mod floors;
 mod own_server;
+mod port;
 mod proxy;
 mod sidecar;
 mod small_disk;
@@ -34,6 +35,7 @@ pub use environment::{
     servers,
 };
 pub use own_server::{OwnServer, as_server_user, reachable_programs};
+pub use port::free_port;
 pub use proxy::{Fault, Proxy, Request};
 pub use sidecar::Sidecar;
 pub use small_disk::SmallDisk;

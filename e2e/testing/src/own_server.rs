@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::{Server, connect, programs};
+use crate::{Server, connect, free_port, programs};
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -42,8 +42,7 @@ impl OwnServer {
             .arg(format!("--waldir={}", directory.join("wal").display()))
             .arg("-D")
             .arg(&data));
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
+        let port = free_port();
         let mut start = as_server_user(&bin.join("postgres"));
         start.arg("-D").arg(&data).arg(format!("--port={port}"));
         start.arg(format!("--unix_socket_directories={}", directory.display()));

@@ -8,9 +8,8 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{Api, DeleteParams, PostParams};
 use pgrail_crds::{ProtectedDatabase, TableGuard};
-use pgrail_e2e::{
-    Cluster, Operator, TestNamespace, eventually, free_port, holds, protected_database, table_guard, wait_for,
-};
+use pgrail_e2e::{Cluster, Operator, TestNamespace, eventually, holds, protected_database, table_guard, wait_for};
+use pgrail_testing::free_port;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
