@@ -122,7 +122,7 @@ impl RootChecks {
     }
 
     /// How many counters its rows of other tables have.
-    fn cascaded_tables(&self) -> usize {
+    pub fn cascaded_tables(&self) -> usize {
         self.deleted.len() + self.updated.len()
     }
 

@@ -56,7 +56,7 @@ fn sum(tables: Vec<String>) -> String {
     if tables.is_empty() { "0::pg_catalog.int8".to_owned() } else { tables.join(&format!(" {PLUS} ")) }
 }
 
-/// Every limit of the root's windows.
+/// Every limit of the root's windows that can be passed: where no other table can lose rows, nothing is asked for the cascade.
 fn each<T>(root: &RootChecks, of: impl Fn(&Limit<'_>) -> T) -> Vec<T> {
     let shared = |what: &str, oids: &BTreeSet<Oid>| {
         let of = |oid: &Oid| {
@@ -73,6 +73,9 @@ fn each<T>(root: &RootChecks, of: impl Fn(&Limit<'_>) -> T) -> Vec<T> {
             [("rows", window.rows, &rows, &own_rows), ("cascade", window.cascade_rows, &cascaded, &own_cascaded)];
         for (kind, limit, total, own) in limits {
             let Some(rows) = limit else { continue };
+            if kind == "cascade" && root.cascaded_tables() == 0 {
+                continue;
+            }
             let (assignment, seconds) = (window.assignment, window.duration);
             all.push(of(&Limit { kind, assignment, rows, seconds, total, own }));
         }
@@ -91,7 +94,8 @@ fn own(root: &RootChecks) -> (String, String) {
 /// sequence is missing, `check_window` decides.
 pub fn create_window(root: &RootChecks) -> String {
     let id = root.id;
-    let examined = each(root, |limit| format!("{} IS NOT TRUE", limit.in_range())).join("\n    OR ");
+    let examined = each(root, |limit| format!("{} IS NOT TRUE", limit.in_range()));
+    let examined = if examined.is_empty() { "false".to_owned() } else { examined.join("\n    OR ") };
     let examine = if root.is_counted_simply() { format!("removing_{id}()") } else { format!("check_window({id})") };
     format!(
         "CREATE OR REPLACE FUNCTION pgrail.window_{id}() RETURNS pg_catalog.bool
@@ -109,7 +113,7 @@ pub fn create_removing(root: &RootChecks) -> String {
     let id = root.id;
     let rows = own(root).0;
     let within =
-        each(root, |limit| format!("({} OR {})", limit.in_range(), limit.is_counted_within())).join("\n     AND ");
+        each(root, |limit| format!("\n     AND ({} OR {})", limit.in_range(), limit.is_counted_within())).concat();
     let assignments = root.windows.iter().map(|window| window.assignment.to_string()).collect::<Vec<_>>().join(",");
     format!(
         "CREATE OR REPLACE FUNCTION pgrail.removing_{id}() RETURNS bool
@@ -118,7 +122,7 @@ DECLARE
   here tid;
 BEGIN
   IF {rows} > 0 AND transaction_timestamp() <= statement_timestamp() AND current_setting('session_replication_role') <> 'replica'
-     AND coalesce(current_setting('pgrail.baseline', true), '') = '' AND {within} THEN
+     AND coalesce(current_setting('pgrail.baseline', true), '') = ''{within} THEN
     IF EXISTS (SELECT FROM pg_constraint k WHERE k.conname = 'count_removed' AND k.connamespace = 'pgrail'::regnamespace)
        AND EXISTS (SELECT FROM pg_proc p WHERE p.proname = 'config_install' AND p.pronamespace = 'pgrail'::regnamespace
                    AND p.prosrc ~ ('\"usage_table\": ' || to_regclass('pgrail.usage')::oid || '[,}}]')) THEN

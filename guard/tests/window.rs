@@ -536,6 +536,35 @@ async fn no_role_of_the_application_can_reset_it() {
     .await;
 }
 
+/// Where no other table can lose rows, only the counter of the table is read; a foreign key that comes later counts.
+#[tokio::test]
+async fn a_limit_for_other_tables_costs_nothing_until_there_are_some() {
+    for_each_server(async |server| {
+        let database = server.database("alone").await;
+        let mut client = users(&database, 200).await;
+        install(&mut client, &windowed(USERS, None, Some(100))).await;
+        let reads = "pg_proc p WHERE p.proname = 'window_1' AND p.prosrc ~ 'window_cascade|pg_stat_get'";
+        assert_eq!(count(&client, reads).await, 0);
+        let app = database.connect().await;
+        for id in 1..=100 {
+            run(&app, &format!("DELETE FROM users WHERE id = {id}")).await;
+        }
+        // Used up by its rows, each transaction is counted by then.
+        install(&mut client, &windowed(USERS, Some(20), Some(100))).await;
+        assert_eq!(one_by_one(&app, 101).await.0, 20);
+        run(&client, "CREATE TABLE leads (id int PRIMARY KEY, user_id int REFERENCES users ON DELETE CASCADE); CREATE INDEX ON leads (user_id);
+                      INSERT INTO leads SELECT i, 121 + i % 80 FROM generate_series(1, 800) i").await;
+        install(&mut client, &windowed(USERS, None, Some(100))).await;
+        assert_eq!(count(&client, reads).await, 1);
+        let (deleted, error) = one_by_one(&app, 121).await;
+        assert_eq!(deleted, 10, "{error:?}");
+        assert!(error.message().ends_with("(window.maxCascadeRows)"), "{error:?}");
+        drop(app);
+        database.finish().await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn it_can_be_added_changed_and_removed() {
     for_each_server(async |server| {

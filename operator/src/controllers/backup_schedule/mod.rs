@@ -116,6 +116,8 @@ impl Reconciler for BackupSchedules {
         }
         let validated = validated.as_ref();
         let report = report::report(&schedule, validated, &observed, &applied, now);
+        // Before the status: who has read that can read the metrics.
+        report::measure(&schedule, &report, &context.metrics);
         context.write_status(Self::NAME, &schedule, schedule.status.as_ref(), &report.status).await?;
         for ShrinkEvent { severity, reason, note } in &report.events {
             context.events.publish(&schedule, *severity, "Compare", reason, note, now).await;
@@ -124,7 +126,6 @@ impl Reconciler for BackupSchedules {
             let (severity, reason, note) = drill::report::event(result);
             context.events.publish(&schedule, severity, "Drill", reason, note, now).await;
         }
-        report::measure(&schedule, &report, &context.metrics);
         let is_stalled =
             validated.map_or(true, |it| matches!(it.lost_cluster, Some(Err(_)))) || applied.rejected.is_some();
         Ok(wait(&schedule, is_stalled, report.next_change, context))

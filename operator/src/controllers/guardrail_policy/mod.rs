@@ -143,12 +143,12 @@ impl Reconciler for GuardrailPolicies {
         apply::apply(&policy, &templates, &snapshot, &mut assessment, memory, context).await;
         reports::write(&policy, &assessment, fleet, context).await;
         let next = report::report(&policy, &assessment, now);
-        if context.write_status(CONTROLLER, &policy, policy.status.as_ref(), &next).await? {
-            announce::announce(&policy, &next, context).await;
-        }
         let by_rule = assessment.by_rule();
         let counts = Rule::ALL.map(|rule| (rule.as_str(), by_rule.get(&rule).copied().unwrap_or(0)));
         context.metrics.policy(&policy.name_any(), assessment.members.len(), assessment.compliant(), &counts);
+        if context.write_status(CONTROLLER, &policy, policy.status.as_ref(), &next).await? {
+            announce::announce(&policy, &next, context).await;
+        }
         if policies.get(&ObjectRef::new(&policy.name_any())).is_none() {
             // It was deleted meanwhile.
             forget_series(&policy.name_any(), context);

@@ -130,6 +130,8 @@ impl Reconciler for ProtectedDatabases {
                 return missing.map(|_| Action::requeue(AT_ONCE));
             }
         };
+        let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
+        context.metrics.database_reachable(&namespace, &name, matches!(outcome, Outcome::Reached(_)));
         let written = context.write_status(Self::NAME, database.as_ref(), database.status.as_ref(), &next).await;
         if written.is_err() {
             memory.forget(&uid);
@@ -140,8 +142,6 @@ impl Reconciler for ProtectedDatabases {
             finalizer::remove(&api, database.as_ref()).await?;
         }
         checks.checked(database.metadata.uid.as_deref(), context.now());
-        let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
-        context.metrics.database_reachable(&namespace, &name, matches!(outcome, Outcome::Reached(_)));
         if databases.get(&ObjectRef::new(&name).within(&namespace)).is_none() {
             // It was deleted meanwhile.
             forget_name(&namespace, &name, context);

@@ -21,13 +21,9 @@ pub(super) async fn announce(guard: &TableGuard, outcome: &Outcome, context: &Co
     for exhausted in windows_of(outcome).iter().flat_map(|windows| &windows.exhausted) {
         announce_exhausted(guard, exhausted, context).await;
     }
-    if let Some(windows) = windows_of(outcome) {
-        measure(guard, &windows.uses, context);
-    }
     let Outcome::Checked(state) = outcome else { return };
     let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
     let now = context.now();
-    context.metrics.guard_enforced(&namespace, &name, state.is_enforced());
     if state.first {
         let note = installed(state);
         context.events.publish(guard, Severity::Normal, "Install", event::GUARD_INSTALLED, note, now).await;
@@ -60,9 +56,13 @@ async fn announce_exhausted(guard: &TableGuard, exhausted: &WindowUse, context: 
     context.events.publish(guard, Severity::Warning, "Enforce", event::WINDOW_EXHAUSTED, note, context.now()).await;
 }
 
-fn measure(guard: &TableGuard, uses: &[WindowUse], context: &Context) {
+/// Sets the metrics that say how it is now: before the status, so that who has read that can read them.
+pub(super) fn measure(guard: &TableGuard, outcome: &Outcome, context: &Context) {
     let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
-    for it in uses {
+    if let Outcome::Checked(state) = outcome {
+        context.metrics.guard_enforced(&namespace, &name, state.is_enforced());
+    }
+    for it in windows_of(outcome).iter().flat_map(|windows| &windows.uses) {
         for (kind, rows) in [("rows", it.rows), ("cascade", it.cascade_rows)] {
             if let Some((removed, limit)) = rows {
                 context.metrics.window(&namespace, &name, &it.table, kind, removed, limit);

@@ -124,6 +124,7 @@ impl Reconciler for TableGuards {
             memory.forget(&guard);
             return Ok(Action::requeue(AT_ONCE));
         }
+        announce::measure(&guard, &outcome, context);
         let written = context.write_status(Self::NAME, guard.as_ref(), guard.status.as_ref(), &next).await;
         let checked = matches!(outcome, Outcome::Unchanged(..) | Outcome::Checked(_));
         if !checked || written.is_err() {
