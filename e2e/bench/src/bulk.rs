@@ -43,6 +43,18 @@ const CASES: [Case; 4] = [
     },
 ];
 
+/// What other triggers than pgrail's cost on the same tables, for comparison: name, label, condition.
+const OTHERS: [(&str, &str, &str); 2] = [
+    ("never", "a trigger whose condition is never true", "pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<) 0"),
+    (
+        "compared",
+        "a trigger that compares the counter of its table with a number, and never calls its function",
+        "pg_catalog.pg_stat_get_xact_tuples_deleted(OLD.tableoid) OPERATOR(pg_catalog.>) 1000000 AND public.judge(OLD.tableoid)",
+    ),
+];
+/// The cases that are measured with them.
+const COMPARED: [&str; 2] = ["direct", "cascade"];
+
 pub(crate) async fn measure(server: &Server) -> Result<Row> {
     let how = format!(
         "One DELETE including its COMMIT, {ROUNDS} rounds in alternation with the same statement on unguarded tables. \
@@ -50,48 +62,76 @@ pub(crate) async fn measure(server: &Server) -> Result<Row> {
          statement comes close to them. The cascade: users → leads → conversations → messages, and users → analytics, \
          with 2, 10, 100 and 5 rows per user. The role with an allowance can delete a million rows, and its guard has \
          the default limits. The bars apply to the elapsed time. The CPU time of the server process is shown next to \
-         it. Most of the additional time is not spent by the guard: for any row trigger with a WHEN condition, even a \
-         comparison of two numbers, PostgreSQL fetches each row again, which alone takes × 1.35 to × 1.4 of the CPU \
-         time."
+         it. What any row trigger costs is measured in the same rounds: PostgreSQL fetches each deleted row again, and \
+         prepares the condition again for each query of a foreign key, of which a cascade has one per row that is \
+         referenced."
     );
     let mut row = Row::new("bulk", "Allowed bulk deletes", server.major.to_string(), how);
     let database = server.database("bench_bulk").await;
     let mut client = database.connect().await;
-    for variant in ["plain", "guarded"] {
+    for variant in ["plain", "guarded"].into_iter().chain(OTHERS.map(|(name, ..)| name)) {
         client.batch_execute(&tables(variant)).await?;
-        for case in &CASES {
+        for case in CASES.iter().filter(|case| variants(case).any(|it| it == variant)) {
             refill(&client, case.name, variant).await?;
         }
     }
     guards(&mut client).await?;
+    client.batch_execute(&other_triggers()).await?;
     settle(&client).await?;
     let session = Session::of(client).await?;
     for case in &CASES {
-        let mut comparison = Comparison::default();
+        let mut comparisons: Vec<_> = variants(case).skip(1).map(|_| Comparison::default()).collect();
         for round in 0..=ROUNDS {
             let mut costs = Vec::new();
-            for variant in ["plain", "guarded"] {
+            for variant in variants(case) {
                 let sql = case.sql.replace("{}", variant);
                 costs.push(session.cost(async |client| Ok(client.batch_execute(&sql).await?)).await?);
                 refill(&session.client, case.name, variant).await?;
             }
-            let [plain, guarded] = costs.as_slice() else { continue };
+            let Some((plain, others)) = costs.split_first() else { continue };
             // The first round fills caches.
             if round > 0 {
-                comparison.add(plain, guarded);
+                for (comparison, other) in comparisons.iter_mut().zip(others) {
+                    comparison.add(plain, other);
+                }
             }
         }
-        let Compared { plain_ms, time_ratio, cpu_ratio } = comparison.record(case.name, &mut row);
-        row.line(
-            case.label,
-            format!("{plain_ms:.0} ms × {time_ratio:.2} (CPU × {cpu_ratio:.2})"),
-            &format!("≤ × {:.1}", case.bar),
-            time_ratio <= case.bar,
-        );
+        let Some((guarded, others)) = comparisons.split_first() else { continue };
+        let (measured, ratio) = compared(guarded, case.name, &mut row);
+        row.line(case.label, measured, &format!("≤ × {:.1}", case.bar), ratio <= case.bar);
+        for (comparison, (name, label, _)) in others.iter().zip(OTHERS) {
+            let (measured, _) = compared(comparison, &format!("{}_{name}", case.name), &mut row);
+            row.note(format!("the same with {label}, instead of the guard"), measured);
+        }
     }
     drop(session);
     database.finish().await;
     Ok(row)
+}
+
+/// What is measured in one round, first without any trigger.
+fn variants(case: &Case) -> impl Iterator<Item = &'static str> {
+    let others = OTHERS.iter().filter(|_| COMPARED.contains(&case.name)).map(|(name, ..)| *name);
+    ["plain", "guarded"].into_iter().chain(others)
+}
+
+fn compared(comparison: &Comparison, name: &str, row: &mut Row) -> (String, f64) {
+    let Compared { plain_ms, time_ratio, cpu_ratio } = comparison.record(name, row);
+    (format!("{plain_ms:.0} ms × {time_ratio:.2} (CPU × {cpu_ratio:.2})"), time_ratio)
+}
+
+fn other_triggers() -> String {
+    let tables = ["direct", "users", "leads", "conversations", "messages", "analytics"];
+    let triggers = OTHERS.iter().flat_map(|(name, _, condition)| {
+        tables.map(|table| {
+            format!(
+                "CREATE TRIGGER {name} AFTER DELETE ON {table}_{name} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION public.nothing();"
+            )
+        })
+    });
+    let functions = "CREATE FUNCTION public.judge(oid) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN false; END';
+         CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';";
+    [functions.to_owned()].into_iter().chain(triggers).collect()
 }
 
 fn tables(variant: &str) -> String {
