@@ -15,7 +15,7 @@ can() { # USER NAMESPACE VERB RESOURCE[/NAME] [--subresource=…]
   [[ $(k auth can-i "$3" "$4" "${@:5}" --as "$1" --namespace "$2" 2>/dev/null) == yes ]]
 }
 operator=system:serviceaccount:pgrail-system:pgrail
-wait_until() { local end=$((SECONDS + 30)); until "$@" 2>/dev/null; do (( SECONDS < end )) || return 1; sleep 0.2; done; }
+wait_until() { local end=$((SECONDS + 90)); until "$@" 2>/dev/null; do (( SECONDS < end )) || return 1; sleep 0.2; done; }
 
 k create namespace shop >/dev/null
 k create namespace other >/dev/null
@@ -227,19 +227,19 @@ check "cluster: only policies: uninstall" helm uninstall policies --namespace po
 check "cluster: uninstall with everything" bash -c "'$HELM' upgrade pgrail $chart --namespace pgrail-system --set crds.keep=false && '$HELM' uninstall pgrail --namespace pgrail-system"
 check "cluster: then the CRDs are removed" wait_until absent crd tableguards.pgrail.dev backupschedules.pgrail.dev
 
-no_crds() { [[ -z $(k get crd --output name) ]]; }
-wait_until no_crds
+no_crds() { local crds; crds=$(k get crd --output name) && [[ -z $crds ]]; }
+# What is deleted with its namespace, or with its CRD, may be gone before its turn.
+removed() { k delete --ignore-not-found "$@" && wait_until no_crds; }
+check "cluster: no CRD is left" wait_until no_crds
 check "cluster: kustomize" k apply --server-side --kustomize deploy/kustomize/base
-k delete --kustomize deploy/kustomize/base >/dev/null 2>&1
-wait_until no_crds
+check "cluster: kustomize, removed" removed --kustomize deploy/kustomize/base
 check "cluster: kustomize, one namespace" k apply --server-side --kustomize deploy/kustomize/overlays/namespaced
 check "cluster: kustomize, one namespace: access to its Secrets" can $operator shop get secrets
 check "cluster: kustomize, one namespace: no access to other Secrets" not can $operator other get secrets
 
 # Back to nothing.
-k delete --kustomize deploy/kustomize/overlays/namespaced >/dev/null 2>&1
-k delete namespace pgrail-system --ignore-not-found >/dev/null 2>&1
-wait_until no_crds
+check "cluster: kustomize, one namespace, removed" removed --kustomize deploy/kustomize/overlays/namespaced
+check "cluster: without a namespace" removed namespace pgrail-system
 
 # An upgrade from an earlier version of the chart, with the objects of that time. Its sources are those of a commit.
 earlier=e1f394070f0a && earlier_date=2026-11-25
