@@ -69,13 +69,10 @@ fn each<T>(root: &RootChecks, of: impl Fn(&Limit<'_>) -> T) -> Vec<T> {
     let (own_rows, own_cascaded) = own(root);
     let mut all = Vec::new();
     for window in &root.windows {
-        let limits =
-            [("rows", window.rows, &rows, &own_rows), ("cascade", window.cascade_rows, &cascaded, &own_cascaded)];
+        let cascade_rows = window.cascade_rows.filter(|_| root.cascaded_tables() > 0);
+        let limits = [("rows", window.rows, &rows, &own_rows), ("cascade", cascade_rows, &cascaded, &own_cascaded)];
         for (kind, limit, total, own) in limits {
             let Some(rows) = limit else { continue };
-            if kind == "cascade" && root.cascaded_tables() == 0 {
-                continue;
-            }
             let (assignment, seconds) = (window.assignment, window.duration);
             all.push(of(&Limit { kind, assignment, rows, seconds, total, own }));
         }

@@ -6,7 +6,7 @@ use super::conditions::whole_seconds;
 use super::line::Cause;
 use super::places::{Places, limited};
 use super::text::chain;
-use super::watch::Watched;
+use super::watch::{Store, Watched};
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -48,6 +48,9 @@ pub(crate) trait Reconciler: Send + Sync + 'static {
 
     /// Reconciles one object and returns when to reconcile it again.
     fn reconcile(&self, object: Arc<Self::Kind>) -> impl Future<Output = Result<Action, Self::Error>> + Send;
+
+    /// An object does not exist any more at the end of its reconcile: what is kept by its name ends.
+    fn forget(&self, _namespace: &str, _name: &str) {}
 }
 
 /// What running a controller needs besides its reconciler.
@@ -77,8 +80,10 @@ pub(crate) enum ReconcileError {
 }
 
 /// A reconciler with what runs it.
-struct Running<R, E> {
+struct Running<R: Reconciler, E> {
     reconciler: R,
+    /// The objects that exist.
+    store: Store<R::Kind>,
     environment: Arc<E>,
     places: Arc<Places>,
     stop: CancellationToken,
@@ -93,13 +98,14 @@ pub(crate) async fn run<R: Reconciler, E: Environment>(
 ) where
     R::Kind: 'static,
 {
+    let store = controller.store();
     controller
         .with_config(Config::default().concurrency(UNBOUNDED).debounce(DEBOUNCE))
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(
             |object, running| reconcile(object, running),
             |object, error, running| error_policy(object.as_ref(), error, &running),
-            Arc::new(Running { reconciler, environment, places: Arc::default(), stop }),
+            Arc::new(Running { reconciler, store, environment, places: Arc::default(), stop }),
         )
         .for_each(|result| async move {
             if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
@@ -113,7 +119,7 @@ async fn reconcile<R: Reconciler, E: Environment>(
     object: Arc<Watched<R::Kind>>,
     running: Arc<Running<R, E>>,
 ) -> Result<Action, ReconcileError> {
-    let Running { reconciler, environment, places, stop } = running.as_ref();
+    let Running { reconciler, store, environment, places, stop } = running.as_ref();
     let namespace = object.namespace().unwrap_or_default();
     // Made only when there is a place for it: it takes several kilobytes, and thousands may wait.
     let reconcile = || {
@@ -133,6 +139,9 @@ async fn reconcile<R: Reconciler, E: Environment>(
         return Ok(Action::await_change());
     };
     environment.reconciled(R::NAME, started.elapsed(), result.is_ok());
+    if store.get(&ObjectRef::from_obj(object.as_ref())).is_none() {
+        reconciler.forget(&namespace, &object.name_any());
+    }
     if result.is_ok() {
         environment.backoff().reset(&key::<R>(object.as_ref()));
     }

@@ -25,7 +25,7 @@ use crate::context::Context;
 use crate::kubernetes::controller::{self, Reconciler};
 use crate::kubernetes::finalizer;
 use crate::kubernetes::rejection::{Reason, StepError};
-use crate::kubernetes::watch::{self as kind, Store, Watch, Watched};
+use crate::kubernetes::watch::{self as kind, Watch, Watched};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::runtime::Controller;
@@ -55,7 +55,7 @@ pub(crate) fn run(
     context: &Arc<Context>,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
-    let (store, declared) = (of_kind.store(), of_kind.store());
+    let store = of_kind.store();
     let (of_deleted, forget) = (Arc::clone(context), context.forgets());
     of_kind.on_delete(move |schedule: &ObjectRef<Watched<BackupSchedule>>| {
         of_deleted.metrics.forget_schedule(schedule.namespace.as_deref().unwrap_or_default(), &schedule.name);
@@ -69,14 +69,12 @@ pub(crate) fn run(
         .reconcile_on(databases.follow(watch::declaration, move |database: &Watched<ProtectedDatabase>| {
             watch::of_database(&store, database)
         }));
-    let reconciler = BackupSchedules { context: Arc::clone(context), schedules: declared };
+    let reconciler = BackupSchedules { context: Arc::clone(context) };
     controller::run(schedules, reconciler, Arc::clone(context), stop)
 }
 
 struct BackupSchedules {
     context: Arc<Context>,
-    /// The declared schedules.
-    schedules: Store<BackupSchedule>,
 }
 
 impl Reconciler for BackupSchedules {
@@ -89,7 +87,7 @@ impl Reconciler for BackupSchedules {
     }
 
     async fn reconcile(&self, seen: Arc<BackupSchedule>) -> Result<Action, kube::Error> {
-        let Self { context, schedules } = self;
+        let context = &self.context;
         let api: Api<BackupSchedule> = Api::namespaced(context.client.clone(), &seen.namespace().unwrap_or_default());
         // Read again: the watch may be behind this controller's own status, which the next one depends on.
         let Some(schedule) = api.get_opt(&seen.name_any()).await? else { return Ok(Action::await_change()) };
@@ -128,14 +126,13 @@ impl Reconciler for BackupSchedules {
             let (severity, reason, note) = drill::report::event(result);
             context.events.publish(&schedule, severity, "Drill", reason, note, now).await;
         }
-        let (namespace, name) = (schedule.namespace().unwrap_or_default(), schedule.name_any());
-        if schedules.get(&ObjectRef::new(&name).within(&namespace)).is_none() {
-            // It was deleted meanwhile.
-            context.metrics.forget_schedule(&namespace, &name);
-        }
         let is_stalled =
             validated.map_or(true, |it| matches!(it.lost_cluster, Some(Err(_)))) || applied.rejected.is_some();
         Ok(wait(&schedule, is_stalled, report.next_change, context))
+    }
+
+    fn forget(&self, namespace: &str, name: &str) {
+        self.context.metrics.forget_schedule(namespace, name);
     }
 }
 

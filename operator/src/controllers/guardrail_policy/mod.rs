@@ -17,7 +17,7 @@ mod undeclared;
 use super::checks::Checks;
 use crate::context::Context;
 use crate::kubernetes::controller::{self, AT_ONCE, Reconciler};
-use crate::kubernetes::watch::{Store, Watch, Watched, watch};
+use crate::kubernetes::watch::{Watch, Watched, watch};
 use apply::Memory;
 use assess::TemplateSet;
 use evaluate::Rule;
@@ -73,8 +73,7 @@ pub(crate) fn run(
     });
     let policies = policies.reconcile_on(changes.of_all(of_kind.store(), SETTLE));
     let metadata = metadata(Arc::clone(&fleet), context.client.clone(), changes, stop.clone());
-    let reconciler =
-        GuardrailPolicies { context: Arc::clone(context), fleet, memory: Memory::default(), policies: of_kind.store() };
+    let reconciler = GuardrailPolicies { context: Arc::clone(context), fleet, memory: Memory::default() };
     let controller = controller::run(policies, reconciler, Arc::clone(context), stop);
     async move {
         futures::join!(metadata, controller);
@@ -116,7 +115,6 @@ struct GuardrailPolicies {
     context: Arc<Context>,
     fleet: Arc<Fleet>,
     memory: Memory,
-    policies: Store<GuardrailPolicy>,
 }
 
 impl Reconciler for GuardrailPolicies {
@@ -129,7 +127,7 @@ impl Reconciler for GuardrailPolicies {
     }
 
     async fn reconcile(&self, seen: Arc<GuardrailPolicy>) -> Result<Action, kube::Error> {
-        let Self { context, fleet, memory, policies } = self;
+        let Self { context, fleet, memory } = self;
         // Read again: the watch can be behind this controller's own status.
         let api: Api<GuardrailPolicy> = Api::all(context.client.clone());
         let Some(policy) = api.get_opt(&seen.name_any()).await? else { return Ok(Action::await_change()) };
@@ -149,13 +147,13 @@ impl Reconciler for GuardrailPolicies {
         if context.write_status(CONTROLLER, &policy, policy.status.as_ref(), &next).await? {
             announce::announce(&policy, &next, context).await;
         }
-        if policies.get(&ObjectRef::new(&policy.name_any())).is_none() {
-            // It was deleted meanwhile.
-            forget_series(&policy.name_any(), context);
-        }
         let wait =
             assessment.next_change.map_or(LONGEST_WAIT, |time| time.duration_since(now) + SignedDuration::from_secs(1));
         let wait = wait.clamp(SignedDuration::from_secs(1), LONGEST_WAIT);
         Ok(Action::requeue(Duration::try_from(wait).unwrap_or(AT_ONCE)))
+    }
+
+    fn forget(&self, _namespace: &str, name: &str) {
+        forget_series(name, &self.context);
     }
 }

@@ -61,13 +61,7 @@ pub(crate) fn run(
         Some(ObjectRef::new(&guard.spec.database_ref.name).within(&guard.namespace()?))
     }));
     let changed = context.databases.changes().map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
-    let reconciler = ProtectedDatabases {
-        context: Arc::clone(context),
-        databases: of_kind.store(),
-        guards: guards.store(),
-        memory,
-        checks,
-    };
+    let reconciler = ProtectedDatabases { context: Arc::clone(context), guards: guards.store(), memory, checks };
     controller::run(databases.reconcile_on(changed), reconciler, Arc::clone(context), stop)
 }
 
@@ -92,8 +86,6 @@ fn enforcement(guard: &Watched<TableGuard>) -> u64 {
 
 struct ProtectedDatabases {
     context: Arc<Context>,
-    /// The declared databases.
-    databases: Store<ProtectedDatabase>,
     /// The declared guards.
     guards: Store<TableGuard>,
     memory: Arc<Memory>,
@@ -110,7 +102,7 @@ impl Reconciler for ProtectedDatabases {
     }
 
     async fn reconcile(&self, database: Arc<ProtectedDatabase>) -> Result<Action, kube::Error> {
-        let Self { context, databases, guards, memory, checks } = self;
+        let Self { context, guards, memory, checks } = self;
         if database.metadata.deletion_timestamp.is_some() {
             return finalize::finalize(&database, context).await;
         }
@@ -142,11 +134,11 @@ impl Reconciler for ProtectedDatabases {
             finalizer::remove(&api, database.as_ref()).await?;
         }
         checks.checked(database.metadata.uid.as_deref(), context.now());
-        if databases.get(&ObjectRef::new(&name).within(&namespace)).is_none() {
-            // It was deleted meanwhile.
-            forget_name(&namespace, &name, context);
-        }
         Ok(Action::requeue(wait(&database, &outcome, context)))
+    }
+
+    fn forget(&self, namespace: &str, name: &str) {
+        forget_name(namespace, name, &self.context);
     }
 }
 

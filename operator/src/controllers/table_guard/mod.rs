@@ -58,7 +58,7 @@ pub(crate) fn run(
         remembered.windows.deleted(guard.extra.uid.as_deref().unwrap_or_default());
         forget(guard);
     });
-    let (store, declared) = (of_kind.store(), of_kind.store());
+    let store = of_kind.store();
     // What an event trigger notifies of is checked at once, not at the next interval.
     let notified = store.clone();
     let changed = context.databases.changes().flat_map(move |(namespace, name)| {
@@ -71,8 +71,7 @@ pub(crate) fn run(
         of_it.iter().map(|guard| ObjectRef::from_obj(guard.as_ref())).collect::<Vec<_>>()
     });
     let guards = guards.reconcile_on(changed).reconcile_on(ready);
-    let (context_of, databases) = (Arc::clone(context), databases.store());
-    let reconciler = TableGuards { context: context_of, guards: declared, databases, memory, checks };
+    let reconciler = TableGuards { context: Arc::clone(context), databases: databases.store(), memory, checks };
     controller::run(guards, reconciler, Arc::clone(context), stop)
 }
 
@@ -96,8 +95,6 @@ fn readiness(database: &Watched<ProtectedDatabase>) -> u64 {
 
 struct TableGuards {
     context: Arc<Context>,
-    /// The declared guards.
-    guards: Store<TableGuard>,
     /// The declared databases.
     databases: Store<ProtectedDatabase>,
     memory: Arc<Memory>,
@@ -114,7 +111,7 @@ impl Reconciler for TableGuards {
     }
 
     async fn reconcile(&self, guard: Arc<TableGuard>) -> Result<Action, kube::Error> {
-        let Self { context, guards, databases, memory, checks } = self;
+        let Self { context, databases, memory, checks } = self;
         if guard.metadata.deletion_timestamp.is_some() {
             return finalize::finalize(&guard, memory, context).await;
         }
@@ -137,12 +134,11 @@ impl Reconciler for TableGuards {
         written?;
         announce::announce(&guard, &outcome, context).await;
         checks.checked(guard.metadata.uid.as_deref(), context.now());
-        let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
-        if guards.get(&ObjectRef::new(&name).within(&namespace)).is_none() {
-            // It was deleted meanwhile.
-            context.metrics.forget_guard(&namespace, &name);
-        }
         Ok(Action::requeue(wait(&guard, &outcome, interval, memory, context)))
+    }
+
+    fn forget(&self, namespace: &str, name: &str) {
+        self.context.metrics.forget_guard(namespace, name);
     }
 }
 
